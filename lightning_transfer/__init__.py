@@ -1,0 +1,1 @@
+"""How well will a pre-trained backbone transfer to a task?"""

@@ -1,0 +1,200 @@
+"""Validation of what users hand in: every message names the argument and what was received."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_INTEGER_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def check_features(features: Tensor, name: str = "features") -> Tensor:
+    """Check a matrix of features, one sample a row.
+
+    Args:
+        features: Shape ``(n, d)``, any floating dtype.
+        name: Name of the argument for the message.
+
+    Returns:
+        The same tensor, detached.
+
+    Raises:
+        ValueError: If it is no finite floating matrix with at least one row and one column.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.utilities.checks import check_features
+        >>> check_features(torch.ones(2, 3)).shape
+        torch.Size([2, 3])
+    """
+    if not isinstance(features, Tensor) or features.ndim != 2 or not features.is_floating_point():
+        raise ValueError(f"Expected argument `{name}` to be a 2D floating point tensor, but got {_describe(features)}.")
+    if features.numel() == 0:
+        raise ValueError(f"Expected argument `{name}` to hold samples, but got shape {tuple(features.shape)}.")
+    _check_finite(features, name)
+    return features.detach()
+
+
+def check_labels(labels: Tensor, n: int, num_classes: int | None = None, name: str = "labels") -> Tensor:
+    """Check class ids.
+
+    Args:
+        labels: Shape ``(n,)``, any integer dtype, ids from 0; ids may have gaps.
+        n: Number of samples that the other arguments have.
+        num_classes: Ids must lie below it, where given.
+        name: Name of the argument for the message.
+
+    Returns:
+        The ids as int64.
+
+    Raises:
+        ValueError: If dtype, shape, length or range is wrong.
+    """
+    if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.dtype not in _INTEGER_DTYPES:
+        raise ValueError(f"Expected argument `{name}` to be a 1D integer tensor, but got {_describe(labels)}.")
+    _check_length(labels, n, name)
+    if n and int(labels.min()) < 0:
+        raise ValueError(f"Expected argument `{name}` to hold class ids from 0, but got {int(labels.min())}.")
+    if num_classes is not None and n and int(labels.max()) >= num_classes:
+        largest = int(labels.max())
+        raise ValueError(f"Expected argument `{name}` to hold ids below num_classes={num_classes}, but got {largest}.")
+    return labels.detach().long()
+
+
+def check_targets(targets: Tensor, n: int, name: str = "targets") -> Tensor:
+    """Check regression targets and make them a matrix.
+
+    Args:
+        targets: Shape ``(n,)`` or ``(n, m)``, any floating dtype.
+        n: Number of samples that the other arguments have.
+        name: Name of the argument for the message.
+
+    Returns:
+        Shape ``(n, m)``, the same dtype.
+
+    Raises:
+        ValueError: If dtype, shape or length is wrong, or a value is not finite.
+    """
+    if not isinstance(targets, Tensor) or targets.ndim not in (1, 2) or not targets.is_floating_point():
+        raise ValueError(
+            f"Expected argument `{name}` to be a 1D or 2D floating point tensor, but got {_describe(targets)}."
+        )
+    if targets.ndim == 2 and targets.shape[1] == 0:
+        raise ValueError(f"Expected argument `{name}` to have columns, but got shape {tuple(targets.shape)}.")
+    _check_length(targets, n, name)
+    _check_finite(targets, name)
+    return targets.detach().reshape(n, -1)
+
+
+def check_probabilities(source_probs: Tensor, n: int, name: str = "source_probs") -> Tensor:
+    """Check rows of probabilities.
+
+    Args:
+        source_probs: Shape ``(n, k)``, any floating dtype, rows on the simplex (to the rounding of the dtype).
+        n: Number of samples that the other arguments have.
+        name: Name of the argument for the message.
+
+    Returns:
+        The same tensor, detached.
+
+    Raises:
+        ValueError: If dtype, shape or length is wrong, an entry is negative or a row does not sum to one.
+    """
+    source_probs = check_features(source_probs, name)
+    _check_length(source_probs, n, name)
+    if float(source_probs.min()) < 0:
+        raise ValueError(f"Expected argument `{name}` to be non-negative, but got {float(source_probs.min())}.")
+    tolerance = {torch.float16: 1e-2, torch.bfloat16: 5e-2}.get(source_probs.dtype, 1e-3)
+    sums = source_probs.double().sum(dim=1)
+    if float((sums - 1).abs().max()) > tolerance:
+        worst = float(sums[(sums - 1).abs().argmax()])
+        raise ValueError(f"Expected argument `{name}` to have rows that sum to 1, but got a row that sums to {worst}.")
+    return source_probs
+
+
+def flatten_positions(features: Tensor, labels: Tensor, ignore_index: int | None = None) -> tuple[Tensor, Tensor]:
+    """Turn token or pixel features with their labels into one sample a row.
+
+    Args:
+        features: Shape ``(n, d)``; tokens ``(b, t, d)``; or pixels ``(b, d, h, w)``.
+        labels: Shape ``(n,)`` or ``(n, m)``; for tokens ``(b, t)``; for pixels ``(b, h, w)``.
+        ignore_index: Positions with this label are left out.
+
+    Returns:
+        Features of shape ``(n, d)`` and labels of shape ``(n,)`` (or ``(n, m)``, left as they are).
+
+    Raises:
+        ValueError: If the shapes do not belong together.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.utilities.checks import flatten_positions
+        >>> x, y = flatten_positions(torch.zeros(2, 5, 3, 3), torch.zeros(2, 3, 3, dtype=torch.long))
+        >>> x.shape, y.shape
+        (torch.Size([18, 5]), torch.Size([18]))
+    """
+    if not isinstance(features, Tensor) or not isinstance(labels, Tensor):
+        return features, labels  # the checks that follow name the culprit
+    if features.ndim == 3 or features.ndim == 4:
+        positions = features.shape[:2] if features.ndim == 3 else (features.shape[0], *features.shape[2:])
+        if tuple(labels.shape) != tuple(positions):
+            raise ValueError(
+                f"Expected argument `labels` to have shape {tuple(positions)} beside `features` of shape "
+                f"{tuple(features.shape)}, but got {tuple(labels.shape)}."
+            )
+        features = features.flatten(0, 1) if features.ndim == 3 else features.movedim(1, -1).flatten(0, 2)
+        labels = labels.flatten()
+    if ignore_index is not None and labels.ndim == 1 and features.ndim == 2 and len(labels) == len(features):
+        kept = labels != ignore_index
+        features, labels = features[kept], labels[kept]
+    return features, labels
+
+
+def check_in_interval(value: float, low: float, high: float, name: str) -> float:
+    """Check that a number lies in ``[low, high]``.
+
+    Raises:
+        ValueError: If it does not, or is no number.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ValueError(f"Expected argument `{name}` to be a number in [{low}, {high}], but got {value!r}.")
+    return float(value)
+
+
+def check_positive_int(value: int, name: str, minimum: int = 1) -> int:
+    """Check that a number is an integer of at least ``minimum``.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ValueError(f"Expected argument `{name}` to be an integer of at least {minimum}, but got {value!r}.")
+    return value
+
+
+def check_one_of(value: str | None, allowed: tuple[str | None, ...], name: str) -> None:
+    """Check that a choice is a known one.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if value not in allowed:
+        raise ValueError(f"Expected argument `{name}` to be one of {allowed}, but got {value!r}.")
+
+
+def _check_finite(values: Tensor, name: str) -> None:
+    # the sum is finite only if every entry is, unless it overflows: the exact look is then worth its cost
+    if not torch.isfinite(values.sum()) and not bool(torch.isfinite(values).all()):
+        bad = int((~torch.isfinite(values)).sum())
+        raise ValueError(f"Expected argument `{name}` to be finite, but got {bad} NaN or infinite values.")
+
+
+def _check_length(values: Tensor, n: int, name: str) -> None:
+    if len(values) != n:
+        raise ValueError(f"Expected argument `{name}` to have {n} rows like the other inputs, but got {len(values)}.")
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
+    return f"{type(value).__name__}"
