@@ -1,0 +1,96 @@
+"""LogME as a Metric, for class ids, multi-label columns or regression targets."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor
+
+from lightning_transfer.functional.logme import log_maximum_evidence_from_moments
+from lightning_transfer.functional.moments import ClassMoments, TargetMoments
+from lightning_transfer.metrics.base import ClassMomentMetric, TargetMomentMetric, TransferMetric
+from lightning_transfer.utilities.checks import check_one_of
+
+
+class _ClassLogME(ClassMomentMetric):
+    """LogME of class ids."""
+
+    plot_legend_name: str = "LogME"
+
+    def _score(self, moments: ClassMoments) -> Tensor:
+        return log_maximum_evidence_from_moments(moments)
+
+
+class _TargetLogME(TargetMomentMetric):
+    """LogME of regression targets."""
+
+    plot_legend_name: str = "LogME"
+
+    def _score(self, moments: TargetMoments) -> Tensor:
+        return log_maximum_evidence_from_moments(moments)
+
+
+class _MultilabelLogME(_TargetLogME):
+    """LogME of 0/1 columns, each a target."""
+
+    requires = ("features", "labels")
+
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Add a batch of features and 0/1 labels of shape ``(n, l)`` to the sums."""
+        is_multi_hot = isinstance(labels, Tensor) and labels.ndim == 2 and bool(((labels == 0) | (labels == 1)).all())
+        if not is_multi_hot:
+            got = f"shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+            raise ValueError(f"Expected argument `labels` to be a 2D tensor of zeros and ones, but got {got}.")
+        super().update(features, labels.double())
+
+
+class LogME(TransferMetric):
+    """Logarithm of the maximum evidence, streamed in constant memory (You et al., ICML 2021); higher is better.
+
+    As input to ``forward`` and ``update`` the metric accepts the following input:
+
+    - ``features`` (:class:`~torch.Tensor`): shape ``(n, d)``, any floating dtype.
+    - ``labels`` (:class:`~torch.Tensor`): class ids ``(n,)``; with ``task="multilabel"`` zeros and ones ``(n, l)``.
+    - ``targets`` (:class:`~torch.Tensor`), in place of labels with ``task="regression"``: ``(n,)`` or ``(n, m)``.
+
+    As output of ``forward`` and ``compute`` the metric returns the following output:
+
+    - ``logme`` (:class:`~torch.Tensor`): 0-d float64, nats a sample, see
+      :func:`lightning_transfer.functional.log_maximum_evidence`.
+
+    ``LogME(...)`` makes an instance of the class for its task, so that scores of classes share their states with
+    the other moment-based metrics of a ``MetricCollection``.
+
+    Args:
+        task: ``"classification"``, ``"multilabel"`` or ``"regression"``.
+        kwargs: ``num_classes``, ``ignore_index`` (classification), ``jackknife_groups``, and keyword arguments of
+            :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If an argument is malformed, or at ``compute`` fewer than two classes were seen.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.metrics import LogME
+        >>> features = torch.tensor([[0.0, 0.0], [1.0, 0.2], [4.0, 0.1], [5.0, 0.3]])
+        >>> metric = LogME()
+        >>> metric.update(features, torch.tensor([0, 0, 1, 1]))
+        >>> metric.compute()
+        tensor(-0.3671, dtype=torch.float64)
+        >>> metric = LogME(task="regression")
+        >>> metric.update(features=features, targets=torch.tensor([0.1, 0.9, 4.2, 4.8]))
+        >>> metric.compute()
+        tensor(-0.3040, dtype=torch.float64)
+    """
+
+    def __new__(
+        cls, task: Literal["classification", "multilabel", "regression"] = "classification", **kwargs: Any
+    ) -> Any:
+        """Make an instance of the class for the task."""
+        check_one_of(task, ("classification", "multilabel", "regression"), "task")
+        chosen = {"classification": _ClassLogME, "multilabel": _MultilabelLogME, "regression": _TargetLogME}[task]
+        return chosen(**kwargs)
+
+
+for _task_class in (_ClassLogME, _TargetLogME):
+    LogME.register(_task_class)
