@@ -150,6 +150,35 @@ class TransferMetric(Metric, ABC):
         return torch.stack(gather(values, group=group or self.process_group))
 
 
+def check_interval_request(level: float, jackknife_groups: int) -> None:
+    """Check that a jackknife interval can be computed.
+
+    Raises:
+        ValueError: If the level is not in [0, 1] or there are fewer than two groups.
+    """
+    check_in_interval(level, 0, 1, "level")
+    if jackknife_groups < 2:
+        raise ValueError(
+            f"Expected argument `jackknife_groups` to be at least 2 for an interval, but got {jackknife_groups}."
+        )
+
+
+def jackknife_interval(value: float, without: Sequence[Tensor], level: float) -> ScoreInterval:
+    """Delete-a-group jackknife interval, from Student's t with one degree of freedom less than there are groups.
+
+    Args:
+        value: Score of all data.
+        without: Scores without each group in turn, 0-d.
+        level: Nominal coverage.
+    """
+    from scipy.stats import t
+
+    parts, groups = torch.stack(list(without)), len(without)
+    error = float(((groups - 1) / groups * (parts - parts.mean()).square().sum()).sqrt())
+    half = float(t.ppf(0.5 + level / 2, groups - 1)) * error
+    return ScoreInterval(value, error, value - half, value + half, level, "jackknife")
+
+
 def _first(stacked: Tensor) -> Tensor:
     return stacked[0]
 
@@ -265,16 +294,13 @@ class _MomentMetric(TransferMetric):
                 setattr(self, name, larger)
 
     def _shift_to(self, shift: Tensor) -> None:
-        """Express the sums about another origin."""
+        """Express the sums about another origin, in new tensors: other metrics may share the old ones."""
         delta = shift - self.shift
         if not bool(delta.any()):
             return
-        for group in range(self.jackknife_groups):
-            moments = self._moments_of([group])
-            if not moments.count:
-                continue
-            for name, value in self._about(moments, delta).items():
-                getattr(self, name)[group] = value
+        moved = [self._about(self._moments_of([group]), delta) for group in range(self.jackknife_groups)]
+        for name in moved[0]:
+            setattr(self, name, torch.stack([sums[name] for sums in moved]))
         self.shift = shift.clone()
 
     def _about(self, moments: FeatureMoments, delta: Tensor) -> dict[str, Tensor]:
@@ -388,23 +414,12 @@ class _MomentMetric(TransferMetric):
         Raises:
             ValueError: If the metric was made with fewer than two ``jackknife_groups``, or a group is empty.
         """
-        from scipy.stats import t
-
-        check_in_interval(level, 0, 1, "level")
-        if self.jackknife_groups < 2:
-            raise ValueError(
-                "Expected argument `jackknife_groups` to be at least 2 for an interval, "
-                f"but got {self.jackknife_groups}."
-            )
+        check_interval_request(level, self.jackknife_groups)
         groups = range(self.jackknife_groups)
         with self.sync_context(should_sync=not self._is_synced, should_unsync=True):
             value = float(self._finish(self._score(self._moments())))
             without = [self._score(self._moments_of([h for h in groups if h != g])) for g in groups]
-        parts = torch.stack(without)
-        g = self.jackknife_groups
-        error = float(((g - 1) / g * (parts - parts.mean()).square().sum()).sqrt())
-        half = float(t.ppf(0.5 + level / 2, g - 1)) * error
-        return ScoreInterval(value, error, value - half, value + half, level, "jackknife")
+        return jackknife_interval(value, without, level)
 
     def health(self) -> Health:
         """Describe the data behind the score and warn of what makes it doubtful."""
@@ -621,9 +636,9 @@ class TargetMomentMetric(_MomentMetric):
     def _shift_targets_to(self, shift: Tensor) -> None:
         delta = shift - self.target_shift
         counts = self.target_counts[:, None]
-        self.target_square += counts * delta.square() - 2 * delta * self.target_sum
-        self.cross_moment -= self.feature_sums[:, :, None] * delta
-        self.target_sum -= counts * delta
+        self.target_square = self.target_square + counts * delta.square() - 2 * delta * self.target_sum
+        self.cross_moment = self.cross_moment - self.feature_sums[:, :, None] * delta
+        self.target_sum = self.target_sum - counts * delta
         self.target_shift = shift.clone()
 
 
@@ -666,9 +681,13 @@ class SampleMetric(TransferMetric):
         code = [0, 0] if ignore_index is None else [1, ignore_index]
         self.add_state("filter_code", torch.tensor([*code, seed, max_samples or 0]), dist_reduce_fx="max")
 
+    def _prepare(self, **samples: Tensor) -> dict[str, Tensor]:
+        """Do what all bootstrap resamples share, such as a fit; one row a sample goes in and comes out."""
+        return samples
+
     @abstractmethod
     def _score(self, **samples: Tensor) -> Tensor:
-        """Compute the score from the kept samples, named like the inputs."""
+        """Compute the score from what :meth:`_prepare` returns, by default the kept samples, named like the inputs."""
 
     def _keep(self, **samples: Tensor) -> None:
         """Add validated samples to those kept."""
@@ -726,9 +745,12 @@ class SampleMetric(TransferMetric):
 
     def compute(self) -> Tensor:
         """Compute the score from the kept samples."""
+        return self._finish(self._score(**self._prepared()))
+
+    def _prepared(self) -> dict[str, Tensor]:
         samples = self._kept()
         samples.pop("ranks")
-        return self._finish(self._score(**samples))
+        return self._prepare(**samples)
 
     def compute_with_interval(self, level: float = 0.95) -> ScoreInterval:
         """Compute the score with a seeded bootstrap interval over the kept samples.
@@ -746,15 +768,15 @@ class SampleMetric(TransferMetric):
 
         check_in_interval(level, 0, 1, "level")
         with self.sync_context(should_sync=not self._is_synced, should_unsync=True):
-            samples = self._kept()
-        samples.pop("ranks")
+            samples = self._prepared()
         value = float(self._finish(self._score(**samples)))
         generator = torch.Generator().manual_seed(self.seed)
-        n = len(samples[self.requires[0]])
+        first = next(iter(samples.values()))
+        n = len(first)
         scores: list[float] = []
         reason = ""
         for _ in range(self.num_resamples):
-            rows = torch.randint(n, (n,), generator=generator).to(samples[self.requires[0]].device)
+            rows = torch.randint(n, (n,), generator=generator).to(first.device)
             try:
                 scores.append(float(self._score(**{name: values[rows] for name, values in samples.items()})))
             except (ValueError, RuntimeError) as error:  # a resample can lose a class
