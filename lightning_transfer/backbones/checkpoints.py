@@ -1,0 +1,195 @@
+"""Backbones from files: checkpoints into a module, and programs of ``torch.export`` and TorchScript."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_transfer.backbones.module import ModuleBackbone
+
+_EXPORTED = {".pt2", ".ep"}
+
+
+def load_weights(module: nn.Module, path: str | Path, *, prefix: str | None = None, strict: bool = True) -> nn.Module:
+    """Load a checkpoint file into a module, in place. Only tensors and plain containers are read, never code.
+
+    Understood are state dicts, Lightning and other checkpoints that hold one under ``state_dict``, ``model`` or
+    ``model_state_dict``, and ``.safetensors`` files.
+
+    Args:
+        module: The network that the weights belong to.
+        path: The file.
+        prefix: What the names in the file have in front, such as ``"model."``; entries without it are left out. By
+            default the one prefix under which the names fit the module is found.
+        strict: Whether every weight must be in the file and fit.
+
+    Returns:
+        The same module.
+
+    Raises:
+        ValueError: If the file has no weights that fit.
+        FileNotFoundError: If there is no such file.
+    """
+    state = _read_state(Path(path))
+    own = module.state_dict()
+    if prefix is None:
+        prefix = _find_prefix(state, own)
+    inner = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+    wrong = [n for n, v in own.items() if n in inner and inner[n].shape != v.shape]
+    missing = [n for n in own if n not in inner and not n.endswith("num_batches_tracked")]
+    if wrong or (strict and missing) or not any(n in inner for n in own):
+        raise ValueError(
+            f"Expected the weights in `{path}` to fit {type(module).__name__} with prefix {prefix!r}, but "
+            f"{len(missing)} of {len(own)} are missing (first {missing[:3]}) and {len(wrong)} have another shape "
+            f"(first {wrong[:3]}). The file's names begin with {list(state)[:3]}."
+        )
+    module.load_state_dict({n: v for n, v in inner.items() if n in own}, strict=False)
+    return module
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint file `{path}`.")
+    content: Any
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        content = load_file(path)
+    else:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    tensors = {n: v for n, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    if not tensors:
+        raise ValueError(f"Expected `{path}` to hold a state dict, but found no tensors in it.")
+    return tensors
+
+
+def _find_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """The prefix under which most of the module's names are in the file (none, when nothing fits)."""
+    anchor = max(own, key=len, default="")
+    candidates = {""} | {name[: -len(anchor)] for name in state if anchor and name.endswith("." + anchor)}
+    return max(sorted(candidates), key=lambda prefix: sum(prefix + name in state for name in own))
+
+
+class CheckpointBackbone(ModuleBackbone):
+    """A module with the weights of a checkpoint file.
+
+    Args:
+        module: The network, built with whatever weights.
+        path: State dict, Lightning checkpoint or safetensors file; see :func:`load_weights`.
+        input_shape: Shape of one prepared input.
+        prefix: What the names in the file have in front; found by default.
+        strict: Whether every weight must be in the file and fit.
+        pretrained: ``False`` leaves the file unread and draws random weights: the control.
+        name: What tables call it; by default the stem of the file, with ``_random`` for the control.
+        **kwargs: Further arguments of :class:`~lightning_transfer.backbones.ModuleBackbone`.
+
+    Raises:
+        ValueError: If the weights do not fit the module.
+        FileNotFoundError: If there is no such file.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        path: str | Path,
+        input_shape: Sequence[int] | None = None,
+        *,
+        prefix: str | None = None,
+        strict: bool = True,
+        pretrained: bool = True,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if pretrained:
+            load_weights(module, path, prefix=prefix, strict=strict)
+        name = name or Path(path).stem + ("" if pretrained else "_random")
+        super().__init__(module, input_shape, pretrained=pretrained, name=name, **kwargs)
+
+
+class ProgramBackbone(ModuleBackbone):
+    """A program file: ``torch.export`` (``.pt2``, ``.ep``) or TorchScript (anything else, such as ``.pt``).
+
+    A program runs in the mode in which it was traced, so ``train()`` and ``eval()`` of the backbone do not reach it.
+    Export with a dynamic batch dimension: the program refuses batches of other sizes otherwise. By default the
+    program's output is the feature; layers of exported programs can be named (they are unflattened then), those of
+    TorchScript cannot.
+
+    Args:
+        path: The file.
+        input_shape: Shape of one prepared input.
+        layer: Dotted name of the layer that gives the features; by default the program's output.
+        head: Dotted name of the classifier; ``None`` means that there is none.
+        name: What tables call it; by default the stem of the file, with ``_random`` for the control.
+        **kwargs: Further arguments of :class:`~lightning_transfer.backbones.ModuleBackbone`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no such program, or a layer is named in TorchScript.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        input_shape: Sequence[int],
+        *,
+        layer: str | None = None,
+        head: str | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no program file `{path}`.")
+        unflatten = layer is not None or head is not None
+        exported = path.suffix in _EXPORTED
+        if unflatten and not exported:
+            raise ValueError(f"Expected `layer` and `head` to be None for TorchScript, but got {layer!r} and {head!r}.")
+        program = _load_exported(path, unflatten) if exported else _load_script(path)
+        name = name or path.stem + ("" if kwargs.get("pretrained", True) else "_random")
+        super().__init__(program, input_shape, layer=layer, head=head, name=name, **kwargs)
+
+    def train(self, mode: bool = True) -> ProgramBackbone:
+        """Note the mode on the backbone; the program keeps the one that it was traced in."""
+        self.training = mode
+        return self
+
+
+def _load_exported(path: Path, unflatten: bool) -> nn.Module:
+    try:
+        with _tensors_only():
+            program = torch.export.load(path)
+        return torch.export.unflatten(program) if unflatten else program.module()
+    except Exception as error:
+        raise ValueError(f"Expected `{path}` to be a program written by torch.export.save, but got: {error}") from error
+
+
+def _load_script(path: Path) -> nn.Module:
+    try:
+        script: nn.Module = torch.jit.load(str(path), map_location="cpu")
+        return script
+    except RuntimeError as error:
+        raise ValueError(f"Expected `{path}` to be a TorchScript file, but got: {error}") from error
+
+
+@contextmanager
+def _tensors_only() -> Iterator[None]:
+    """Make PyTorch's own program loader read tensors without pickle: it would fall back to it."""
+    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(variable)
+    os.environ[variable] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before

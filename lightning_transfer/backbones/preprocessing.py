@@ -1,0 +1,114 @@
+"""From raw inputs to what a network was trained on: channels, size, value range, mean and standard deviation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lightning_transfer.utilities.checks import check_in_interval, check_one_of
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to a batch of images before the network sees it, on the device that the batch lies on.
+
+    Integer images hold 0 to 255, floating images hold 0 to 1; both end as ``(value - mean) / std`` on the 0-to-1 scale.
+
+    Args:
+        size: Height and width of the network's input; ``None`` keeps the size of the images.
+        channels: Channels of the network's input. Grey images are repeated to reach it. ``None`` keeps what comes.
+        mean: Mean of every channel (or one for all), on the 0-to-1 scale.
+        std: Standard deviation of every channel (or one for all), on the 0-to-1 scale.
+        interpolation: ``"bilinear"``, ``"bicubic"`` or ``"nearest"``.
+        antialias: Smooth before shrinking, as image libraries do; without effect on ``"nearest"``.
+        crop: Share of the shorter side that is kept, from the centre, before resizing. 1 keeps the whole image and
+            lets its aspect ratio change.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.backbones import Preprocessing
+        >>> prepare = Preprocessing(size=(8, 8), mean=(0.5,), std=(0.5,))
+        >>> out = prepare(torch.full((2, 1, 4, 4), 255, dtype=torch.uint8))
+        >>> out.shape, out.max().item()
+        (torch.Size([2, 3, 8, 8]), 1.0)
+    """
+
+    size: tuple[int, int] | None = None
+    channels: int | None = 3
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    interpolation: str = "bilinear"
+    antialias: bool = True
+    crop: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_one_of(self.interpolation, ("bilinear", "bicubic", "nearest"), "interpolation")
+        check_in_interval(float(self.crop), 1e-6, 1.0, "crop")
+        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
+            raise ValueError(
+                f"Expected argument `std` to hold positive numbers, one for each of `mean`, but got {self.std}."
+            )
+        for field in ("size", "mean", "std"):  # lists, as configuration files give them, become hashable
+            value = getattr(self, field)
+            object.__setattr__(self, field, None if value is None else tuple(value))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Prepare a batch.
+
+        Args:
+            images: Shape ``(b, c, h, w)``: uint8 from 0 to 255, or floating from 0 to 1.
+
+        Returns:
+            Shape ``(b, channels, *size)``, float32 (float64 for float64 images).
+
+        Raises:
+            ValueError: If the images have another shape, dtype, number of channels or value range.
+        """
+        self._check(images)
+        scale = 1.0 if images.is_floating_point() else 255.0
+        x = images if images.dtype == torch.float64 else images.float()
+        x = self._resize(self._centre(x), scale)
+        mean, std = (x.new_tensor([scale * v for v in values]).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        if self.channels is not None and x.shape[1] != self.channels:
+            x = x.expand(-1, self.channels, -1, -1)
+        return (x - mean) / std
+
+    def _check(self, images: Tensor) -> None:
+        if not isinstance(images, Tensor) or images.ndim != 4:
+            got = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+            raise ValueError(f"Expected argument `inputs` to be images of shape (b, c, h, w), but got {got}.")
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise ValueError(f"Expected argument `inputs` to be uint8 or floating images, but got {images.dtype}.")
+        if self.channels is not None and images.shape[1] not in (1, self.channels):
+            raise ValueError(
+                f"Expected argument `inputs` to have 1 or {self.channels} channels, but got {images.shape[1]}."
+            )
+        if images.is_floating_point() and images.numel() and (images.min() < 0 or images.max() > 1):
+            raise ValueError(
+                "Expected floating images in argument `inputs` to lie in [0, 1], but got values from "
+                f"{float(images.min()):.4g} to {float(images.max()):.4g}. Images that are normalised already need a "
+                "backbone with `preprocessing=None`."
+            )
+
+    def _centre(self, x: Tensor) -> Tensor:
+        if self.crop == 1.0:
+            return x
+        height, width = x.shape[-2:]
+        side = max(1, round(self.crop * min(height, width)))
+        top, left = (height - side) // 2, (width - side) // 2
+        return x[..., top : top + side, left : left + side]
+
+    def _resize(self, x: Tensor, scale: float) -> Tensor:
+        if self.size is None or tuple(x.shape[-2:]) == self.size:
+            return x
+        if self.interpolation == "nearest":
+            return functional.interpolate(x, self.size, mode="nearest")
+        return functional.interpolate(
+            x, self.size, mode=self.interpolation, align_corners=False, antialias=self.antialias
+        ).clamp(0.0, scale)  # cubic weights overshoot at edges
