@@ -1,0 +1,173 @@
+"""The leaderboard in a terminal."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from lightning_transfer.report.text import cost_text, describe, score_texts, title
+from lightning_transfer.screening.leaderboard import OK, Leaderboard, Row
+
+_BAR_CELLS = 8
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+_SHOWN_COSTS = ("parameters", "flops", "images_per_second", "seconds")
+_GAP = 2  # what the table's box adds to each column
+
+
+@dataclass(frozen=True)
+class _Column:
+    heading: str
+    cells: tuple[Text, ...]
+    justify: Literal["left", "right"] = "right"
+
+    @property
+    def width(self) -> int:
+        return max(cell_len(self.heading), *(cell.cell_len for cell in self.cells)) + _GAP
+
+
+@dataclass(frozen=True)
+class LeaderboardView:
+    """A rich renderable that lays a leaderboard out for the width at hand: columns that do not fit go to a table below.
+
+    Args:
+        board: What to show.
+    """
+
+    board: Leaderboard
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        if not len(self.board):
+            yield Text("An empty leaderboard.")
+            return
+        rows = self.board.ranked()
+        keys = [_rank_column(self.board, rows), _Column("Backbone", tuple(map(_name_cell, rows)), "left")]
+        for block in self._blocks(rows, options.max_width - sum(column.width for column in keys), options.ascii_only):
+            table = Table(
+                box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 1, 0, 0)
+            )
+            for column in (*keys, *block):
+                table.add_column(column.heading, justify=column.justify, no_wrap=column.justify == "right")
+            for cells in zip(*(column.cells for column in (*keys, *block)), strict=True):
+                table.add_row(*cells)
+            yield Padding(table, (1, 0, 0, 0))
+        yield Text()
+        for line in describe(self.board):
+            yield Text(line, style="dim")
+
+    def _blocks(self, rows: list[Row], room: int, ascii_only: bool) -> Iterator[list[_Column]]:
+        board = self.board
+        scores = [_score_column(board, rows, name) for name in board.columns if name != board.rank_by]
+        first = []
+        if board.rank_by in board.columns:
+            first = [_score_column(board, rows, board.rank_by), _bar_column(board, rows, ascii_only)]
+        costs = [_cost_column(board, rows, name) for name in _SHOWN_COSTS]
+        spare = room - sum(column.width for column in (*first, *costs))
+        if spare < 0:
+            yield from _pack([*first, *scores], room)
+            yield from _pack(costs, room)
+            return
+        fitting = next(_pack(scores, spare), [])  # between the score that ranks and what it costs
+        if sum(column.width for column in fitting) > spare:
+            fitting = []
+        yield [*first, *fitting, *costs]
+        yield from _pack(scores[len(fitting) :], room)
+
+
+def _pack(columns: list[_Column], room: int) -> Iterator[list[_Column]]:
+    """Split columns into runs that fit; a run holds at least one."""
+    run: list[_Column] = []
+    for column in columns:
+        if run and sum(other.width for other in (*run, column)) > room:
+            yield run
+            run = []
+        run.append(column)
+    if run:
+        yield run
+
+
+def leaderboard_table(board: Leaderboard) -> RenderableType:
+    """What a terminal shows of a leaderboard.
+
+    Args:
+        board: The result of a screen.
+
+    Returns:
+        A rich renderable: rank, backbone, scores (best one highlighted, with its standard error where known), a bar
+        from the worst to the best score that ranks, the costs, and sentences on how to read it.
+    """
+    return Group(LeaderboardView(board))
+
+
+def as_text(board: Leaderboard, width: int = 120) -> str:
+    """The same without colours, for logs and files.
+
+    Args:
+        board: The result of a screen.
+        width: Characters a line.
+    """
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(leaderboard_table(board))
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).strip("\n")
+
+
+def _rank_column(board: Leaderboard, rows: list[Row]) -> _Column:
+    ranks = board.ranks()
+    tied = {second for _, second in board.undecided()}
+    cells = [f"{'≈' if row.backbone in tied else ''}{ranks[row.backbone] or ''}" for row in rows]
+    return _Column("#", tuple(Text(cell, style="bold") for cell in cells))
+
+
+def _name_cell(row: Row) -> Text:
+    return Text(row.backbone) if row.status == OK else Text(f"{row.backbone} ✗", style="red")
+
+
+def _score_column(board: Leaderboard, rows: list[Row], name: str) -> _Column:
+    values = [row.score(name) for row in rows]
+    texts = score_texts(values)
+    ranks = board.ranks(name)
+    decided = len({value for value in values if math.isfinite(value)}) > 1
+    cells = []
+    for row, text in zip(rows, texts, strict=True):
+        cell = Text(text, style="bold green" if decided and ranks[row.backbone] == 1 else "")
+        if math.isfinite(error := row.standard_error(name)):
+            cell.append(f" ±{error:.{len(text.partition('.')[2])}f}", style="dim")
+        cells.append(cell)
+    return _Column(title(name), tuple(cells))
+
+
+def _bar_column(board: Leaderboard, rows: list[Row], ascii_only: bool) -> _Column:
+    values = [row.score(board.rank_by) for row in rows]
+    known = [value for value in values if math.isfinite(value)]
+    low, high = min(known, default=0.0), max(known, default=0.0)
+    if not board.higher_is_better(board.rank_by):
+        low, high = high, low
+    cells = []
+    for value in values:
+        share = 0.0 if not math.isfinite(value) else 1.0 if high == low else (value - low) / (high - low)
+        eighths = max(round(share * 8 * _BAR_CELLS), 1 if math.isfinite(value) else 0)
+        bar = "#" * math.ceil(eighths / 8) if ascii_only else "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+        cells.append(Text(bar.ljust(_BAR_CELLS), style="cyan"))
+    return _Column("", tuple(cells), "left")
+
+
+def _cost_column(board: Leaderboard, rows: list[Row], name: str) -> _Column:
+    cells = [cost_text(name, getattr(row, name)) for row in rows]
+    if name == "parameters":
+        ranks = board.size_ranks()
+        cells = [_with_rank(cell, ranks[row.backbone]) for row, cell in zip(rows, cells, strict=True)]
+    return _Column(title(name), tuple(Text(cell) for cell in cells))
+
+
+def _with_rank(text: str, rank: int | None) -> str:
+    return text if rank is None else f"{text} ({rank})"

@@ -1,0 +1,132 @@
+"""Figures of a leaderboard, drawn without a window system and without touching pyplot's state."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lightning_transfer.report.text import human_number, title
+from lightning_transfer.screening.leaderboard import COSTS, Leaderboard, Row
+from lightning_transfer.utilities.checks import check_one_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#EE7733", "#009988", "#332288")
+_MARKERS = "osD^vP"
+_MAIN_WIDTH, _SMALL_WIDTH = 6.4, 2.7  # inches
+
+
+def draw_leaderboard(board: Leaderboard, *, cost: str = "parameters", columns: Sequence[str] | None = None) -> Figure:
+    """Draw scores against cost: the one that ranks large and with names, the others as small panels.
+
+    Args:
+        board: The result of a screen.
+        cost: One of ``COSTS``.
+        columns: The scores to draw; all by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If a name is unknown or there is nothing to draw.
+    """
+    from matplotlib.figure import Figure
+
+    check_one_of(cost, COSTS, "cost")
+    for column in columns or ():
+        check_one_of(column, board.columns, "columns")
+    shown = sorted(columns or board.columns, key=lambda column: column != board.rank_by)
+    rows = [row for row in board.ranked() if getattr(row, cost) and any(math.isfinite(row.score(c)) for c in shown)]
+    if not rows:
+        raise ValueError(f"Expected the leaderboard to hold a backbone with a score and `{cost}`, but got none.")
+    small_rows = max(1, math.ceil(math.sqrt(len(shown) - 1)))
+    small_columns = math.ceil((len(shown) - 1) / small_rows)
+    widths = (_MAIN_WIDTH, _SMALL_WIDTH * small_columns)
+    figure = Figure(figsize=(sum(widths), max(4.4, 2.2 * small_rows)), layout="constrained", dpi=150)
+    halves: Any = figure.subfigures(1, 2, width_ratios=widths) if small_columns else [figure]
+    main = halves[0].subplots()
+    _draw_panel(main, board, rows, shown[0], cost, large=True)
+    if small_columns:
+        panels = halves[1].subplots(small_rows, small_columns, squeeze=False).ravel()
+        for axes, column in zip(panels, shown[1:], strict=False):
+            _draw_panel(axes, board, rows, column, cost, large=False)
+        for axes in panels[len(shown) - 1 :]:
+            axes.set_visible(False)
+    figure.draw_without_rendering()  # names are placed when the panels have their final sizes
+    points = [(getattr(row, cost), row.score(shown[0]), row.backbone, _color(i)) for i, row in enumerate(rows)]
+    _label_points(main, [point for point in points if math.isfinite(point[1])])
+    return figure
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """A figure as the content of a PNG file.
+
+    Args:
+        figure: Any matplotlib figure.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _draw_panel(axes: Axes, board: Leaderboard, rows: Sequence[Row], column: str, cost: str, *, large: bool) -> None:
+    for index, row in enumerate(rows):
+        error = row.standard_error(column)
+        axes.errorbar(
+            getattr(row, cost),
+            row.score(column),
+            yerr=None if math.isnan(error) else error,
+            fmt=_MARKERS[index // len(_COLORS) % len(_MARKERS)],
+            color=_color(index),
+            markersize=8 if large else 5,
+            capsize=3,
+        )
+    axes.set_xscale("log")
+    axes.margins(x=0.25 if large else 0.15, y=0.12)
+    values = sorted({float(getattr(row, cost)) for row in rows})
+    shown = values if large and len(values) <= 5 else [values[0], values[-1]] if len(values) > 1 else values
+    axes.set_xticks(shown, [human_number(value) for value in shown])
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    direction = "" if board.higher_is_better(column) else " (lower is better)"
+    if large:
+        axes.set_xlabel(_cost_label(cost))
+        axes.set_ylabel(title(column) + direction)
+        axes.set_title(f"{title(column)} on {board.info.get('target', 'the target')}", loc="left", fontweight="bold")
+    else:
+        axes.set_title(title(column) + direction, loc="left", fontsize=9)
+        axes.tick_params(labelsize=7)
+
+
+def _color(index: int) -> str:
+    return _COLORS[index % len(_COLORS)]
+
+
+def _cost_label(cost: str) -> str:
+    return {"flops": "FLOPs a sample", "feature_dim": "feature dimension"}.get(cost, cost.replace("_", " "))
+
+
+def _label_points(axes: Axes, points: Sequence[tuple[Any, float, str, str]]) -> None:
+    """Write names beside points, towards the middle, moved up where they would cover each other."""
+    line = 0.14 * axes.figure.dpi  # height of a line of text in pixels
+    middle = axes.get_window_extent().x0 + axes.get_window_extent().width / 2
+    height = -math.inf
+    for x, y, name, color in sorted(points, key=lambda point: point[1]):
+        across, up = axes.transData.transform((x, y))
+        height = max(float(up), height + line)
+        on_the_left = across < middle
+        axes.annotate(
+            name,
+            (x, y),
+            xytext=(9 if on_the_left else -9, (height - up) * 72 / axes.figure.dpi),
+            textcoords="offset points",
+            ha="left" if on_the_left else "right",
+            va="center",
+            color=color,
+            fontsize=8,
+        )

@@ -1,0 +1,158 @@
+"""Numbers as people read them, shared by the console, the figures and the HTML report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_transfer.screening.leaderboard import Leaderboard
+
+MISSING = "-"
+TITLES = {
+    "parameters": "Params (rank)",
+    "parameters_rank": "Size rank",
+    "flops": "FLOPs",
+    "feature_dim": "Dim",
+    "images_per_second": "Samples/s",
+    "seconds": "Time",
+}
+_ACRONYMS = {
+    "h_score": "H-score",
+    "h_score_shrunk": "H-score (shrunk)",
+    "logme": "LogME",
+    "nce": "NCE",
+    "leep": "LEEP",
+    "nleep": "N-LEEP",
+    "linear_mse": "LinMSE",
+    "label_mse": "LabMSE",
+    "knn_accuracy": "kNN accuracy",
+    "transrate": "TransRate",
+    "gbc": "GBC",
+    "sfda": "SFDA",
+    "parc": "PARC",
+    "ncti": "NCTI",
+    "etran": "ETran",
+    "pactran": "PACTran",
+    "otce": "OTCE",
+    "lfc": "LFC",
+    "emms": "EMMS",
+}
+_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def title(column: str) -> str:
+    """The heading of a column.
+
+    Example:
+        >>> from lightning_transfer.report.text import title
+        >>> title("logme"), title("ridge_probe")
+        ('LogME', 'Ridge probe')
+    """
+    return TITLES.get(column) or _ACRONYMS.get(column) or column.replace("_", " ").capitalize()
+
+
+def human_number(value: float | None) -> str:
+    """A count with a unit, three significant digits.
+
+    Example:
+        >>> from lightning_transfer.report.text import human_number
+        >>> [human_number(value) for value in (None, 1280, 3_374_496, 4.01e8)]
+        ['-', '1.28k', '3.37M', '401M']
+    """
+    if value is None or not math.isfinite(value):
+        return MISSING
+    for size, unit in _UNITS:
+        if abs(value) >= 0.9995 * size:
+            return f"{_three_digits(value / size)}{unit}"
+    return f"{value:.0f}" if value == round(value) else _three_digits(value)
+
+
+def human_seconds(value: float | None) -> str:
+    """A duration.
+
+    Example:
+        >>> from lightning_transfer.report.text import human_seconds
+        >>> [human_seconds(value) for value in (0.123, 12.34, 75.2, 4000)]
+        ['0.12 s', '12.3 s', '1 min 15 s', '1 h 07 min']
+    """
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if value < 59.95:
+        return f"{_three_digits(value)} s" if value >= 1 else f"{value:.2f} s"
+    if value < 3599.5:
+        return f"{round(value) // 60} min {round(value) % 60:02d} s"
+    return f"{round(value / 60) // 60} h {round(value / 60) % 60:02d} min"
+
+
+def score_texts(values: Sequence[float]) -> list[str]:
+    """Scores of one column with as many decimals as they need to be told apart: three to five.
+
+    Example:
+        >>> from lightning_transfer.report.text import score_texts
+        >>> score_texts([0.5, float("nan"), 0.25]), score_texts([0.12341, 0.12342]), score_texts([123.456, 7.0])
+        (['0.500', '-', '0.250'], ['0.12341', '0.12342'], ['123.5', '7.0'])
+    """
+    known = sorted({value for value in values if math.isfinite(value)})
+    largest = max((abs(value) for value in known), default=0.0)
+    decimals = 3 if largest < 10 else 2 if largest < 100 else 1
+    while decimals < 5 and len({f"{value:.{decimals}f}" for value in known}) < len(known):
+        decimals += 1
+    return [f"{value:.{decimals}f}" if math.isfinite(value) else MISSING for value in values]
+
+
+def cost_text(column: str, value: float | None) -> str:
+    """What a backbone costs, in the unit of its column."""
+    if column == "seconds":
+        return human_seconds(value)
+    if column == "feature_dim":
+        return MISSING if value is None else str(value)
+    return human_number(value)
+
+
+def describe(board: Leaderboard) -> list[str]:
+    """What a reader of the leaderboard has to know, one sentence an item."""
+    info: dict[str, Any] = board.info
+    direction = "higher" if board.higher_is_better(board.rank_by) else "lower"
+    sentence = f"Ranked by {title(board.rank_by)} ({direction} is better)"
+    if info.get("target"):
+        sentence += f" on {info['target']}"
+    counts = [
+        f"{info[key]:,} {unit}".replace(",", " ")
+        for key, unit in (("num_samples", f"{info.get('split', '')} samples".strip()), ("num_classes", "classes"))
+        if info.get(key)
+    ]
+    lines = [f"{sentence}: {', '.join(counts)}." if counts else f"{sentence}."]
+    lines += [
+        f"{title(column)}: lower is better."
+        for column in board.columns
+        if column != board.rank_by and not board.higher_is_better(column)
+    ]
+    sizes = {name: rank for name, rank in board.size_ranks().items() if rank is not None}
+    if len(sizes) > 1:
+        largest = min(sizes, key=lambda name: sizes[name])
+        rank = board.ranks()[largest]
+        verdict = "the same choice" if rank == 1 else f"ranked {rank or 'last'} here"
+        lines.append(f"Static baseline: the one with most parameters is {largest}, {verdict}.")
+    if board.has_errors(board.rank_by):
+        pairs = board.undecided()
+        listed = "; ".join(f"{i} ≈ {j}" for i, j in pairs) or "none"
+        lines.append(f"Neighbours that this sample does not tell apart (95 %): {listed}.")
+    lines += [str(note) for note in info.get("notes", ())]
+    lines += [f"{row.backbone}: {row.status}" for row in board.ranked() if row.status != "ok"]
+    remarks = {remark: [row.backbone for row in board.ranked() if remark in row.remarks] for remark in _remarks(board)}
+    return lines + [f"{_names(names, board)}: {remark}" for remark, names in remarks.items()]
+
+
+def _remarks(board: Leaderboard) -> list[str]:
+    return list(dict.fromkeys(remark for row in board.ranked() for remark in row.remarks))
+
+
+def _names(names: list[str], board: Leaderboard) -> str:
+    screened = [row.backbone for row in board.ranked() if row.scores]
+    return "All backbones" if names == screened and len(names) > 1 else ", ".join(names)
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.{2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0}f}"

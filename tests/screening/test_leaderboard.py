@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from scipy.stats import norm
+
+from lightning_transfer.screening import Leaderboard, Row
+
+NAN = math.nan
+
+
+@pytest.fixture
+def board() -> Leaderboard:
+    return Leaderboard(
+        [
+            Row(
+                "small",
+                {"h_score": 3.0, "logme": 0.40, "task_relatedness": 1.5},
+                {"logme": 0.05},
+                parameters=1_000,
+                flops=5_000,
+                feature_dim=8,
+                images_per_second=100.0,
+                seconds=1.5,
+            ),
+            Row(
+                "large",
+                {"h_score": 2.0, "logme": 0.45, "task_relatedness": 1.2},
+                {"logme": 0.12},
+                parameters=9_000,
+                flops=70_000,
+                feature_dim=16,
+                images_per_second=10.0,
+                seconds=12.0,
+                remarks=("there are fewer samples than features",),
+            ),
+            Row("partial", {"h_score": NAN, "logme": -0.2, "task_relatedness": NAN}, {}, parameters=4_000),
+            Row("broken", status="RuntimeError: no layer <b>pooling</b>"),
+        ],
+        info={"target": "toy", "split": "train", "num_samples": 1234, "num_classes": 5},
+    )
+
+
+def test_ranks_by_logme_and_puts_missing_values_last(board):
+    assert board.rank_by == "logme"
+    assert board.best == "large"
+    assert board.best_score == 0.45
+    assert [row.backbone for row in board.ranked()] == ["large", "small", "partial", "broken"]
+    assert board.ranks() == {"small": 2, "large": 1, "partial": 3, "broken": None}
+    assert [row.backbone for row in board.ranked("h_score")] == ["small", "large", "partial", "broken"]
+
+
+def test_direction_of_the_bound(board):
+    board.rank_by = "task_relatedness"
+    assert board.best == "large"
+    assert board.ranks() == {"large": 1, "small": 2, "partial": None, "broken": None}
+    board.rank_by = "h_score"
+    assert board.best == "small"
+
+
+def test_other_columns_can_be_better_when_lower():
+    rows = [Row("a", {"loss": 2.0}), Row("b", {"loss": 1.0})]
+    assert Leaderboard(rows).best == "a"
+    assert Leaderboard(rows, lower_is_better=["loss"]).best == "b"
+
+
+def test_rank_by_falls_back_to_the_first_score_and_refuses_unknown_ones(board):
+    assert Leaderboard([Row("a", {"nce": -1.0, "leep": -2.0})]).rank_by == "nce"
+    with pytest.raises(ValueError, match=r"Expected argument `rank_by` to be one of \('h_score', .*'nope'"):
+        board.rank_by = "nope"
+    assert board.rank_by == "logme"
+
+
+def test_equal_scores_share_a_rank():
+    board = Leaderboard([Row("a", {"logme": 1.0}), Row("b", {"logme": 1.0}), Row("c", {"logme": 0.0})])
+    assert board.ranks() == {"a": 1, "b": 1, "c": 3}
+
+
+def test_static_baseline_ranks_by_size(board):
+    assert board.size_ranks() == {"small": 3, "large": 1, "partial": 2, "broken": None}
+
+
+def test_names_are_unique():
+    with pytest.raises(ValueError, match="name each backbone once, but got 'a' twice"):
+        Leaderboard([Row("a"), Row("a")])
+
+
+def test_nothing_to_rank():
+    with pytest.raises(ValueError, match="has no rows"):
+        _ = Leaderboard().best
+    with pytest.raises(ValueError, match="a: ValueError: bad"):
+        _ = Leaderboard([Row("a", status="ValueError: bad")]).best_score
+
+
+def test_prob_better_is_the_normal_approximation(board):
+    expected = norm.cdf(0.05 / math.hypot(0.05, 0.12))
+    assert board.prob_better("large", "small") == pytest.approx(expected, rel=1e-12)
+    assert board.prob_better("small", "large") == pytest.approx(1 - expected, rel=1e-12)
+    assert math.isnan(board.prob_better("large", "partial"))
+    assert math.isnan(board.prob_better("large", "small", "h_score"))
+    with pytest.raises(KeyError, match="nope"):
+        board.prob_better("nope", "small")
+
+
+def test_prob_better_follows_the_direction_and_exact_scores():
+    rows = [
+        Row("a", {"task_relatedness": 1.0}, {"task_relatedness": 0.1}),
+        Row("b", {"task_relatedness": 1.2}, {"task_relatedness": 0.0}),
+    ]
+    assert Leaderboard(rows).prob_better("a", "b") == pytest.approx(norm.cdf(2.0))
+    exact = Leaderboard(
+        [Row(name, {"logme": value}, {"logme": 0.0}) for name, value in zip("abc", (1, 2, 2), strict=True)]
+    )
+    assert [exact.prob_better(*pair) for pair in ("ab", "ba", "bc")] == [0.0, 1.0, 0.5]
+
+
+def test_undecided_neighbours(board):
+    assert board.undecided() == [("large", "small")]
+    assert board.undecided(level=0.6) == []
+    assert board.undecided(column="h_score") == []
+    for level in (0.4, 1.1):
+        with pytest.raises(ValueError, match="Expected argument `level`"):
+            board.undecided(level=level)
+
+
+def test_to_pandas(board):
+    table = board.to_pandas()
+    assert list(table.columns) == [
+        *("rank", "backbone", "h_score", "logme", "logme_se", "task_relatedness"),
+        *("parameters", "parameters_rank", "flops", "feature_dim", "images_per_second", "seconds", "status"),
+    ]
+    assert list(table["backbone"]) == ["large", "small", "partial", "broken"]
+    assert list(table["parameters"].dropna()) == [9_000, 1_000, 4_000]
+    assert table.loc[3, "status"] == "RuntimeError: no layer <b>pooling</b>"
+    assert Leaderboard().to_pandas().empty
+
+
+def test_save_and_load(board, tmp_path):
+    paths = board.save(tmp_path / "new" / "folder")
+    assert sorted(paths) == ["csv", "html", "json", "png"]
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == [
+        f"leaderboard.{kind}" for kind in sorted(paths)
+    ]
+    for loaded in (Leaderboard.load(paths["json"]), Leaderboard.load(tmp_path / "new" / "folder")):
+        pd.testing.assert_frame_equal(loaded.to_pandas(), board.to_pandas())
+        assert loaded.info == board.info
+        assert loaded["large"].remarks == board["large"].remarks
+        assert loaded.rank_by == "logme"
+    text = pd.read_csv(paths["csv"])
+    assert text["logme"].tolist()[:3] == [0.45, 0.40, -0.2]
+    assert {"backbone", "parameters", "flops", "seconds", "status"} < set(text.columns)
+
+
+def test_a_board_of_failures_is_saved_too(tmp_path):
+    paths = Leaderboard([Row("a", status="ValueError: bad")]).save(tmp_path)
+    assert sorted(paths) == ["csv", "json"]
+    assert Leaderboard.load(tmp_path)["a"].status == "ValueError: bad"
+
+
+def test_a_failing_write_keeps_the_old_file(board, tmp_path, monkeypatch):
+    board.save(tmp_path, figure=False)
+    before = (tmp_path / "leaderboard.json").read_bytes()
+
+    def fail(*args):
+        raise OSError("disk is full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk is full"):
+        board.save(tmp_path, figure=False)
+    assert (tmp_path / "leaderboard.json").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["leaderboard.csv", "leaderboard.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: [], "of format"),
+        (lambda data: data | {"format": "other/1"}, "but got 'other/1'"),
+        (lambda data: data | {"rows": {}}, "Expected `rows` to be a list"),
+        (lambda data: data | {"rows": [{"backbone": "a", "hook": "os.system"}]}, "Expected a row to hold"),
+        (
+            lambda data: data | {"rows": [data["rows"][0] | {"scores": {"logme": "0.5"}}]},
+            "Expected `scores` to hold numbers",
+        ),
+        (
+            lambda data: data | {"rows": [data["rows"][0] | {"parameters": "many"}]},
+            "Expected `parameters` to be a number",
+        ),
+        (lambda data: data | {"rows": [data["rows"][0] | {"remarks": [3]}]}, "Expected `remarks` to hold strings"),
+        (lambda data: data | {"lower_is_better": [1]}, "Expected `lower_is_better` to hold names"),
+        (lambda data: data | {"rank_by": "nope"}, "Expected argument `rank_by`"),
+        (lambda data: data | {"info": None}, "Expected `info` to be a dict"),
+    ],
+)
+def test_load_checks_every_field(board, tmp_path, change, message):
+    path = board.save(tmp_path, figure=False)["json"]
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(ValueError, match=message):
+        Leaderboard.load(path)
+
+
+def test_load_of_what_is_no_json(tmp_path):
+    (tmp_path / "leaderboard.json").write_bytes(b"\x80\x04\x95")
+    with pytest.raises(ValueError, match="as JSON"):
+        Leaderboard.load(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        Leaderboard.load(tmp_path / "nothing.json")
+
+
+def test_rows_are_values(board):
+    assert replace(board["small"], seconds=2.0).seconds == 2.0
+    assert board["small"].score("nope") != board["small"].score("nope")
+    assert repr(board) == "Leaderboard(4 backbones, rank_by='logme')"
+    assert len(board) == 4
