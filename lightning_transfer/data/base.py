@@ -1,0 +1,333 @@
+"""The datamodule that every target and reference is: splits, class choice, subsampling and loaders in one place."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, Protocol, overload
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_transfer.data.sampling import stratified_order
+from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
+
+Task = Literal["classification", "multilabel", "regression"]
+SPLITS = ("train", "val", "test")
+
+
+class Inputs(Protocol):
+    """What a dataset needs of its inputs: a tensor has it, and so have images that stay on disk."""
+
+    def __len__(self) -> int: ...
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, index: Tensor) -> Inputs: ...
+
+
+class TransferDataset(Dataset[dict[str, Tensor]]):
+    """Inputs with their labels or targets; a sample is ``{"inputs": ..., "labels": ...}`` or ``{..., "targets": ...}``.
+
+    Args:
+        inputs: ``n`` inputs: uint8 images ``(n, c, h, w)`` or float32 vectors ``(n, d)``.
+        answers: ``n`` labels (int64) or targets (float32).
+        key: What the answers are called in a sample.
+
+    Raises:
+        ValueError: If inputs and answers differ in number.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.data.base import TransferDataset
+        >>> TransferDataset(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]), "labels")[1]
+        {'inputs': tensor([0., 0.]), 'labels': tensor(1)}
+    """
+
+    def __init__(self, inputs: Inputs, answers: Tensor, key: Literal["labels", "targets"]) -> None:
+        if len(inputs) != len(answers):
+            raise ValueError(f"Expected as many `{key}` as inputs ({len(inputs)}), but got {len(answers)}.")
+        self.inputs = inputs
+        self.answers = answers
+        self.key = key
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"inputs": self.inputs[index], self.key: self.answers[index]}
+
+    def select(self, indices: Tensor) -> TransferDataset:
+        """Keep the samples with the given indices, in that order."""
+        return TransferDataset(self.inputs[indices], self.answers[indices], self.key)
+
+    def relabel(self, answers: Tensor) -> TransferDataset:
+        """Give the same inputs other answers."""
+        return TransferDataset(self.inputs, answers, self.key)
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """What a datamodule reads: its splits before classes are chosen and samples left out.
+
+    Attributes:
+        task: What the answers are.
+        splits: Datasets by the names ``train``, ``val`` and ``test``; the last two may be missing.
+        names: Names of the classes, of the labels (multi-label) or of the regression targets.
+    """
+
+    task: Task
+    splits: Mapping[str, TransferDataset]
+    names: tuple[str, ...]
+
+
+class TransferDataModule(LightningDataModule, ABC):
+    """Base of all targets and references; a subclass says in :meth:`load` what its splits are.
+
+    Batches are dictionaries with ``inputs`` (uint8 images ``(b, c, h, w)`` or float32 vectors ``(b, d)``) and
+    ``labels`` (int64 ``(b,)``; ``(b, l)`` of 0 and 1 for several labels a sample) or ``targets`` (float32 ``(b, m)``).
+    Data are read once, when :meth:`setup` or any attribute first needs them. No global random state is used.
+
+    Args:
+        batch_size: Samples a batch.
+        num_workers: Worker processes of every loader; they persist between epochs.
+        seed: Seed of splits, subsamples and the order of training batches.
+        classes: Classes to keep, by id or name; ids are renumbered from 0 in the given order. For multi-label data
+            the labels to keep. ``None`` keeps all.
+        max_samples: Size of a stratified subsample of the training split; larger subsamples with the same seed contain
+            smaller ones. ``None`` keeps all.
+        name: Name in tables and files; by default that of the data set.
+
+    Raises:
+        ValueError: For a bad argument here, and for data without samples or with one class only once they are read.
+
+    Example:
+        >>> from lightning_transfer.data import Digits
+        >>> data = Digits(classes=[3, "8"], max_samples=100)
+        >>> data.class_names, len(data.train_dataset), data.input_shape
+        (('3', '8'), 100, (1, 8, 8))
+        >>> batch = next(iter(data.predict_dataloader()))
+        >>> batch["inputs"].dtype, batch["labels"].shape
+        (torch.uint8, torch.Size([64]))
+    """
+
+    default_name = "data"
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+        classes: Sequence[int | str] | None = None,
+        max_samples: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.batch_size = check_positive_int(batch_size, "batch_size")
+        self.num_workers = check_positive_int(num_workers, "num_workers", minimum=0)
+        self.seed = check_positive_int(seed, "seed", minimum=0)
+        if isinstance(classes, (str, bytes)) or not (classes is None or isinstance(classes, Sequence)):
+            raise ValueError(f"Expected argument `classes` to be a list of ids or names, but got {classes!r}.")
+        self.classes = None if classes is None else list(classes)
+        self.max_samples = None if max_samples is None else check_positive_int(max_samples, "max_samples")
+        self.name = name or self.default_name
+
+    @abstractmethod
+    def load(self) -> LoadedData:
+        """Read all samples and split them; called once in a process."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the data, if that has not happened yet.
+
+        Args:
+            stage: Lightning's stage; all splits are made at every stage.
+
+        Raises:
+            ValueError: If the data are missing, malformed, empty or hold one class only.
+        """
+        _ = self._data
+
+    @cached_property
+    def _data(self) -> LoadedData:
+        data = self.load()
+        if not len(data.splits.get("train", ())):
+            raise ValueError(f"Expected the training split of `{self.name}` to hold samples, but got none.")
+        if self.classes is not None:
+            data = choose_classes(data, self.classes)
+        if data.task == "classification":
+            present = data.splits["train"].answers.unique()
+            if len(present) < 2:
+                known = [data.names[int(label)] for label in present]
+                raise ValueError(
+                    f"Expected the training split of `{self.name}` to hold at least two classes, but got {known}."
+                )
+        return self._subsample(data)
+
+    def _subsample(self, data: LoadedData) -> LoadedData:
+        train = data.splits["train"]
+        if self.max_samples is None or self.max_samples >= len(train):
+            return data
+        if data.task == "classification" and self.max_samples < len(train.answers.unique()):
+            raise ValueError(
+                f"Expected argument `max_samples` to be at least the number of classes "
+                f"({len(train.answers.unique())}), but got {self.max_samples}."
+            )
+        order = stratified_order(train.answers, self.seed, every_class_first=True)
+        kept = train.select(order[: self.max_samples].sort().values)
+        return LoadedData(data.task, {**data.splits, "train": kept}, data.names)
+
+    @property
+    def task(self) -> Task:
+        """``"classification"``, ``"multilabel"`` or ``"regression"``."""
+        return self._data.task
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes by id (of the labels by column, for multi-label data); empty for regression."""
+        return () if self.task == "regression" else self._data.names
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes or labels; ``None`` for regression."""
+        return None if self.task == "regression" else len(self._data.names)
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Names of the regression targets by column; empty for other tasks."""
+        return self._data.names if self.task == "regression" else ()
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input: ``(c, h, w)`` or ``(d,)``."""
+        return tuple(self.train_dataset[0]["inputs"].shape)
+
+    @property
+    def train_dataset(self) -> TransferDataset:
+        """The training split, after classes are chosen and samples left out."""
+        return self._data.splits["train"]
+
+    @property
+    def val_dataset(self) -> TransferDataset | None:
+        """The validation split, or ``None`` where there is none."""
+        return self._data.splits.get("val")
+
+    @property
+    def test_dataset(self) -> TransferDataset | None:
+        """The test split, or ``None`` where there is none."""
+        return self._data.splits.get("test")
+
+    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Training batches in a seeded random order that changes from epoch to epoch."""
+        return self._loader(self.train_dataset, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Tensor]] | list[Any]:
+        """Validation batches; an empty list where there is no validation split."""
+        return self._loader(self.val_dataset) if self.val_dataset else []
+
+    def test_dataloader(self) -> DataLoader[dict[str, Tensor]] | list[Any]:
+        """Test batches; an empty list where there is no test split."""
+        return self._loader(self.test_dataset) if self.test_dataset else []
+
+    def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Batches of the training split in fixed order: what scores are computed on."""
+        return self.split_dataloader("train")
+
+    def split_dataloader(self, split: str) -> DataLoader[dict[str, Tensor]]:
+        """Batches of one split in fixed order.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Raises:
+            ValueError: If there is no such split.
+        """
+        check_one_of(split, SPLITS, "split")
+        if not len(self._data.splits.get(split, ())):
+            raise ValueError(
+                f"Expected argument `split` to name a split of `{self.name}`, but {split!r} has no samples."
+            )
+        return self._loader(self._data.splits[split])
+
+    def _loader(self, dataset: TransferDataset, *, shuffle: bool = False) -> DataLoader[dict[str, Tensor]]:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            generator=torch.Generator().manual_seed(self.seed),  # a loader without one draws from the global state
+        )
+
+
+def split_dataset(dataset: TransferDataset, seed: int, **fractions: float) -> dict[str, TransferDataset]:
+    """Split one set of samples at random, stratified by class where there are classes.
+
+    Args:
+        dataset: All samples.
+        seed: Seed of the split.
+        fractions: ``val_fraction`` and ``test_fraction``, or one of them: the share of all samples, in ``[0, 1]``.
+
+    Returns:
+        Disjoint datasets ``train`` (the rest), ``val`` and ``test``, each in the order of ``dataset``.
+
+    Raises:
+        ValueError: If a fraction is out of range or nothing is left for training.
+    """
+    sizes = [round(check_in_interval(share, 0.0, 1.0, name) * len(dataset)) for name, share in fractions.items()]
+    if sum(sizes) >= len(dataset):
+        raise ValueError(
+            f"Expected arguments {' and '.join(f'`{name}`' for name in fractions)} to leave samples for training, "
+            f"but got {tuple(fractions.values())} of {len(dataset)} samples."
+        )
+    rest = len(dataset) - sum(sizes)
+    *parts, train = torch.split(stratified_order(dataset.answers, seed), [*sizes, rest])
+    names = [name.removesuffix("_fraction") for name in fractions]
+    return {
+        name: dataset.select(part.sort().values) for name, part in zip(["train", *names], [train, *parts], strict=True)
+    }
+
+
+def choose_classes(data: LoadedData, classes: Sequence[int | str]) -> LoadedData:
+    """Keep some classes of a data set and renumber them from 0 in the given order.
+
+    Args:
+        data: Classification or multi-label data.
+        classes: Ids or names, each once.
+
+    Returns:
+        The data of these classes; for multi-label data all samples with these labels only.
+
+    Raises:
+        ValueError: If a class is unknown or named twice, or the data have no classes.
+    """
+    if data.task == "regression":
+        raise ValueError(f"Expected argument `classes` to be None for regression, but got {list(classes)}.")
+    ids = [_class_id(wanted, data.names) for wanted in classes]
+    if not ids or len(set(ids)) < len(ids):
+        raise ValueError(f"Expected argument `classes` to name different classes, but got {list(classes)}.")
+    names = tuple(data.names[i] for i in ids)
+    if data.task == "multilabel":
+        return LoadedData(data.task, {k: v.relabel(v.answers[:, ids]) for k, v in data.splits.items()}, names)
+    new_ids = torch.full((len(data.names),), -1)
+    new_ids[ids] = torch.arange(len(ids))
+    renumbered = {split: dataset.relabel(new_ids[dataset.answers]) for split, dataset in data.splits.items()}
+    kept = {split: dataset.select((dataset.answers >= 0).nonzero()[:, 0]) for split, dataset in renumbered.items()}
+    return LoadedData(data.task, kept, names)
+
+
+def _class_id(wanted: int | str, names: tuple[str, ...]) -> int:
+    if isinstance(wanted, str) and wanted in names:
+        return names.index(wanted)
+    if isinstance(wanted, int) and not isinstance(wanted, bool) and 0 <= wanted < len(names):
+        return wanted
+    known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    raise ValueError(
+        f"Expected argument `classes` to hold ids below {len(names)} or names among: {known}; but got {wanted!r}."
+    )
