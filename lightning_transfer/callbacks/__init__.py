@@ -1,0 +1,6 @@
+"""Callbacks that watch how well features transfer."""
+
+from lightning_transfer.callbacks.monitor import FeatureMonitor
+from lightning_transfer.callbacks.transferability import TransferabilityMonitor
+
+__all__ = ["FeatureMonitor", "TransferabilityMonitor"]

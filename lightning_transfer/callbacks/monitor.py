@@ -1,0 +1,385 @@
+"""What the monitors share: when they look, which features they see, and that training does not notice."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor
+from typing_extensions import override
+
+from lightning_transfer.backbones import Backbone
+from lightning_transfer.callbacks.capture import Capture, find_layer, pool
+from lightning_transfer.callbacks.loaders import OwnPass, Places, as_loaders, places_in, request_loaders
+from lightning_transfer.callbacks.publish import current_step, publish_values
+from lightning_transfer.extraction import split_batch
+from lightning_transfer.utilities.checks import check_positive_int
+from lightning_transfer.utilities.isolation import find_random_sources, leave_no_trace, preserve_rng
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+Sink = Callable[[dict[str, Tensor], Tensor, int], None]
+_SOURCE = ("source_outputs", "source_probs", "source_labels")
+_SHARDED = (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
+
+
+class FeatureMonitor(Callback, ABC):
+    """Base of the callbacks that score the features of the module in training.
+
+    A subclass says what happens with the features: :meth:`reset`, :meth:`update` and :meth:`compute`.
+
+    Args:
+        layer: Module whose output is the feature, by its dotted name; the last linear layer's input where not given.
+        before_fit: Make a pass before training starts; its values belong to step 0.
+        every_n_epochs: Look again at the end of every n-th epoch.
+        data: ``"val"``: during training, features come from the validation pass that runs anyway. ``"train"``, a
+            loader or a datamodule (its validation loader): a pass of its own each time.
+        max_samples: Look at no more samples, spread evenly over the set; all where not given.
+        prefix: Group of the names of the values: ``prefix/name``.
+        strict: Let an exception in a score end the training; otherwise it is a warning, once.
+
+    Attributes:
+        values: The last values, by name without prefix.
+        history: One record a look: epoch, step and values.
+    """
+
+    def __init__(
+        self,
+        *,
+        layer: str | None = None,
+        before_fit: bool = True,
+        every_n_epochs: int = 1,
+        data: Any = "val",
+        max_samples: int | None = None,
+        prefix: str = "transfer",
+        strict: bool = False,
+    ) -> None:
+        if isinstance(data, str) and data not in ("train", "val"):
+            raise ValueError(
+                f"Expected argument `data` to be 'val', 'train', a loader or a datamodule, but got {data!r}."
+            )
+        self.layer, self.before_fit, self.data, self.prefix, self.strict = layer, before_fit, data, prefix, strict
+        self.every_n_epochs = check_positive_int(every_n_epochs, "every_n_epochs")
+        self.max_samples = None if max_samples is None else check_positive_int(max_samples, "max_samples")
+        self.values: dict[str, float] = {}
+        self.history: list[dict[str, float]] = []
+        self._capture: Capture | None = None
+        self._places: dict[int, Places] = {}
+        self._warned: set[str] = set()
+        self._pending: dict[str, float] | None = None
+        self._restored = False
+        self._last_epoch = -1
+        self.available: tuple[str, ...] = ("features",)
+        self._sound, self._num_loaders = True, 0
+        self._samples: Counter[int] = Counter()  # by loader
+
+    # what subclasses say
+
+    def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Get ready once the module is on its device, before the first look."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget all samples."""
+
+    @abstractmethod
+    def update(self, inputs: dict[str, Tensor], places: Tensor, dataloader_idx: int) -> None:
+        """Take a batch.
+
+        Args:
+            inputs: ``features`` and what else is known of the same samples, by the names of the metrics' inputs.
+            places: Place of each sample in the whole set, shape ``(n,)``.
+            dataloader_idx: Which of the loaders it came from.
+        """
+
+    @abstractmethod
+    def compute(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
+        """Values of the samples seen by all processes, the same on each; called on every process."""
+
+    def published(self, trainer: Trainer) -> None:
+        """React to new values, after they have been published."""
+
+    def forward(self, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Run the module on a batch in a pass of the monitor's own: its ``forward``, else its ``predict_step``.
+
+        Override it where your module wants another call.
+
+        Args:
+            pl_module: The module in training, in evaluation mode.
+            batch: A batch on the module's device.
+            batch_idx: Its number on this process.
+        """
+        if is_overridden("forward", pl_module) or not is_overridden("predict_step", pl_module):
+            pl_module(split_batch(batch)[0])
+        else:
+            pl_module.predict_step(batch, batch_idx)
+
+    # hooks
+
+    @property
+    @override
+    def state_key(self) -> str:
+        data = self.data if isinstance(self.data, str) else type(self.data).__name__
+        return self._generate_state_key(prefix=self.prefix, layer=self.layer, data=data)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"values": dict(self.values), "history": [dict(record) for record in self.history]}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.values, self.history = dict(state_dict.get("values", {})), list(state_dict.get("history", []))
+        self._restored = True
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and isinstance(trainer.strategy, _SHARDED):
+            raise MisconfigurationException(
+                f"`{type(self).__name__}` runs the whole module on each process and does not support sharded "
+                f"strategies, but got `{type(trainer.strategy).__name__}`."
+            )
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._detach()
+        backbone = next((child for child in pl_module.modules() if isinstance(child, Backbone) and child.head), None)
+        self._capture = Capture(*find_layer(pl_module, self.layer), backbone)
+        self._last_epoch = -1
+        self.available = ("features", *(_SOURCE if backbone is not None else ()))
+        self.prepare(trainer, pl_module)
+        if self.before_fit and not self._restored:
+            self._pending = self._look(trainer, pl_module)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._restored:
+            publish_values(trainer, self.values, self.prefix, to_loggers=False)
+            self._restored = False
+        if self._pending is not None:
+            self._publish(trainer, self._pending)
+            self._pending, self._last_epoch = None, -1
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._capture is not None and self._hooked and self._due(trainer):
+            self._begin()
+            self._num_loaders = len(as_loaders(trainer.val_dataloaders))
+            self._capture.active = True
+
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._capture is None or not self._capture.active:
+            return
+        if not self._sound:
+            self._capture.take()
+            return
+        with self.guard("Reading a batch"), _quietly():
+            if dataloader_idx not in self._places:
+                loader = as_loaders(trainer.val_dataloaders)[dataloader_idx]
+                limit = trainer.fit_loop.epoch_loop.val_loop.max_batches[dataloader_idx]
+                self._places[dataloader_idx] = places_in(loader, trainer, limit, self.max_samples)
+            self._take(batch, self._places[dataloader_idx], dataloader_idx, self.update)
+
+    @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._capture is None or not self._due(trainer):
+            return
+        if self._capture.active:
+            self._capture.active = False
+            self._publish(trainer, self._finish(trainer, pl_module))
+        elif not self._hooked:
+            self._publish(trainer, self._look(trainer, pl_module))
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._hooked and self._due(trainer) and self._last_epoch != trainer.current_epoch:
+            self._publish(trainer, self._look(trainer, pl_module))
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._detach()
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._detach()
+
+    # the machinery
+
+    @property
+    def _hooked(self) -> bool:
+        return isinstance(self.data, str) and self.data == "val"
+
+    def _due(self, trainer: Trainer) -> bool:
+        return not trainer.sanity_checking and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+
+    def _detach(self) -> None:
+        if self._capture is not None:
+            self._capture.remove()
+            self._capture = None
+
+    def _begin(self) -> None:
+        self._sound, self._samples, self._places = True, Counter(), {}
+        self.reset()
+
+    def _look(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
+        self._begin()
+        with self.guard("The pass over the data"):
+            self.run_pass(trainer, pl_module, self.data, self.update)
+        return self._finish(trainer, pl_module)
+
+    def run_pass(self, trainer: Trainer, pl_module: LightningModule, data: Any, sink: Sink, split: str = "val") -> None:
+        """Run the module over this process's share of some data, and leave no trace of it.
+
+        Args:
+            trainer: A Trainer inside ``fit``.
+            pl_module: The module in training.
+            data: ``"train"`` or ``"val"`` for the Trainer's own data, a loader (or several) or a datamodule.
+            sink: Takes the batches, called like :meth:`update`.
+            split: Which loader of a datamodule.
+        """
+        capture = self._capture
+        assert capture is not None
+        datamodule = getattr(trainer, "datamodule", None)
+        owner = data if isinstance(data, LightningDataModule) and data is not datamodule else None
+        sources = find_random_sources(pl_module, datamodule, data)
+        with leave_no_trace(trainer, pl_module, *sources), _lend(trainer, owner):
+            if isinstance(data, str):
+                limit = trainer.limit_val_batches if data == "val" else trainer.limit_train_batches
+                loaders = request_loaders(trainer, data)
+            else:
+                limit = int(getattr(trainer, "fast_dev_run", 0)) or 1.0
+                owned = isinstance(data, LightningDataModule)
+                loaders = as_loaders(getattr(data, f"{split}_dataloader")() if owned else data)
+            self._num_loaders = len(loaders)
+            with preserve_rng(*find_random_sources(*loaders)):
+                capture.active = True
+                try:
+                    for index, loader in enumerate(loaders):
+                        own = OwnPass(loader, trainer, limit, self.max_samples)
+                        for batch_idx, batch in enumerate(own):
+                            batch = _to_device(trainer, owner, batch, index)
+                            with trainer.precision_plugin.val_step_context():
+                                self.forward(pl_module, batch, batch_idx)
+                            self._take(batch, own.places, index, sink)
+                finally:
+                    capture.active = False
+
+    def _take(self, batch: Any, places: Places, dataloader_idx: int, sink: Sink) -> None:
+        assert self._capture is not None
+        features, source_outputs = self._capture.take()
+        if features is None:
+            raise RuntimeError("the layer that features are read at did not run; name another one by `layer`")
+        inputs = dict(split_batch(batch)[1])
+        inputs["features"] = features = pool(features, next(iter(inputs.values()), None))
+        if source_outputs is not None:
+            inputs["source_outputs"] = source_outputs.float()
+            inputs["source_probs"] = inputs["source_outputs"].softmax(dim=1)
+            inputs["source_labels"] = source_outputs.argmax(dim=1)
+        if any(len(value) != len(features) for value in inputs.values()):
+            lengths = {name: len(value) for name, value in inputs.items()}
+            raise ValueError(
+                f"Expected argument `features` to have one row a sample like the others, but got {lengths}."
+            )
+        place, counts = places.take(len(features))
+        if not counts.all():
+            place, inputs = place[counts], {name: value[counts.to(value.device)] for name, value in inputs.items()}
+        if features.device.type == "mps":  # which has no float64
+            inputs = {name: value.cpu() for name, value in inputs.items()}
+        if len(place):
+            self._samples[dataloader_idx] += len(place)
+            sink(inputs, place, dataloader_idx)
+
+    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
+        sound = trainer.strategy.reduce_boolean_decision(self._sound, all=True)
+        some = trainer.strategy.reduce_boolean_decision(bool(self._samples), all=False)
+        if not some and self._sound:
+            self.warn_once("It", "saw no samples")
+        values: dict[str, float] = {}
+        if sound and some:
+            with self.guard("The score"), _quietly():
+                values = self.compute(trainer, pl_module)
+        for name in [name for name, value in values.items() if not math.isfinite(value)]:
+            self.warn_once(f"The score `{name}`", f"is {values.pop(name)} and is not logged")
+        self.reset()
+        return values
+
+    def _publish(self, trainer: Trainer, values: dict[str, float]) -> None:
+        self._last_epoch = trainer.current_epoch
+        if not values:
+            return
+        self.values = values
+        record = {"epoch": trainer.current_epoch, "step": current_step(trainer)}
+        self.history.append({**record, **values})
+        with _quietly():
+            publish_values(trainer, values, self.prefix)
+            with self.guard("What follows the score"):
+                self.published(trainer)
+
+    @contextmanager
+    def guard(self, what: str) -> Iterator[None]:
+        """Turn an exception in the body into a warning, unless ``strict``; the samples so far no longer count then."""
+        try:
+            yield
+        except Exception as error:
+            self._sound = False
+            self.fail(what, error)
+
+    def fail(self, what: str, error: Exception) -> None:
+        """Raise an exception in ``strict`` mode; else warn of it, the first time that ``what`` fails."""
+        if self.strict:
+            raise error
+        self.warn_once(what, f"failed and is left out: {type(error).__name__}: {error}")
+
+    def warn_once(self, what: str, happened: str) -> None:
+        """Warn, but only the first time for each ``what``."""
+        if what not in self._warned:  # on whichever process it happened
+            self._warned.add(what)
+            warnings.warn(f"`{type(self).__name__}` ({self.prefix}): {what} {happened}", stacklevel=2)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    with preserve_rng(), torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+@contextmanager
+def _lend(trainer: Trainer, owner: LightningDataModule | None) -> Iterator[None]:
+    """Let a datamodule that the Trainer does not know see the Trainer in its hooks."""
+    before = None if owner is None else owner.trainer
+    try:
+        if owner is not None:
+            owner.trainer = trainer
+        yield
+    finally:
+        if owner is not None:
+            owner.trainer = before
+
+
+def _to_device(trainer: Trainer, owner: LightningDataModule | None, batch: Any, dataloader_idx: int) -> Any:
+    batch = trainer.precision_plugin.convert_input(batch)
+    if owner is None:
+        batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=dataloader_idx)
+        return trainer.strategy.batch_to_device(batch, dataloader_idx=dataloader_idx)
+    batch = owner.on_before_batch_transfer(batch, dataloader_idx)
+    batch = owner.transfer_batch_to_device(batch, trainer.strategy.root_device, dataloader_idx)
+    return owner.on_after_batch_transfer(batch, dataloader_idx)

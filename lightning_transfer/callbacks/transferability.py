@@ -1,0 +1,235 @@
+"""Watch transferability scores from inside the Trainer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from typing_extensions import override
+
+from lightning_transfer.callbacks.monitor import FeatureMonitor
+from lightning_transfer.metrics.registry import METRICS, Task, build_metrics
+from lightning_transfer.utilities.checks import check_in_interval
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+Metrics = str | Sequence[str | Metric] | Metric | MetricCollection | Mapping[str, Metric]
+
+
+class TransferabilityMonitor(FeatureMonitor):
+    """Score how well the features fit the task, before training and after every epoch.
+
+    The first values come from a pass of the callback's own over the validation data (unshuffled, in evaluation mode)
+    and are there at step 0. Later ones come from a forward hook during the validation that Lightning runs anyway. They
+    appear as ``transfer/<name>`` in ``trainer.callback_metrics`` and in every logger, so that checkpoints, early
+    stopping and sweepers can monitor them; with several validation loaders as ``transfer/<name>/dataloader_idx_<i>``.
+
+    Training itself is bit for bit what it is without the callback. With several processes the values are those of one
+    process: samples that a distributed sampler repeats are left out. (A data set of the iterable kind has to shard
+    itself, as Lightning asks.)
+
+    Args:
+        metrics: Names of scores (see :mod:`lightning_transfer.metrics.registry`), a metric, or several, with the
+            keyword inputs ``features``, ``labels``, ``targets``, ``source_probs``, ``source_labels``,
+            ``source_outputs``. The source ones come from the original head of a
+            :class:`~lightning_transfer.backbones.Backbone` in the module.
+        layer: Dotted name of the module whose output is the feature; if it is the head, its input is. By default the
+            input of the last :class:`~torch.nn.Linear`.
+        before_fit: Make the first pass before training.
+        every_n_epochs: Score at the end of every n-th epoch.
+        data: ``"val"``; or ``"train"``, a loader or a datamodule, which get a pass of their own each time.
+        max_samples: Look at no more samples, spread evenly over the set.
+        prefix: Group of the names of the values.
+        stop_below: Stop a hopeless run: the score that ranks must not fall below this number, or below the quantile
+            ``stop_quantile`` of its column in the leaderboard stored at this path. The Trainer's ``min_epochs`` and
+            ``min_steps`` are respected.
+        stop_metric: Which score that is; the first one by default.
+        stop_quantile: 0 is the worst backbone of the leaderboard, 1 the best.
+        strict: Let an exception in a score end the training instead of warning once.
+
+    Attributes:
+        values: The last values, by name without prefix.
+        history: One record a look: epoch, step and values.
+        stopped_reason: Why the run was stopped; empty if it was not.
+
+    Raises:
+        ValueError: For unknown names and bad arguments, here or when the fit starts.
+        MisconfigurationException: In ``setup``, with a strategy that shards the module.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from lightning_transfer.callbacks import TransferabilityMonitor
+        >>> monitor = TransferabilityMonitor(["logme", "h_score"], stop_below=-2.0)
+        >>> trainer = Trainer(callbacks=[monitor], logger=False)
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics = "logme",
+        *,
+        layer: str | None = None,
+        before_fit: bool = True,
+        every_n_epochs: int = 1,
+        data: Any = "val",
+        max_samples: int | None = None,
+        prefix: str = "transfer",
+        stop_below: float | str | Path | None = None,
+        stop_metric: str | None = None,
+        stop_quantile: float = 0.5,
+        strict: bool = False,
+    ) -> None:
+        super().__init__(
+            layer=layer,
+            before_fit=before_fit,
+            every_n_epochs=every_n_epochs,
+            data=data,
+            max_samples=max_samples,
+            prefix=prefix,
+            strict=strict,
+        )
+        self.metrics = metrics
+        self.stop_below, self.stop_metric = stop_below, stop_metric
+        self.stop_quantile = check_in_interval(stop_quantile, 0, 1, "stop_quantile")
+        self.stopped_reason = ""
+        self._collections: dict[int, list[MetricCollection]] = {}  # by loader
+        self._failed: set[tuple[int, int]] = set()
+        self._named: dict[str, Metric] = {}
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return f"{super().state_key}{_names_in(self.metrics)}"
+
+    @override
+    def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._named = self._build(trainer, pl_module)
+        if self.stop_metric not in (None, *self._named):
+            raise ValueError(
+                f"Expected argument `stop_metric` to be one of {list(self._named)}, but got {self.stop_metric!r}."
+            )
+        device = pl_module.device if pl_module.device.type != "mps" else torch.device("cpu")  # it has no float64
+        by_inputs: dict[object, dict[str, Metric]] = {}
+        for name, metric in self._named.items():  # one failing score takes none of the others with it
+            by_inputs.setdefault(getattr(metric, "requires", name), {})[name] = metric
+        self._collections = {0: [MetricCollection(dict(group)).to(device) for group in by_inputs.values()]}
+
+    def _build(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Metric]:
+        given = self.metrics
+        if isinstance(given, Metric):
+            return {_name_of(given): given}
+        if isinstance(given, MetricCollection):
+            return dict(given.items(keep_base=False, copy_state=False))
+        if isinstance(given, Mapping):
+            return dict(given)
+        entries = [given] if isinstance(given, str) else list(given)
+        named = {_name_of(entry): entry for entry in entries if isinstance(entry, Metric)}
+        names = [entry for entry in entries if isinstance(entry, str)]
+        if names:
+            built = build_metrics(names, task=find_task(trainer, pl_module), available=self.available)
+            left_out = set(names) & set(METRICS) - set(built)
+            if left_out:
+                self.warn_once(f"{sorted(left_out)}", "cannot be computed without a `Backbone` that has its head")
+            in_order = [name for name in dict.fromkeys([*names, *built.keys()]) if name in built]
+            named |= {name: built[name] for name in in_order}
+        return named
+
+    @override
+    def reset(self) -> None:
+        self._failed = set()
+        for collection in chain.from_iterable(self._collections.values()):
+            collection.reset()
+
+    @override
+    def update(self, inputs: dict[str, Tensor], places: Tensor, dataloader_idx: int) -> None:
+        for index, collection in enumerate(self._collections_of(dataloader_idx)):
+            if (dataloader_idx, index) not in self._failed:
+                try:
+                    collection.update(**inputs)
+                except Exception as error:
+                    self._failed.add((dataloader_idx, index))
+                    self.fail(f"The update of {list(collection.keys())}", error)
+
+    @override
+    def compute(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
+        values: dict[str, float] = {}
+        for loader in range(self._num_loaders):
+            suffix = f"/dataloader_idx_{loader}" if self._num_loaders > 1 else ""
+            seen = trainer.strategy.reduce_boolean_decision(self._samples[loader] > 0, all=False)
+            for index, collection in enumerate(self._collections_of(loader)):
+                sound = trainer.strategy.reduce_boolean_decision((loader, index) not in self._failed, all=True)
+                if not (seen and sound):
+                    continue
+                for name, metric in collection.items(keep_base=True, copy_state=False):
+                    with self.guard(f"The score `{name}`"):
+                        values |= {f"{key}{suffix}": value for key, value in _numbers(name, metric.compute()).items()}
+        return values
+
+    def _collections_of(self, loader: int) -> list[MetricCollection]:
+        if loader not in self._collections:
+            self._collections[loader] = [collection.clone() for collection in self._collections[0]]
+            for collection in self._collections[loader]:
+                collection.reset()
+        return self._collections[loader]
+
+    @override
+    def published(self, trainer: Trainer) -> None:
+        name = self.stop_metric or next(iter(self._named))
+        value = self.values.get(name, self.values.get(f"{name}/dataloader_idx_0"))
+        if self.stop_below is None or value is None:
+            return
+        higher_is_better = getattr(self._named[name], "higher_is_better", None) is not False
+        threshold, origin = self._threshold(name, higher_is_better)
+        if value < threshold if higher_is_better else value > threshold:
+            self.stopped_reason = f"{self.prefix}/{name} = {value:.6g} is worse than {threshold:.6g} ({origin})."
+            trainer.should_stop = True
+            rank_zero_info(f"{type(self).__name__} stops the run: {self.stopped_reason}")
+
+    def _threshold(self, name: str, higher_is_better: bool) -> tuple[float, str]:
+        if isinstance(self.stop_below, float | int):
+            return float(self.stop_below), "stop_below"
+        from lightning_transfer.screening.leaderboard import Leaderboard
+
+        board = Leaderboard.load(str(self.stop_below))
+        scores = torch.tensor([row.score(name) for row in board.rows], dtype=torch.float64)
+        scores = scores[scores.isfinite()]
+        if not len(scores):
+            raise ValueError(f"Expected the leaderboard {self.stop_below} to have scores in `{name}`.")
+        level = self.stop_quantile if higher_is_better else 1 - self.stop_quantile
+        return float(scores.quantile(level)), f"quantile {self.stop_quantile} of {self.stop_below}"
+
+
+def find_task(trainer: Trainer, pl_module: LightningModule) -> Task:
+    """Kind of task that the datamodule or the module says it has; classification otherwise."""
+    for owner in (getattr(trainer, "datamodule", None), pl_module):
+        task = getattr(owner, "task", None)
+        if task in get_args(Task):
+            return cast(Task, task)
+    return "classification"
+
+
+def _names_in(metrics: Metrics) -> list[str]:
+    if isinstance(metrics, Metric):
+        return [_name_of(metrics)]
+    entries: list[Any] = [metrics] if isinstance(metrics, str) else list(metrics)
+    return [entry if isinstance(entry, str) else _name_of(entry) for entry in entries]
+
+
+def _name_of(metric: Metric) -> str:
+    name = type(metric).__name__
+    known = next((spec.name for spec in METRICS.values() if spec.class_name == name), None)
+    return known or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _numbers(name: str, result: Any) -> dict[str, float]:
+    if isinstance(result, Mapping):
+        return {f"{name}_{key}": float(value) for key, value in result.items()}
+    return {name: float(result)}
