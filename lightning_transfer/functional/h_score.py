@@ -74,7 +74,7 @@ def h_score_from_moments(moments: ClassMoments, shrinkage: Shrinkage = None) -> 
     if strength == 1 or float(moments.total_variance) == 0:
         return moments.total_variance.new_zeros(())
     ridge = strength * moments.total_variance / moments.num_features
-    shrunk = (1 - strength) * moments.scatter / moments.count
+    shrunk = moments.scatter * ((1 - strength) / moments.count)
     shrunk.diagonal().add_(ridge)
     whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(shrunk), moments.between_factor.T, upper=False)
     score: Tensor = (1 - strength) * whitened.square().sum() / moments.count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from lightning_transfer.functional.moments import ClassMoments, FeatureMoments, 
 from lightning_transfer.utilities.checks import check_features
 
 _GRID = 240
-_NEWTON_STEPS = 40
+_REFINEMENTS = 30
 
 
 def log_maximum_evidence(features: Tensor, labels: Tensor, *, ignore_index: int | None = None) -> Tensor:
@@ -21,8 +22,8 @@ def log_maximum_evidence(features: Tensor, labels: Tensor, *, ignore_index: int 
     ``w ~ N(0, 1 / alpha)`` and noise ``N(0, 1 / beta)`` is maximised over both precisions, divided by ``n``, and the
     mean over columns is returned. There is no intercept and nothing is centred, as published. With
     ``t = alpha / beta`` the best ``beta`` has a closed form, so what remains is a search in one variable, done for all
-    columns at once and to convergence: the global maximum on a grid, refined by Newton's method. The evidence is exact
-    at every shape, also with fewer samples than features.
+    columns at once and to convergence: the global maximum on a grid, refined to a vanishing derivative. The evidence is
+    exact at every shape, also with fewer samples than features.
 
     Args:
         features: Shape ``(n, d)``, any floating dtype (tokens and pixels too, with integer labels).
@@ -58,70 +59,112 @@ def log_maximum_evidence_from_moments(moments: FeatureMoments) -> Tensor:
 def column_evidence(moments: FeatureMoments) -> Tensor:
     """Maximum log evidence a sample of each column (present class or target), shape ``(c,)``, nats."""
     if isinstance(moments, ClassMoments):
-        square = moments.counts
-        cross = moments.class_sums[moments.present] + moments.counts[:, None] * moments.shift
+        share = moments.counts / moments.count
+        mean, square = share, moments.counts * (1 - share)
+        cross = moments.class_offsets * moments.counts[:, None]
     elif isinstance(moments, TargetMoments):
-        n, offset = moments.count, moments.target_shift
-        square = moments.target_square + 2 * offset * moments.target_sum + n * offset.square()
-        cross = moments.cross_moment.T + torch.outer(moments.target_sum, moments.shift)
-        cross = cross + torch.outer(offset, moments.feature_sum + n * moments.shift)
+        mean, square = moments.target_shift + moments.target_offset, moments.target_scatter
+        cross = moments.cross_scatter.T
     else:
         raise TypeError(f"Expected moments with classes or targets, but got {type(moments).__name__}.")
-    values, vectors = moments.gram_spectrum
-    explained = (cross @ vectors).square() / values
-    return _maximum_evidence(values, explained, square, moments.count)
+    return _ProfileEvidence(moments, mean, square, cross).maximum()
 
 
-def _maximum_evidence(values: Tensor, explained: Tensor, square: Tensor, n: int) -> Tensor:
-    """Maximise the profile evidence over ``t = alpha / beta`` for all columns.
+class _ProfileEvidence:
+    r"""Evidence of all columns as a function of ``u = log(alpha / beta)``, at the best ``beta``.
+
+    The features are split into their mean and the rest, ``F = 1 m^T + C``, so that a mean far from zero costs no
+    digits. With the eigenvalues ``s`` of ``C^T C`` and ``t = e^u``, the matrix inversion lemma gives
+
+    .. math:: R(t) = \lVert y_c \rVert^2 - \sum_k \frac{b_k^2}{t + s_k} + \frac{n (\bar y - \beta)^2}{1 + n \alpha}
+
+    for the penalised residual, where ``b`` and ``a`` are ``C^T y`` and ``m`` along the eigenvectors,
+    ``alpha = sum a^2 / (t + s)`` and ``beta = sum a b / (t + s)``; and ``sum log(1 + s / t) + log(1 + n alpha)`` for
+    the log-determinant.
 
     Args:
-        values: Non-zero eigenvalues of the Gram matrix, shape ``(r,)``.
-        explained: Squared length of each column along each eigenvector, shape ``(c, r)``.
-        square: Squared length of each column, shape ``(c,)``.
-        n: Number of samples.
+        moments: Moments of the features.
+        mean: Mean of each column, shape ``(c,)``.
+        square: Sum of squares of each column about its mean, shape ``(c,)``.
+        cross: Sum of centred features times each column, shape ``(c, r)``.
     """
-    eps = torch.finfo(values.dtype).eps
-    empty = square <= 0  # an all-zero column is explained without noise and without weights
-    square = torch.where(empty, torch.ones_like(square), square)
-    # An exact fit has unbounded evidence: the part left over is never below rounding noise.
-    residual = (square - explained.sum(1)).clamp(min=0) + square * eps
-    if not len(values):
-        return 0.5 * (torch.log(n / square) - 1 - math.log(2 * math.pi))
 
-    def evidence(log_t: Tensor, fit: Tensor, volume: Tensor) -> Tensor:
-        return 0.5 * (torch.log(n / fit) - 1 - math.log(2 * math.pi)) + 0.5 * volume / n
+    def __init__(self, moments: FeatureMoments, mean: Tensor, square: Tensor, cross: Tensor) -> None:
+        self.n = moments.count
+        self.values, vectors = moments.scatter_spectrum
+        self.mean = mean
+        along = vectors.T @ moments.mean
+        self.along_square = along.square()
+        self.outside = (moments.mean @ moments.mean - self.along_square.sum()).clamp(min=0)
+        projected = cross @ vectors
+        self.explained = projected.square() / self.values
+        self.crossed = projected * along
+        eps = torch.finfo(cross.dtype).eps
+        total = square + self.n * mean.square()
+        self.empty = total <= 0  # an all-zero column is explained without noise and without weights
+        # An exact fit has unbounded evidence: the part left over is never below rounding noise.
+        floor = torch.where(self.empty, torch.ones_like(total), total) * eps
+        self.residual = (square - self.explained.sum(1)).clamp(min=0) + floor
 
-    grid = torch.linspace(
-        math.log(float(values[-1])) - 12,
-        math.log(float(values[0])) + 24,
-        _GRID,
-        dtype=values.dtype,
-        device=values.device,
-    )
-    kept_away = torch.sigmoid(grid[:, None] - values.log())  # t / (t + value), shape (grid, r)
-    fit = residual[:, None] + explained @ kept_away.T
-    on_grid = evidence(grid, fit, kept_away.log().sum(1))
-    best = on_grid.argmax(1)
-    low = grid[(best - 1).clamp(min=0)]
-    high = grid[(best + 1).clamp(max=_GRID - 1)]
-    log_t = grid[best]
-    for _ in range(_NEWTON_STEPS):
-        p = torch.sigmoid(log_t[:, None] - values.log())
-        q = 1 - p
-        fit = residual + (explained * p).sum(1)
-        first = (explained * p * q).sum(1)
-        slope = (q.sum(1) - n * first / fit) / n
-        second = (explained * p * q * (q - p)).sum(1)
-        curvature = (-(p * q).sum(1) - n * (second / fit - (first / fit).square())) / n
-        low, high = torch.where(slope > 0, log_t, low), torch.where(slope > 0, high, log_t)
-        step = torch.where(curvature < 0, log_t - slope / curvature, log_t)
-        inside = (step > low) & (step < high) & (curvature < 0)
-        following = torch.where(inside, step, (low + high) / 2)
-        moved = (following - log_t).abs().max()
-        log_t = following
-        if float(moved) < 1e-9:
-            break
-    p = torch.sigmoid(log_t[:, None] - values.log())
-    refined = evidence(log_t, residual + (explained * p).sum(1), p.log().sum(1))
-    return torch.maximum(refined, on_grid.gather(1, best[:, None]).squeeze(1))
+    def on_grid(self, log_t: Tensor) -> Tensor:
+        """Evidence of every column at the same values, shape ``(c, len(log_t))``."""
+        away = torch.sigmoid(log_t[:, None] - self._log_values)  # t / (t + s)
+        inverse = away / log_t.exp()[:, None]
+        pull = 1 + self.n * (inverse @ self.along_square + self.outside / log_t.exp())
+        misfit = self.mean[:, None] - self.crossed @ inverse.T
+        fit = self.residual[:, None] + self.explained @ away.T + self.n * misfit.square() / pull
+        return self._evidence(fit, pull.log() - away.log().sum(1))
+
+    def at(self, log_t: Tensor) -> tuple[Tensor, Tensor]:
+        """Evidence of every column at a value of its own, and its derivative there; both shape ``(c,)``."""
+        t = log_t.exp()
+        away = torch.sigmoid(log_t[:, None] - self._log_values)
+        inverse = away / t[:, None]
+        pull = 1 + self.n * (inverse @ self.along_square + self.outside / t)
+        misfit = self.mean - (self.crossed * inverse).sum(1)
+        fit = self.residual + (self.explained * away).sum(1) + self.n * misfit.square() / pull
+        evidence = self._evidence(fit, pull.log() - away.log().sum(1))
+        inverse *= away
+        pull_slope = -self.n * (inverse @ self.along_square + self.outside / t)
+        misfit_slope = (self.crossed * inverse).sum(1)
+        fit_slope = (self.explained * away * (1 - away)).sum(1)
+        fit_slope += self.n * (2 * misfit * misfit_slope / pull - (misfit / pull).square() * pull_slope)
+        slope = -0.5 * fit_slope / fit + 0.5 * ((1 - away).sum(1) - pull_slope / pull) / self.n
+        return evidence, slope
+
+    def maximum(self) -> Tensor:
+        """Global maximum on a grid, refined by the Illinois method on the derivative; shape ``(c,)``."""
+        if not len(self.values) and not float(self.outside):
+            return self._evidence(self.residual + self.n * self.mean.square(), self.residual.new_zeros(()))
+        scale = torch.cat([self.values, (self.n * (self.outside + self.along_square.sum())).reshape(1)])
+        scale = scale[scale > 0].log()
+        grid = torch.linspace(float(scale.min()) - 12, float(scale.max()) + 24, _GRID).to(scale)
+        coarse = self.on_grid(grid)
+        best = coarse.argmax(1)
+        low, high = grid[(best - 1).clamp(min=0)], grid[(best + 1).clamp(max=_GRID - 1)]
+        (_, low_slope), (_, high_slope) = self.at(low), self.at(high)
+        result = coarse.gather(1, best[:, None]).squeeze(1)
+        bracketed = (low_slope > 0) & (high_slope < 0)
+        for _ in range(_REFINEMENTS):
+            middle = torch.where(
+                bracketed, (low * high_slope - high * low_slope) / (high_slope - low_slope), (low + high) / 2
+            )
+            evidence, slope = self.at(middle)
+            result = torch.maximum(result, evidence)
+            rising = slope > 0
+            # halving the slope of an end that stays keeps the secant from creeping towards the other end only
+            low_slope, high_slope = (
+                torch.where(rising, slope, low_slope / 2),
+                torch.where(rising, high_slope / 2, slope),
+            )
+            low, high = torch.where(rising, middle, low), torch.where(rising, high, middle)
+            if float(slope[bracketed].abs().max() if bool(bracketed.any()) else 0) < 1e-10:
+                break
+        return result
+
+    @cached_property
+    def _log_values(self) -> Tensor:
+        return self.values.log()
+
+    def _evidence(self, fit: Tensor, log_determinant: Tensor) -> Tensor:
+        return 0.5 * (torch.log(self.n / fit) - 1 - math.log(2 * math.pi) - log_determinant / self.n)

@@ -18,7 +18,7 @@ from lightning_transfer.utilities.linalg import add_gram_, mirror_upper, rank_cu
 
 
 class Spectrum(NamedTuple):
-    """Eigenvalues (descending, noise removed) and eigenvectors (columns) of a positive semi-definite matrix."""
+    """Eigenvalues (ascending, noise removed) and eigenvectors (columns) of a positive semi-definite matrix."""
 
     values: Tensor
     vectors: Tensor
@@ -55,18 +55,18 @@ class FeatureMoments:
     @cached_property
     def scatter(self) -> Tensor:
         """Sum of outer products of the centred features, shape ``(r, r)``; exactly zero for constant features."""
-        scatter = mirror_upper(self.second_moment) - self.count * torch.outer(self.offset, self.offset)
+        scatter = mirror_upper(torch.addr(self.second_moment, self.offset, self.offset, alpha=-self.count))
         eps = torch.finfo(scatter.dtype).eps
         spread = scatter.diagonal()
         noise = self.count * (8 * eps * self.mean.abs()) ** 2 + 8 * eps * self.second_moment.diagonal()
-        alive = (spread > noise).to(scatter.dtype)
-        return scatter * alive * alive[:, None]
+        alive = spread > noise
+        return scatter if bool(alive.all()) else scatter * torch.outer(alive, alive)
 
     @cached_property
     def gram(self) -> Tensor:
         """Sum of outer products of the features about the origin, shape ``(r, r)``."""
-        cross = torch.outer(self.feature_sum, self.shift)
-        return mirror_upper(self.second_moment) + cross + cross.mT + self.count * torch.outer(self.shift, self.shift)
+        gram = torch.addr(self.second_moment, self.feature_sum + self.count * self.shift, self.shift)
+        return mirror_upper(gram.addr_(self.shift, self.feature_sum))
 
     @cached_property
     def gram_spectrum(self) -> Spectrum:
@@ -80,8 +80,8 @@ class FeatureMoments:
 
     def _spectrum(self, matrix: Tensor) -> Spectrum:
         values, vectors = torch.linalg.eigh(matrix)
-        kept = values > rank_cutoff(values[-1], self.count, self.num_features)
-        return Spectrum(values[kept].flip(0), vectors[:, kept].flip(1))
+        noise = int((values <= rank_cutoff(values[-1].clamp(min=0), self.count, self.num_features)).sum())
+        return Spectrum(values[noise:], vectors[:, noise:])
 
     @cached_property
     def total_variance(self) -> Tensor:
@@ -199,13 +199,14 @@ class ClassMoments(FeatureMoments):
     @cached_property
     def centred_norm_fourth(self) -> Tensor:
         """Sum of the fourth powers of the norms of the centred features, 0-d."""
-        offset, second = self.offset, mirror_upper(self.second_moment)
+        offset = self.offset
         length = offset @ offset
+        along = self.scatter @ offset + self.count * length * offset
         return (
             self.norm_fourth
             - 4 * offset @ self.norm_weighted_sum
-            + 4 * offset @ second @ offset
-            + 2 * length * second.trace()
+            + 4 * offset @ along
+            + 2 * length * self.second_moment.trace()
             - 3 * self.count * length.square()
         ).clamp(min=0)
 

@@ -136,10 +136,14 @@ class TransferMetric(Metric, ABC):
                 f"{type(self).__name__} is not a number for the data seen; its health is {self.health()}."
             )
         for message in self.health().messages:
-            if message not in self._warned:
-                self._warned.add(message)
-                rank_zero_warn(f"{type(self).__name__}: {message}", category=UserWarning)
+            self._warn(message)
         return score
+
+    def _warn(self, message: str) -> None:
+        """Say something once."""
+        if message not in self._warned:
+            self._warned.add(message)
+            rank_zero_warn(f"{type(self).__name__}: {message}", category=UserWarning)
 
     def _require_data(self, count: int) -> None:
         if not count:
@@ -378,8 +382,9 @@ class _MomentMetric(TransferMetric):
             setattr(self, name, state[name].clone())
 
     def _moments_of(self, groups: Sequence[int]) -> FeatureMoments:
-        sums = {name: getattr(self, name)[list(groups)].sum(0) for name in self._sums}
-        return self._build(sums)
+        if self.jackknife_groups == 1:
+            return self._build({name: getattr(self, name)[0] for name in self._sums})
+        return self._build({name: getattr(self, name)[list(groups)].sum(0) for name in self._sums})
 
     def _moments(self) -> FeatureMoments:
         """Moments of all data; computed once for all metrics that share the states."""
@@ -657,7 +662,7 @@ class SampleMetric(TransferMetric):
         kwargs: Additional keyword arguments of :class:`torchmetrics.Metric`.
     """
 
-    requires = ("features", "labels")
+    requires: ClassVar[tuple[str, ...]] = ("features", "labels")
     seen: Tensor
     kept_ranks: list[Tensor]
 
@@ -695,7 +700,7 @@ class SampleMetric(TransferMetric):
         self.seen += len(first)
         for name in self.requires:
             getattr(self, f"kept_{name}").append(samples[name].detach().clone())
-        self.kept_ranks.append(_content_ranks([samples[name] for name in self.requires], self.seed))
+        self.kept_ranks.append(content_ranks([samples[name] for name in self.requires], self.seed))
         if self.max_samples is not None and sum(map(len, self.kept_ranks)) > 2 * self.max_samples:
             self._prune()
 
@@ -879,7 +884,7 @@ _DTYPES = [
 _MIX = (-7046029254386353131, -4417276706812531889)  # odd constants of a 64-bit finaliser
 
 
-def _content_ranks(tensors: Sequence[Tensor], seed: int) -> Tensor:
+def content_ranks(tensors: Sequence[Tensor], seed: int) -> Tensor:
     """Hash each sample's values with a seed to a pseudo-random int64, equal for equal samples."""
     generator = torch.Generator().manual_seed(seed)
     mixed = torch.zeros(len(tensors[0]), dtype=torch.int64, device=tensors[0].device)

@@ -39,7 +39,8 @@ def add_gram_(out: Tensor, rows: Tensor) -> Tensor:
 
 def mirror_upper(matrix: Tensor) -> Tensor:
     """Return the symmetric matrix that has the upper triangle of ``matrix``."""
-    return matrix.triu() + matrix.triu(1).mT
+    mirrored = matrix.triu()
+    return mirrored.add_(matrix.triu(1).mT)
 
 
 def rank_cutoff(largest: Tensor, n: int, d: int) -> Tensor:
