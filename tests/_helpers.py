@@ -48,6 +48,7 @@ class Estimator:
         tolerance: Relative tolerance between ways to compute the same score in float64.
         dtype_tolerance: Relative tolerance between half or single precision inputs and the same values in float64.
         one_class: ``"refused"`` with a ValueError, or ``"defined"``.
+        class_order_matters: Whether ties go to the smallest class id, so that only the order of the ids may not change.
         prepare: Makes the inputs out of those of :func:`make_inputs`, where a selection by name is not enough.
     """
 
@@ -62,6 +63,7 @@ class Estimator:
     tolerance: float = 1e-10
     dtype_tolerance: float = 1e-6
     one_class: str = "refused"
+    class_order_matters: bool = False
     prepare: Callable[[Inputs], Inputs] | None = None
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Counts of class ids and the entropies that follow from them, in nats."""
+"""Joint counts of class ids and the conditional entropy that follows from them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_transfer.utilities.checks import check_labels
 
-#: Tables of counts larger than this are refused: the ids are then hardly class ids.
+#: Tables with more cells than this are refused: the ids are then hardly class ids.
 MAX_CELLS = 2**26
 
 
@@ -33,7 +33,8 @@ def check_label_columns(labels: Tensor, name: str = "labels") -> Tensor:
     if isinstance(labels, Tensor) and labels.ndim == 2 and labels.shape[1]:
         columns = check_labels(labels.flatten(), labels.numel(), name=name).reshape(labels.shape)
     else:
-        columns = check_labels(labels, len(labels) if hasattr(labels, "__len__") else 0, name=name)[:, None]
+        columns = check_labels(labels, len(labels) if isinstance(labels, Tensor) and labels.ndim else 0, name=name)
+        columns = columns[:, None]
     if not len(columns):
         raise ValueError(f"Expected argument `{name}` to hold samples, but got shape {tuple(labels.shape)}.")
     return columns
@@ -68,59 +69,55 @@ def require_two_classes(num_classes: int) -> None:
         raise ValueError(f"Expected argument `labels` to hold at least 2 classes, but got {num_classes}.")
 
 
-def count_joint(source_labels: Tensor, labels: Tensor) -> Tensor:
+def check_cells(columns: int, source_classes: int, classes: int) -> int:
+    """Check that a table of joint counts fits in memory and return its size.
+
+    Raises:
+        ValueError: If it has more than ``2**26`` cells.
+    """
+    cells = columns * source_classes * classes
+    if cells > MAX_CELLS:
+        raise ValueError(
+            f"Expected argument `labels` to hold class ids whose counts fit in memory, but got ids up to {classes - 1} "
+            f"in {columns} columns beside {source_classes} source classes."
+        )
+    return cells
+
+
+def count_joint(source_labels: Tensor, columns: Tensor, source_classes: int, classes: int) -> Tensor:
     """Count how often each source class meets each class, for each column of labels.
 
     Args:
         source_labels: Source class ids, shape ``(n,)``, int64.
-        labels: Class ids, shape ``(n, m)``, int64.
+        columns: Class ids, shape ``(n, m)``, int64.
+        source_classes: More than the largest source class id.
+        classes: More than the largest class id.
 
     Returns:
-        Counts of shape ``(m, source classes, classes)``, int64; sizes are the largest ids plus one.
+        Counts of shape ``(m, source_classes, classes)``, int64.
 
     Raises:
-        ValueError: If the largest ids ask for a table of more than ``2**26`` cells.
-    """
-    rows, columns = int(source_labels.max()) + 1, int(labels.max()) + 1
-    m = labels.shape[1]
-    if m * rows * columns > MAX_CELLS:
-        raise ValueError(
-            f"Expected argument `source_labels` to hold class ids whose counts fit in memory, but got ids up to "
-            f"{rows - 1} beside `labels` up to {columns - 1}."
-        )
-    cell = (torch.arange(m, device=labels.device) * rows + source_labels[:, None]) * columns + labels
-    return torch.bincount(cell.flatten(), minlength=m * rows * columns).reshape(m, rows, columns)
-
-
-def entropy(counts: Tensor, miller_madow: bool = False) -> Tensor:
-    """Entropy of the distribution behind counts.
-
-    Args:
-        counts: Shape ``(..., k)``, non-negative.
-        miller_madow: Add ``(occupied cells - 1) / (2 n)``, the leading term of the bias of the plug-in estimate.
-
-    Returns:
-        Shape ``(...)``, float64, nats, at least 0.
+        ValueError: If that is a table of more than ``2**26`` cells.
 
     Example:
         >>> import torch
-        >>> from lightning_transfer.functional.counts import entropy
-        >>> entropy(torch.tensor([2, 2]))
-        tensor(0.6931, dtype=torch.float64)
+        >>> from lightning_transfer.functional.counts import count_joint
+        >>> count_joint(torch.tensor([0, 1, 1]), torch.tensor([[0], [0], [1]]), 2, 2)
+        tensor([[[1, 0],
+                 [1, 1]]])
     """
-    counts = counts.double()
-    n = counts.sum(-1)
-    value = (torch.xlogy(n, n) - torch.xlogy(counts, counts).sum(-1)).clamp(min=0) / n
-    if miller_madow:
-        value = value + ((counts > 0).sum(-1) - 1) / (2 * n)
-    return value
+    m = columns.shape[1]
+    cells = check_cells(m, source_classes, classes)
+    column = torch.arange(m, device=columns.device)
+    cell = (column * source_classes + source_labels[:, None]) * classes + columns
+    return torch.bincount(cell.flatten(), minlength=cells).reshape(m, source_classes, classes)
 
 
 def conditional_entropy(counts: Tensor, miller_madow: bool = False) -> Tensor:
     """Entropy of the class given the source class, ``H(Y | Z)`` (Tran et al., ICCV 2019, eq. 7).
 
     Args:
-        counts: Joint counts, shape ``(..., source classes, classes)``.
+        counts: Joint counts, shape ``(..., source classes, classes)``; with one source class the result is ``H(Y)``.
         miller_madow: Add ``(occupied cells - occupied source classes) / (2 n)``, the leading term of the bias.
 
     Returns:

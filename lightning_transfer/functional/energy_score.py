@@ -1,4 +1,4 @@
-"""Energy of features or logits, the label-free part of ETran."""
+"""Energy of the outputs of a source model, the label-free part of ETran."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch import Tensor
 from lightning_transfer.utilities.checks import check_features, check_in_interval
 
 
-def energy_score(features: Tensor, *, lowest_fraction: float = 1.0) -> Tensor:
-    r"""Mean negative free energy of features (Gholami et al., ICCV 2023, section 3.1); higher is better.
+def energy_score(source_outputs: Tensor, *, lowest_fraction: float = 1.0) -> Tensor:
+    r"""Mean negative free energy of the outputs of a source model (Gholami et al., ICCV 2023); higher is better.
 
     .. math:: \frac1n \sum_i \log \sum_j \exp f_{ij}
 
-    A model under which the target looks familiar gives it low energy, that is a high score. No labels are needed. The
-    score depends on the scale of the features: compare models of one kind, or use it through ETran, which scales it
-    over a zoo.
+    A model to which the target looks familiar gives it low energy, that is a high score. No labels are needed. The
+    score depends on the scale of the outputs: compare models of one kind, or use ETran, which scales it over a zoo.
 
     Args:
-        features: Features, or the logits of the source model, shape ``(n, d)``, any floating dtype.
+        source_outputs: Logits of the source model, shape ``(n, d)``, any floating dtype; the code published with ETran
+            hands in features instead.
         lowest_fraction: Average over this fraction of the samples only, those with the lowest score (at least one); the
             code published with ETran uses 0.005.
 
@@ -26,16 +26,16 @@ def energy_score(features: Tensor, *, lowest_fraction: float = 1.0) -> Tensor:
         0-d float64, nats.
 
     Raises:
-        ValueError: If ``features`` is malformed or not finite, or the fraction is not in ``(0, 1]``.
+        ValueError: If ``source_outputs`` is malformed or not finite, or the fraction is not in ``(0, 1]``.
 
     Example:
         >>> import torch
-        >>> from lightning_transfer.functional.energy_score import energy_score
+        >>> from lightning_transfer.functional import energy_score
         >>> energy_score(torch.zeros(3, 4))  # log 4
         tensor(1.3863, dtype=torch.float64)
     """
     check_fraction(lowest_fraction)
-    return mean_of_lowest(sample_energies(features), lowest_fraction)
+    return mean_of_lowest(sample_energies(source_outputs), lowest_fraction)
 
 
 def check_fraction(lowest_fraction: float) -> None:
@@ -48,9 +48,9 @@ def check_fraction(lowest_fraction: float) -> None:
         raise ValueError("Expected argument `lowest_fraction` to be greater than 0, but got 0.")
 
 
-def sample_energies(features: Tensor) -> Tensor:
+def sample_energies(source_outputs: Tensor) -> Tensor:
     """Log of the summed exponentials of each row, shape ``(n,)``, float64."""
-    return torch.logsumexp(check_features(features).double(), dim=1)
+    return torch.logsumexp(check_features(source_outputs, "source_outputs").double(), dim=1)
 
 
 def mean_of_lowest(scores: Tensor, fraction: float) -> Tensor:

@@ -37,7 +37,7 @@ def leep(source_probs: Tensor, labels: Tensor, *, ignore_index: int | None = Non
 
     Example:
         >>> import torch
-        >>> from lightning_transfer.functional.leep import leep
+        >>> from lightning_transfer.functional import leep
         >>> source_probs = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.1, 0.9]])
         >>> leep(source_probs, torch.tensor([0, 0, 1, 1]))
         tensor(-0.3426, dtype=torch.float64)

@@ -54,33 +54,26 @@ def negative_conditional_entropy(
 
     Example:
         >>> import torch
-        >>> from lightning_transfer.functional.negative_conditional_entropy import negative_conditional_entropy
+        >>> from lightning_transfer.functional import negative_conditional_entropy
         >>> source, target = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]), torch.tensor([0, 0, 0, 1, 0, 1, 1, 1])
         >>> negative_conditional_entropy(source, target)
         tensor(-0.5623, dtype=torch.float64)
     """
-    source, columns = paired_labels(source_labels, labels, ignore_index)
-    counts = count_joint(compact_ids(source)[0], compact_ids(columns)[0])
-    return nce_from_counts(counts, miller_madow, source_log_likelihood)
+    source_labels, labels = flatten_pair(source_labels, labels, ignore_index)
+    columns, classes = compact_ids(check_label_columns(labels))
+    source, source_classes = compact_ids(check_labels(source_labels, len(columns), name="source_labels"))
+    return nce_from_counts(count_joint(source, columns, source_classes, classes), miller_madow, source_log_likelihood)
 
 
-def paired_labels(source_labels: Tensor, labels: Tensor, ignore_index: int | None = None) -> tuple[Tensor, Tensor]:
-    """Check source and target labels.
-
-    Returns:
-        Source class ids, shape ``(n,)``, and target class ids, shape ``(n, m)``, both int64.
-
-    Raises:
-        ValueError: If an input is malformed.
-    """
+def flatten_pair(source_labels: Tensor, labels: Tensor, ignore_index: int | None = None) -> tuple[Tensor, Tensor]:
+    """Flatten the labels of positions and leave out ignored ones; anything else is returned for the checks to judge."""
     if isinstance(source_labels, Tensor) and isinstance(labels, Tensor) and source_labels.shape == labels.shape:
         if labels.ndim in (2, 3):
             source_labels, labels = source_labels.flatten(), labels.flatten()
         if ignore_index is not None and labels.ndim == 1:
             kept = labels != ignore_index
             source_labels, labels = source_labels[kept], labels[kept]
-    columns = check_label_columns(labels)
-    return check_labels(source_labels, len(columns), name="source_labels"), columns
+    return source_labels, labels
 
 
 def nce_from_counts(counts: Tensor, miller_madow: bool = False, source_log_likelihood: float | None = None) -> Tensor:
@@ -117,7 +110,7 @@ def conditional_entropy_matrix(
 
     Example:
         >>> import torch
-        >>> from lightning_transfer.functional.negative_conditional_entropy import conditional_entropy_matrix
+        >>> from lightning_transfer.functional import conditional_entropy_matrix
         >>> attributes = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 0, 1], [1, 1, 0]])
         >>> conditional_entropy_matrix(attributes, attributes)
         tensor([[0.0000, 0.6931, 0.3466],

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from lightning_transfer.functional.counts import MAX_CELLS, check_label_columns, compact_ids, entropy
+from lightning_transfer.functional.counts import check_label_columns, compact_ids, conditional_entropy, count_joint
 
 
 def task_hardness(labels: Tensor, *, miller_madow: bool = False, ignore_index: int | None = None) -> Tensor:
@@ -32,38 +31,16 @@ def task_hardness(labels: Tensor, *, miller_madow: bool = False, ignore_index: i
 
     Example:
         >>> import torch
-        >>> from lightning_transfer.functional.task_hardness import task_hardness
+        >>> from lightning_transfer.functional import task_hardness
         >>> task_hardness(torch.tensor([0, 0, 1, 1]))
         tensor(0.6931, dtype=torch.float64)
     """
-    columns = hardness_columns(labels, ignore_index)
-    ids, _ = compact_ids(columns)
-    return entropy(count_classes(ids), miller_madow).mean()
+    columns, classes = compact_ids(check_label_columns(flatten_labels(labels, ignore_index)))
+    return conditional_entropy(count_joint(columns.new_zeros(len(columns)), columns, 1, classes), miller_madow).mean()
 
 
-def hardness_columns(labels: Tensor, ignore_index: int | None = None) -> Tensor:
-    """Check labels of any shape and return them as columns, shape ``(n, m)``."""
+def flatten_labels(labels: Tensor, ignore_index: int | None = None) -> Tensor:
+    """Leave out positions with ``ignore_index`` and flatten pixels; see :func:`task_hardness`."""
     if isinstance(labels, Tensor) and ignore_index is not None:
-        labels = labels[labels != ignore_index]
-    elif isinstance(labels, Tensor) and labels.ndim == 3:
-        labels = labels.flatten()
-    return check_label_columns(labels)
-
-
-def count_classes(columns: Tensor) -> Tensor:
-    """Count the classes of each column.
-
-    Args:
-        columns: Class ids, shape ``(n, m)``, int64.
-
-    Returns:
-        Shape ``(m, classes)``, int64.
-
-    Raises:
-        ValueError: If the largest id asks for a table of more than ``2**26`` cells.
-    """
-    m, classes = columns.shape[1], int(columns.max()) + 1
-    if m * classes > MAX_CELLS:
-        raise ValueError(f"Expected argument `labels` to hold class ids, but got ids up to {classes - 1}.")
-    cell = torch.arange(m, device=columns.device) * classes + columns
-    return torch.bincount(cell.flatten(), minlength=m * classes).reshape(m, classes)
+        return labels[labels != ignore_index]
+    return labels.flatten() if isinstance(labels, Tensor) and labels.ndim == 3 else labels

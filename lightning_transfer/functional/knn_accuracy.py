@@ -1,0 +1,143 @@
+"""Leave-one-out accuracy of nearest neighbours."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lightning_transfer.functional.counts import check_label_columns, compact_ids, require_two_classes
+from lightning_transfer.utilities.checks import check_features, check_one_of, check_positive_int, flatten_positions
+
+Distance = Literal["euclidean", "cosine"]
+_CHUNK_ENTRIES = 2**23  # distances held at a time
+
+
+def knn_accuracy(
+    features: Tensor,
+    labels: Tensor,
+    *,
+    k: int = 1,
+    distance: Distance = "euclidean",
+    ignore_index: int | None = None,
+) -> Tensor:
+    """Leave-one-out accuracy of k nearest neighbours; higher is better.
+
+    Every sample is classified by the majority of its ``k`` nearest other samples, a tie going to the smallest class id.
+    The accuracy lies in ``[0, 1]``. Among neighbours at the same distance, to rounding, those with smaller class ids
+    come first, so that the order of the samples does not matter. Distances are computed block by block, never all ``n *
+    n`` at once, in float64 for float64 features and in float32 for others.
+
+    Args:
+        features: Shape ``(n, d)``, any floating dtype (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too).
+        labels: Class ids, shape ``(n,)``, any integer dtype, ids with or without gaps; or zeros and ones of shape ``(n,
+            m)`` (attributes): the mean accuracy over the columns, each with a majority of its own.
+        k: Number of neighbours, less than the number of samples.
+        distance: ``"euclidean"``, or ``"cosine"`` for one minus the cosine of the angle (zero vectors have cosine 0).
+        ignore_index: Samples with this label are left out.
+
+    Returns:
+        0-d float64, a fraction.
+
+    Raises:
+        ValueError: If an input is malformed or not finite, ``labels`` hold fewer than two classes, or there are at most
+            ``k`` samples.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.functional import knn_accuracy
+        >>> features = torch.tensor([[0.0], [0.1], [0.9], [1.0], [0.3]])
+        >>> knn_accuracy(features, torch.tensor([0, 0, 1, 1, 1]))
+        tensor(0.8000, dtype=torch.float64)
+    """
+    return knn_outcomes(features, labels, k=k, distance=distance, ignore_index=ignore_index).mean()
+
+
+def knn_outcomes(
+    features: Tensor,
+    labels: Tensor,
+    *,
+    k: int = 1,
+    distance: Distance = "euclidean",
+    ignore_index: int | None = None,
+) -> Tensor:
+    """Fraction of its labels that the neighbours of each sample predict, in order of class.
+
+    Args and errors are those of :func:`knn_accuracy`.
+
+    Returns:
+        Shape ``(n,)``, float64.
+    """
+    check_knn_options(k, distance)
+    features, columns = features_and_columns(features, labels, ignore_index)
+    n = len(features)
+    if k >= n:
+        raise ValueError(f"Expected argument `k` to be less than the number of samples {n}, but got {k}.")
+    require_two_classes(len(torch.unique(columns)))
+    order = torch.unique(columns, dim=0, return_inverse=True)[1].argsort(stable=True)
+    rows, columns = _comparable_rows(features[order], distance), columns[order]
+    ids, num_classes = compact_ids(columns)
+    square = rows.square().sum(1)
+    noise = 8 * torch.finfo(rows.dtype).eps * square.max()  # distances closer than this are equal
+    step = max(1, _CHUNK_ENTRIES // n)
+    outcomes = []
+    for start in range(0, n, step):
+        block = slice(start, min(n, start + step))
+        distances = torch.addmm(square, rows[block], rows.T, alpha=-2)  # less the squared norm of each sample
+        distances[torch.arange(len(distances)), torch.arange(block.start, block.stop)] = torch.inf
+        neighbours = ids[_nearest(distances, k, noise)]  # (block, k, m)
+        votes = torch.zeros(len(neighbours), num_classes, ids.shape[1], device=ids.device)
+        votes.scatter_add_(1, neighbours, torch.ones_like(neighbours, dtype=votes.dtype))
+        outcomes.append((votes.argmax(1) == ids[block]).double().mean(1))  # the first maximum: the smallest id
+    return torch.cat(outcomes)
+
+
+def check_knn_options(k: int, distance: str) -> None:
+    """Check the options of :func:`knn_accuracy`.
+
+    Raises:
+        ValueError: If ``k`` is no positive integer or the distance is unknown.
+    """
+    check_positive_int(k, "k")
+    check_one_of(distance, ("euclidean", "cosine"), "distance")
+
+
+def features_and_columns(features: Tensor, labels: Tensor, ignore_index: int | None = None) -> tuple[Tensor, Tensor]:
+    """Check features, shape ``(n, d)``, and labels, returned with shape ``(n, m)``.
+
+    Raises:
+        ValueError: If an input is malformed, or labels of several columns are not zeros and ones.
+    """
+    features, labels = flatten_positions(features, labels, ignore_index)
+    features = check_features(features)
+    columns = check_label_columns(labels)
+    if len(columns) != len(features):
+        raise ValueError(
+            f"Expected argument `labels` to have {len(features)} rows like the other inputs, but got {len(columns)}."
+        )
+    if columns.shape[1] > 1 and int(columns.max()) > 1:
+        raise ValueError(f"Expected argument `labels` of {columns.shape[1]} columns to hold zeros and ones.")
+    return features, columns
+
+
+def _comparable_rows(features: Tensor, distance: str) -> Tensor:
+    """Rows whose squared Euclidean distances order neighbours as asked."""
+    dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
+    rows = features.double()
+    if distance == "cosine":
+        return torch.nn.functional.normalize(rows, dim=1).to(dtype)
+    return (rows - rows.mean(0)).to(dtype)
+
+
+def _nearest(distances: Tensor, k: int, noise: Tensor) -> Tensor:
+    """Columns of the ``k`` smallest entries of each row, shape ``(b, k)``; of those equal to the last the first."""
+    values, columns = distances.topk(k + 1, largest=False)
+    tied = (values[:, k] - values[:, k - 1] <= noise).nonzero().flatten()
+    if len(tied):
+        rows, last = distances[tied], values[tied, k - 1, None]
+        nearer = rows < last - noise
+        equal = (rows <= last + noise) & ~nearer
+        chosen = nearer | (equal & (equal.cumsum(1) <= k - nearer.sum(1, keepdim=True)))
+        columns[tied, :k] = chosen.nonzero()[:, 1].reshape(-1, k)
+    return columns[:, :k]

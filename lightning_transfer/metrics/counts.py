@@ -1,0 +1,163 @@
+"""Base of the scores that follow from joint counts of class ids."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from lightning_transfer.functional.counts import check_cells, check_label_columns, conditional_entropy, count_joint
+from lightning_transfer.metrics.base import (
+    Health,
+    ScoreInterval,
+    TransferMetric,
+    check_interval_request,
+    jackknife_interval,
+)
+from lightning_transfer.utilities.checks import check_positive_int
+
+_LARGE_BIAS = 0.1  # nats
+
+
+class CountMetric(TransferMetric):
+    """Keeps exact integer counts of pairs of source class and class; the table grows with the ids seen.
+
+    Args:
+        miller_madow: Correct the leading term of the bias of the entropies.
+        jackknife_groups: Number of partial counts (and times the memory) for ``compute_with_interval``; 1 for none.
+        ignore_index: Positions with this label are left out.
+        kwargs: Additional keyword arguments of :class:`torchmetrics.Metric`.
+    """
+
+    joint_counts: Tensor
+    seen: Tensor
+
+    def __init__(
+        self,
+        *,
+        miller_madow: bool = False,
+        jackknife_groups: int = 1,
+        ignore_index: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.miller_madow = miller_madow
+        self.jackknife_groups = check_positive_int(jackknife_groups, "jackknife_groups")
+        self.ignore_index = ignore_index
+        # (jackknife group, column of labels, source class, class)
+        empty = torch.zeros((jackknife_groups, 0, 0, 0), dtype=torch.long)
+        self.add_state("joint_counts", empty, dist_reduce_fx="sum")
+        self.add_state("seen", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        # Metrics that leave out different samples must not share states: collections compare states by value.
+        code = torch.tensor([0, 0] if ignore_index is None else [1, ignore_index])
+        self.add_state("filter_code", code, dist_reduce_fx="max")
+
+    @abstractmethod
+    def _score(self, counts: Tensor) -> Tensor:
+        """Compute the score from joint counts, shape ``(columns, source classes, classes)``."""
+
+    def _checked_columns(self, labels: Tensor) -> Tensor:
+        """Check labels and return them with shape ``(n, columns)``."""
+        columns = check_label_columns(labels)
+        known = self.joint_counts.shape[1]
+        if known and columns.shape[1] != known:
+            raise ValueError(
+                f"Expected argument `labels` to have {known} columns like before, but got {columns.shape[1]}."
+            )
+        return columns
+
+    def _count(self, source_labels: Tensor, columns: Tensor) -> None:
+        """Add checked labels of shape ``(n,)`` and ``(n, columns)`` to the counts."""
+        self._grow(columns.shape[1], int(source_labels.max()) + 1, int(columns.max()) + 1)
+        for group in range(self.jackknife_groups):
+            turn = slice((group - int(self.seen)) % self.jackknife_groups, None, self.jackknife_groups)
+            self.joint_counts[group] += count_joint(source_labels[turn], columns[turn], *self.joint_counts.shape[2:])
+        self.seen += len(columns)
+
+    def _grow(self, *shape: int) -> None:
+        """Give the counts room for at least that many columns, source classes and classes."""
+        old = self.joint_counts.shape[1:]
+        new = [max(sizes) for sizes in zip(old, shape, strict=True)]
+        check_cells(*new)
+        if list(old) != new:
+            padding = [pad for size, wanted in zip(old[::-1], new[::-1], strict=True) for pad in (0, wanted - size)]
+            self.joint_counts = torch.nn.functional.pad(self.joint_counts, padding)
+
+    def sync(
+        self,
+        dist_sync_fn: Callable[..., Any] | None = None,
+        process_group: Any | None = None,
+        should_sync: bool = True,
+        distributed_available: Callable[..., Any] | None = None,
+    ) -> None:
+        """Sum the counts over ranks; those without data, or with other classes, are brought to one shape first."""
+        available = distributed_available if distributed_available is not None else self.distributed_available_fn
+        if should_sync and not self._is_synced and callable(available) and available():
+            shape = torch.tensor(self.joint_counts.shape[1:], device=self.device)
+            shapes = self._agree(shape, dist_sync_fn or gather_all_tensors, process_group)
+            self._check_same_columns(shapes[:, 0].tolist())
+            self._grow(*shapes.amax(0).tolist())
+        super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
+
+    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
+        theirs = incoming_state["joint_counts"]
+        self._check_same_columns([self.joint_counts.shape[1], theirs.shape[1]])
+        self._grow(*theirs.shape[1:])
+        self.joint_counts[tuple(slice(size) for size in theirs.shape)] += theirs
+        self.seen = self.seen + incoming_state["seen"]
+
+    @staticmethod
+    def _check_same_columns(columns: list[int]) -> None:
+        if len({count for count in columns if count}) > 1:
+            raise ValueError(f"Expected argument `labels` to have the same columns everywhere, but got {columns}.")
+
+    def _totals(self) -> Tensor:
+        self._require_data(int(self.seen))
+        return self.joint_counts.sum(0)
+
+    def compute(self) -> Tensor:
+        """Compute the score from the counts."""
+        return self._finish(self._score(self._totals()))
+
+    def compute_with_interval(self, level: float = 0.95) -> ScoreInterval:
+        """Compute the score with a delete-a-group jackknife interval from the partial counts.
+
+        Args:
+            level: Nominal coverage, in (0, 1).
+
+        Returns:
+            The score, its standard error, and an interval from Student's t with one degree of freedom less than there
+            are groups.
+
+        Raises:
+            ValueError: If the metric was made with fewer than two ``jackknife_groups``.
+        """
+        check_interval_request(level, self.jackknife_groups)
+        with self.sync_context(should_sync=not self._is_synced, should_unsync=True):
+            totals = self._totals()
+            value = float(self._finish(self._score(totals)))
+            without = [self._score(totals - part) for part in self.joint_counts]
+        return jackknife_interval(value, without, level)
+
+    def health(self) -> Health:
+        """Describe the data behind the score and warn of what makes it doubtful."""
+        counts = self._totals()
+        n, messages = int(counts[0].sum()), []
+        classes: dict[str, Any] = {}
+        if len(counts) == 1:
+            per_class = counts[0].sum(0)
+            classes = {"num_classes": int((per_class > 0).sum()), "smallest_class": int(per_class[per_class > 0].min())}
+        source_classes = int((counts[0].sum(1) > 0).sum())
+        bias = float(conditional_entropy(counts, True).mean() - conditional_entropy(counts).mean())
+        if source_classes > n // 2:
+            messages.append(f"{source_classes} source classes for {n} samples tell samples apart, not classes")
+        elif bias > _LARGE_BIAS and not self.miller_madow:
+            messages.append(f"small counts shift the entropy by about {bias:.2f} nats: set `miller_madow`")
+        low, high = self.score_range()
+        value = float(self._score(counts))
+        in_range = self.miller_madow or low - 1e-9 <= value <= high + 1e-9
+        return Health(num_samples=n, in_range=in_range, messages=tuple(messages), **classes)

@@ -1,0 +1,63 @@
+"""Energy score as a Metric."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from lightning_transfer.functional.energy_score import check_fraction, mean_of_lowest, sample_energies
+from lightning_transfer.metrics.base import SampleMetric
+
+
+class EnergyScore(SampleMetric):
+    """Mean log-sum-exp of the outputs of a source model (Gholami et al., ICCV 2023); higher is better.
+
+    Only the energy of each sample is kept, not its outputs: 16 bytes a sample, exact by default.
+
+    As input to ``forward`` and ``update`` the metric accepts the following input:
+
+    - ``source_outputs`` (:class:`~torch.Tensor`): logits (or features) of shape ``(n, d)``, any floating dtype.
+
+    As output of ``forward`` and ``compute`` the metric returns the following output:
+
+    - ``energy`` (:class:`~torch.Tensor`): 0-d float64, nats, see :func:`lightning_transfer.functional.energy_score`.
+
+    Args:
+        lowest_fraction: Average over this fraction of the samples only, those with the lowest score.
+        max_samples: Samples kept at most, over all ranks; None for all.
+        kwargs: ``seed``, ``num_resamples``, and keyword arguments of :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If an argument is malformed.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.metrics import EnergyScore
+        >>> metric = EnergyScore()
+        >>> metric.update(torch.zeros(3, 4))
+        >>> metric.compute()
+        tensor(1.3863, dtype=torch.float64)
+    """
+
+    plot_legend_name: str = "Energy"
+    requires = ("source_outputs",)
+
+    def __init__(self, *, lowest_fraction: float = 1.0, max_samples: int | None = None, **kwargs: Any) -> None:
+        super().__init__(max_samples=max_samples, **kwargs)
+        check_fraction(lowest_fraction)
+        self.lowest_fraction = lowest_fraction
+
+    def update(self, source_outputs: Tensor) -> None:  # type: ignore[override]
+        """Add the energies of a batch.
+
+        Args:
+            source_outputs: Shape ``(n, d)``, any floating dtype.
+
+        Raises:
+            ValueError: If ``source_outputs`` is malformed or not finite.
+        """
+        self._keep(source_outputs=sample_energies(source_outputs))
+
+    def _score(self, *, source_outputs: Tensor) -> Tensor:  # type: ignore[override]
+        return mean_of_lowest(source_outputs, self.lowest_fraction)

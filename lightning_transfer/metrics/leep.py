@@ -1,0 +1,98 @@
+"""LEEP as a Metric."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_transfer.functional.counts import compact_ids, conditional_entropy, count_joint
+from lightning_transfer.functional.leep import leep, probabilities_and_columns
+from lightning_transfer.metrics.base import SampleMetric, check_width
+from lightning_transfer.utilities.checks import check_one_of
+
+_CACHES = (None, "float32", "float16")
+
+
+class LEEP(SampleMetric):
+    """Log expected empirical prediction, exact, from cached probabilities (Nguyen et al., ICML 2020); higher is better.
+
+    The score needs two passes over the probabilities, so they are kept: ``4 k`` bytes a sample in float32. Where that
+    is too much, ``cache="float16"`` halves it (probabilities are rounded by at most 0.05 % or 3e-8) and ``max_samples``
+    bounds it.
+
+    As input to ``forward`` and ``update`` the metric accepts the following input:
+
+    - ``source_probs`` (:class:`~torch.Tensor`): shape ``(n, k)``, rows on the simplex, any floating dtype (tokens
+      ``(b, t, k)`` and pixels ``(b, k, h, w)`` too).
+    - ``labels`` (:class:`~torch.Tensor`): class ids of shape ``(n,)``, or ``(n, m)`` for ``m`` labels a sample.
+
+    As output of ``forward`` and ``compute`` the metric returns the following output:
+
+    - ``leep`` (:class:`~torch.Tensor`): 0-d float64, nats, in ``[-H(Y), 0]``, see
+      :func:`lightning_transfer.functional.leep`.
+
+    Args:
+        max_samples: Samples kept at most, over all ranks; None for all.
+        cache: ``"float32"`` or ``"float16"`` to keep the probabilities in that precision at most; None for that of the
+            input.
+        kwargs: ``seed``, ``num_resamples``, ``ignore_index``, and keyword arguments of :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If an argument is malformed, or at ``compute`` fewer than two classes were seen.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.metrics import LEEP
+        >>> metric = LEEP()
+        >>> metric.update(source_probs=torch.tensor([[0.9, 0.1], [0.8, 0.2]]), labels=torch.tensor([0, 0]))
+        >>> metric.update(source_probs=torch.tensor([[0.3, 0.7], [0.1, 0.9]]), labels=torch.tensor([1, 1]))
+        >>> metric.compute()
+        tensor(-0.3426, dtype=torch.float64)
+    """
+
+    plot_upper_bound: float = 0.0
+    plot_legend_name: str = "LEEP"
+    requires = ("source_probs", "labels")
+
+    def __init__(self, *, max_samples: int | None = None, cache: str | None = None, **kwargs: Any) -> None:
+        super().__init__(max_samples=max_samples, **kwargs)
+        check_one_of(cache, _CACHES, "cache")
+        self.cache = cache
+        # metrics with other caches must not share states: collections compare states by value
+        self.add_state("cache_code", torch.tensor(_CACHES.index(cache)), dist_reduce_fx="max")
+
+    def update(self, source_probs: Tensor, labels: Tensor) -> None:
+        """Add a batch of source probabilities and class ids to the samples.
+
+        Args:
+            source_probs: Shape ``(n, k)``, any floating dtype.
+            labels: Shape ``(n,)`` or ``(n, m)``, any integer dtype.
+
+        Raises:
+            ValueError: If an input is malformed, not finite, or of another width than before.
+        """
+        everything_ignored = (
+            self.ignore_index is not None
+            and isinstance(labels, Tensor)
+            and bool(labels.numel())
+            and bool((labels == self.ignore_index).all())
+        )
+        if everything_ignored:
+            return
+        probs, columns = probabilities_and_columns(source_probs, labels, self.ignore_index)
+        check_width(self._width, probs, "source_probs")
+        if self.cache is not None and probs.dtype.itemsize > getattr(torch, self.cache).itemsize:
+            probs = probs.to(getattr(torch, self.cache))
+        self._keep(source_probs=probs, labels=columns[:, 0] if columns.shape[1] == 1 else columns)
+
+    def score_range(self) -> tuple[float, float]:
+        """Limits ``[-H(Y), 0]``."""
+        labels = self._kept()["labels"]
+        columns, classes = compact_ids(labels.reshape(len(labels), -1))
+        counts = count_joint(torch.zeros_like(columns[:, 0]), columns, 1, classes)
+        return -float(conditional_entropy(counts).mean()), 0.0
+
+    def _score(self, *, source_probs: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
+        return leep(source_probs, labels)

@@ -1,0 +1,103 @@
+"""OTCE as a Metric."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from lightning_transfer.functional.otce import (
+    TransportedSource,
+    Weights,
+    check_otce_options,
+    check_otce_source,
+    score_from_transport,
+    transport_source,
+)
+from lightning_transfer.metrics.base import SampleMetric, check_width, content_ranks
+
+
+class OTCE(SampleMetric):
+    """OTCE, F-OTCE or JC-NCE of a fixed source set and a streamed target set (Tan et al., CVPR 2021); higher is better.
+
+    Both sides are bounded, seeded samples: exact transport between 1000 and 1000 samples takes a fraction of a second.
+
+    As input to ``forward`` and ``update`` the metric accepts the following input:
+
+    - ``features`` (:class:`~torch.Tensor`): target features of shape ``(n, d)``, any floating dtype (tokens ``(b, t,
+    d)``
+      and pixels ``(b, d, h, w)`` too).
+    - ``labels`` (:class:`~torch.Tensor`): target class ids of shape ``(n,)``, any integer dtype.
+
+    As output of ``forward`` and ``compute`` the metric returns the following output:
+
+    - ``otce`` (:class:`~torch.Tensor`): 0-d float64, see :func:`lightning_transfer.functional.otce`.
+
+    The source set survives ``reset``. In distributed runs every rank is given the same one. The interval of
+    ``compute_with_interval`` resamples target samples under the one transport plan.
+
+    Args:
+        source_features: Source features of the same model, shape ``(m, d)``; or call :meth:`set_source`.
+        source_labels: Their class ids, shape ``(m,)``.
+        label_weight: Share of the distance between classes in the cost; 0.5 for JC-NCE.
+        weights: Weights of transport cost and conditional entropy, and the constant, for OTCE; None for F-OTCE.
+        max_samples: Samples kept at most on each side; None for all.
+        kwargs: ``seed``, ``num_resamples``, ``ignore_index``, and keyword arguments of :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If an argument is malformed, or at ``compute`` the source is missing or fewer than two classes were
+            seen.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.metrics import OTCE
+        >>> metric = OTCE(torch.tensor([[0.0], [1.0], [9.0], [10.0]]), torch.tensor([0, 0, 1, 1]))
+        >>> metric.update(torch.tensor([[0.5], [1.5], [8.0], [11.0]]), torch.tensor([1, 0, 0, 0]))
+        >>> metric.compute()
+        tensor(-0.3466, dtype=torch.float64)
+    """
+
+    plot_legend_name: str = "OTCE"
+
+    def __init__(
+        self,
+        source_features: Tensor | None = None,
+        source_labels: Tensor | None = None,
+        *,
+        label_weight: float = 0.0,
+        weights: Weights | None = None,
+        max_samples: int | None = 1000,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(max_samples=max_samples, **kwargs)
+        self.weights = check_otce_options(label_weight, weights)
+        self.label_weight = label_weight
+        self._source: tuple[Tensor, Tensor] | None = None
+        if (source_features is None) != (source_labels is None):
+            raise ValueError("Expected arguments `source_features` and `source_labels` together, but got one of them.")
+        if source_features is not None and source_labels is not None:
+            self.set_source(source_features, source_labels)
+
+    def set_source(self, features: Tensor, labels: Tensor) -> None:
+        """Fix the source set; beyond ``max_samples`` a seeded sample of it is used.
+
+        Args:
+            features: Shape ``(m, d)``, any floating dtype.
+            labels: Class ids, shape ``(m,)``, any integer dtype.
+
+        Raises:
+            ValueError: If an input is malformed.
+        """
+        features, labels = check_otce_source(features, labels)
+        check_width(self._width, features, "source_features")
+        chosen = content_ranks([features, labels], self.seed).argsort(stable=True)[: self.max_samples]
+        self._source = features[chosen], labels[chosen]
+        self._computed = None
+
+    def _prepare(self, **samples: Tensor) -> dict[str, Tensor]:
+        if self._source is None:
+            raise ValueError("Expected `set_source` to be called before `compute` of OTCE.")
+        return transport_source(*self._source, **samples, label_weight=self.label_weight)._asdict()
+
+    def _score(self, **transported: Tensor) -> Tensor:
+        return score_from_transport(TransportedSource(**transported), self.weights)
