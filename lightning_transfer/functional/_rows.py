@@ -1,0 +1,84 @@
+"""Features as centred float64 rows with compact class ids: where scores that need samples, not moments, begin."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_transfer.functional.moments import _shifted_rows
+from lightning_transfer.utilities.checks import check_features, check_labels
+
+
+class LabelledRows(NamedTuple):
+    """Samples ready for a formula.
+
+    Attributes:
+        rows: Centred features, shape ``(n, r)``, float64; ``r`` is ``min(n, d)`` where they were rotated into their
+            span.
+        classes: Ids ``0 .. c - 1`` of the classes present, shape ``(n,)``.
+        counts: Samples of each class, shape ``(c,)``, float64.
+        num_features: Width ``d`` of the features as handed in.
+    """
+
+    rows: Tensor
+    classes: Tensor
+    counts: Tensor
+    num_features: int
+
+    @property
+    def class_means(self) -> Tensor:
+        """Means of the classes, shape ``(c, r)``."""
+        sums = self.rows.new_zeros(len(self.counts), self.rows.shape[1]).index_add_(0, self.classes, self.rows)
+        return sums / self.counts[:, None]
+
+    @property
+    def total_variance(self) -> Tensor:
+        """Trace of the covariance, normalised by n, 0-d."""
+        return self.rows.square().sum() / len(self.rows)
+
+    def by_class(self) -> list[Tensor]:
+        """Rows of each class, in the order of the ids."""
+        order = self.classes.argsort(stable=True)
+        return list(self.rows[order].split(self.counts.long().tolist()))
+
+
+def labelled_rows(features: Tensor, labels: Tensor, *, rotate: bool) -> LabelledRows:
+    """Check samples and centre them.
+
+    Args:
+        features: Shape ``(n, d)``, any floating dtype.
+        labels: Shape ``(n,)``, any integer dtype; ids may have gaps.
+        rotate: With fewer samples than features, rotate them into the space that they span: exact, and far cheaper, for
+            formulas that do not change under a rotation of the features.
+
+    Raises:
+        ValueError: If an input is malformed or holds fewer than two classes.
+    """
+    features = check_features(features)
+    labels = check_labels(labels, len(features))
+    _, classes, counts = labels.unique(return_inverse=True, return_counts=True)
+    if len(counts) < 2:
+        raise ValueError(f"Expected argument `labels` to hold at least 2 classes, but got {len(counts)}.")
+    if rotate:
+        rows = _shifted_rows(features)[0]
+    else:
+        rows = features.double()
+        rows = rows - rows.mean(0)
+    return LabelledRows(rows, classes, counts.double(), features.shape[1])
+
+
+def principal_components(rows: Tensor, num_components: int) -> tuple[Tensor, Tensor]:
+    """Project centred rows on their leading principal axes, found exactly and deterministically.
+
+    Args:
+        rows: Shape ``(n, r)``, centred, float64.
+        num_components: Components to keep; never more than there are.
+
+    Returns:
+        The projected rows, shape ``(n, k)``, and the eigenvalues of their scatter, shape ``(k,)``, descending.
+    """
+    k = min(num_components, *rows.shape)
+    values, vectors = torch.linalg.eigh(rows.T @ rows)
+    return rows @ vectors[:, -k:].flip(1), values[-k:].flip(0).clamp(min=0)

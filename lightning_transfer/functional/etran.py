@@ -1,0 +1,150 @@
+"""ETran: energy of the features plus how well a linear model reads the target from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_transfer.functional._discriminant import (
+    adaptive_shrinkage,
+    fit_discriminant,
+    shrink_within,
+    true_class,
+    within_covariance,
+)
+from lightning_transfer.functional._rows import LabelledRows, labelled_rows
+from lightning_transfer.functional._zoo import scale_parts
+from lightning_transfer.functional.moments import TargetMoments
+from lightning_transfer.utilities.checks import check_features, check_in_interval, check_one_of
+
+ENERGY_WEIGHT = 0.15  # share of the energy in the published score
+
+
+def etran_parts(
+    features: Tensor, labels: Tensor | None = None, *, targets: Tensor | None = None, variant: str = "paper"
+) -> dict[str, Tensor]:
+    r"""Compute the two raw parts of ETran (Gholami et al., ICCV 2023).
+
+    - ``energy``: mean of :math:`\log \sum_j e^{x_j}` over samples (the negative energy of the features: larger says
+      more in-distribution);
+    - ``fit``: for class ids the mean probability of the true class under a linear discriminant with the shrinkage of
+      SFDA; for regression targets minus the mean squared residual after projection on the span of the features.
+
+    The published code averages the energy over the lowest 0.5 % of samples only (here at least one), and hands a
+    non-symmetric matrix to a symmetric eigensolver, which makes its discriminant one with identity covariance:
+    ``variant="official"``. The regression part is the same in both.
+
+    Args:
+        features: Shape ``(n, d)``, any floating dtype; computed in float64.
+        labels: Class ids, shape ``(n,)``, any integer dtype; ids may have gaps, absent classes are ignored.
+        targets: Regression targets instead of labels, shape ``(n,)`` or ``(n, m)``, any floating dtype.
+        variant: ``"paper"`` or ``"official"``.
+
+    Returns:
+        Two 0-d float64 tensors, for :func:`combine_etran`.
+
+    Raises:
+        ValueError: If an input or option is malformed, or not exactly one of labels and targets is given.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.functional.etran import etran_parts
+        >>> features = torch.tensor([[0.0, 1.0], [0.3, 0.6], [1.0, 0.0], [0.7, 0.5]])
+        >>> {name: round(float(part), 4) for name, part in etran_parts(features, torch.tensor([0, 0, 1, 1])).items()}
+        {'energy': 1.2698, 'fit': 0.9924}
+    """
+    check_one_of(variant, ("paper", "official"), "variant")
+    if (labels is None) == (targets is None):
+        raise ValueError("Expected exactly one of the arguments `labels` and `targets`, but got both or neither.")
+    energies = check_features(features).double().logsumexp(dim=1)
+    if variant == "official":
+        energies = energies.sort().values[: max(1, 5 * len(energies) // 1000)]
+    if labels is not None:
+        fit = _discriminant_fit(labelled_rows(features, labels, rotate=True), variant)
+    else:
+        assert targets is not None
+        fit = -_projection_residual(TargetMoments.from_samples(features, targets))
+    return {"energy": energies.mean(), "fit": fit}
+
+
+def etran(
+    features: Tensor, labels: Tensor | None = None, *, targets: Tensor | None = None, variant: str = "paper"
+) -> Tensor:
+    """Compute the raw ETran of one model: ``0.15 * energy + 0.85 * fit``.
+
+    The published score scales both parts over the models compared before it adds them up, so it exists for a zoo only:
+    pass the :func:`etran_parts` of each model to :func:`combine_etran`.
+
+    Args:
+        features: Shape ``(n, d)``, any floating dtype; computed in float64.
+        labels: Class ids, shape ``(n,)``, any integer dtype; ids may have gaps, absent classes are ignored.
+        targets: Regression targets instead of labels, shape ``(n,)`` or ``(n, m)``, any floating dtype.
+        variant: ``"paper"`` or ``"official"``, see :func:`etran_parts`.
+
+    Returns:
+        0-d float64 tensor; higher is better.
+
+    Raises:
+        ValueError: If an input or option is malformed, or not exactly one of labels and targets is given.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.functional.etran import etran
+        >>> etran(torch.tensor([[0.0, 1.0], [0.3, 0.6], [1.0, 0.0], [0.7, 0.5]]), torch.tensor([0, 0, 1, 1]))
+        tensor(1.0340, dtype=torch.float64)
+    """
+    parts = etran_parts(features, labels, targets=targets, variant=variant)
+    return ENERGY_WEIGHT * parts["energy"] + (1 - ENERGY_WEIGHT) * parts["fit"]
+
+
+def combine_etran(
+    parts_of_zoo: Sequence[Mapping[str, Tensor | float]], *, energy_weight: float = ENERGY_WEIGHT
+) -> Tensor:
+    """Combine the parts of a zoo into the published score: a weighted sum of both parts, each scaled to [0, 1].
+
+    Args:
+        parts_of_zoo: The :func:`etran_parts` of each model, all on the same target data.
+        energy_weight: Share of the energy, in [0, 1].
+
+    Returns:
+        Shape ``(m,)``, float64, in [0, 1]; higher is better. A part equal for all models counts 0.5 for each.
+
+    Raises:
+        ValueError: If there is no model, a model lacks a part, or a part or the weight is malformed.
+
+    Example:
+        >>> from lightning_transfer.functional.etran import combine_etran
+        >>> combine_etran([{"energy": 2.0, "fit": 0.5}, {"energy": 1.0, "fit": 0.7}])
+        tensor([0.1500, 0.8500], dtype=torch.float64)
+    """
+    check_in_interval(energy_weight, 0.0, 1.0, "energy_weight")
+    scaled = scale_parts(parts_of_zoo, ("energy", "fit"))
+    return energy_weight * scaled["energy"] + (1 - energy_weight) * scaled["fit"]
+
+
+def _discriminant_fit(data: LabelledRows, variant: str) -> Tensor:
+    if variant == "paper":
+        within = within_covariance(data)
+        covariance = shrink_within(within, data.total_variance, data.num_features, adaptive_shrinkage(within))
+    else:
+        covariance = torch.eye(data.rows.shape[1], dtype=data.rows.dtype, device=data.rows.device)
+    discriminant = fit_discriminant(data.class_means, data.counts, covariance)
+    return true_class(discriminant.log_posterior(data.rows), data).exp().mean()
+
+
+def _projection_residual(moments: TargetMoments) -> Tensor:
+    """Mean square of what the targets keep after projection on the columns of the features, neither centred."""
+    values, vectors = moments.gram_spectrum
+    sums = moments.target_sum + moments.count * moments.target_shift
+    cross = (
+        moments.cross_moment + torch.outer(moments.feature_sum, moments.target_shift) + torch.outer(moments.shift, sums)
+    )
+    square = (
+        moments.target_square
+        + 2 * moments.target_shift * moments.target_sum
+        + moments.count * moments.target_shift.square()
+    )
+    explained = ((vectors.T @ cross).square() / values[:, None]).sum(0)
+    return (square - explained).clamp(min=0).sum() / (moments.count * len(square))

@@ -1,0 +1,157 @@
+"""PARC: agreement of two notions of distance between samples, by features and by labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_transfer.functional._rows import principal_components
+from lightning_transfer.utilities.checks import (
+    check_features,
+    check_labels,
+    check_one_of,
+    check_positive_int,
+    check_targets,
+)
+
+
+def parc(
+    features: Tensor,
+    labels: Tensor,
+    *,
+    pca_dim: int | None = None,
+    max_samples: int | None = 500,
+    seed: int = 0,
+    variant: str = "paper",
+) -> Tensor:
+    """Compute the pairwise annotation representation comparison (Bolya et al., NeurIPS 2021, section 4).
+
+    Features are standardised per dimension. The distance of two samples is one minus the Pearson correlation of their
+    feature vectors, and likewise of their one-hot (or multi-hot) label vectors; the score is 100 times the Spearman
+    correlation of the two distances over all pairs. A vector that does not vary has no correlation: its correlation
+    with every other is taken as 0.
+
+    Pairs cost time and memory that grow with n squared, so at most ``max_samples`` samples are used, drawn by ``seed``:
+    500 is the size of the paper's probes. The published code reduces features by a randomised PCA to 32 dimensions;
+    here ``pca_dim=32`` is an exact one. Shifting and scaling each feature changes nothing.
+
+    All pairs of one class are at distance 0 from one another: a tie. In the published code rounding moves some classes
+    to 1e-16, and the rank correlation then orders classes by that accident, which can move the score by some points:
+    ``variant="official"`` repeats it, as far as NumPy rounds alike.
+
+    Args:
+        features: Shape ``(n, d)`` with ``d`` at least 2, any floating dtype; computed in float64.
+        labels: Class ids, shape ``(n,)``, any integer dtype, with or without gaps; or attributes 0 and 1, shape
+            ``(n, l)`` with ``l`` at least 2, any dtype.
+        pca_dim: Principal components kept before standardising, at least 2; ``None`` keeps the features as they are.
+        max_samples: Largest number of samples used; ``None`` uses all.
+        seed: Seed of the draw.
+        variant: ``"paper"`` or ``"official"``.
+
+    Returns:
+        0-d float64 tensor in [-100, 100]; higher is better.
+
+    Raises:
+        ValueError: If an input or option is malformed, or all samples used have the same labels.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.functional.parc import parc
+        >>> features = torch.tensor([[0.0, 1.0, 0.1], [0.3, 0.6, 0.0], [1.0, 0.0, 0.2], [0.7, 0.5, 0.9]])
+        >>> parc(features, torch.tensor([0, 0, 1, 1]))
+        tensor(82.8079, dtype=torch.float64)
+    """
+    features = check_features(features)
+    annotations = _annotations(labels, len(features))
+    check_parc_options(pca_dim, max_samples, variant)
+    if features.shape[1] < 2:
+        raise ValueError(f"Expected argument `features` to have at least 2 columns, but got {features.shape[1]}.")
+    if max_samples is not None and len(features) > max_samples:
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(len(features), generator=generator)[:max_samples].to(features.device)
+        features, annotations = features[chosen], annotations[chosen]
+    if bool((annotations == annotations[0]).all()):
+        raise ValueError("Expected argument `labels` to differ between samples, but got the same labels for all.")
+    rows = features.double()
+    rows = rows - rows.mean(0)
+    if pca_dim is not None:
+        rows = principal_components(rows, pca_dim)[0]
+    deviation = rows.square().mean(0).sqrt()
+    rows = rows / torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+    if variant == "paper":
+        # to ten digits: below, sums of the same numbers differ by their order
+        first, second = _ranks(_distances(rows).mul(1e10).round()), _ranks(_distances(annotations).mul(1e10).round())
+    else:
+        first, second = _ranks(_distances(rows)), _ranks(_rounded_distances(annotations))
+    spread = first.norm() * second.norm()
+    return 100 * (first @ second) / spread if spread > 0 else torch.zeros_like(spread)
+
+
+def check_parc_options(pca_dim: int | None, max_samples: int | None, variant: str) -> None:
+    """Check the options of :func:`parc`.
+
+    Raises:
+        ValueError: If one is malformed.
+    """
+    check_one_of(variant, ("paper", "official"), "variant")
+    if pca_dim is not None:
+        check_positive_int(pca_dim, "pca_dim", minimum=2)
+    if max_samples is not None:
+        check_positive_int(max_samples, "max_samples", minimum=3)
+
+
+def check_attributes(labels: Tensor, n: int) -> Tensor:
+    """Check attributes 0 and 1 of shape ``(n, l)``, ``l`` at least 2, any dtype.
+
+    Returns:
+        The attributes in float64.
+
+    Raises:
+        ValueError: If shape, length or a value is wrong.
+    """
+    attributes = check_targets(labels.double(), n, name="labels")
+    if attributes.shape[1] < 2 or bool(((attributes != 0) & (attributes != 1)).any()):
+        raise ValueError(
+            "Expected argument `labels` to hold at least 2 columns of attributes 0 and 1, but got a tensor of shape "
+            f"{tuple(labels.shape)} with values from {float(attributes.min())} to {float(attributes.max())}."
+        )
+    return attributes
+
+
+def _annotations(labels: Tensor, n: int) -> Tensor:
+    """One-hot or multi-hot rows, float64."""
+    if isinstance(labels, Tensor) and labels.ndim == 2:
+        return check_attributes(labels, n)
+    ids = check_labels(labels, n).unique(return_inverse=True)[1]
+    return torch.nn.functional.one_hot(ids).double()
+
+
+def _distances(rows: Tensor) -> Tensor:
+    """One minus the correlation of each pair of rows, shape ``(n (n - 1) / 2,)``."""
+    rows = rows - rows.mean(1, keepdim=True)
+    length = rows.norm(dim=1, keepdim=True)
+    rows = rows / torch.where(length > 0, length, torch.ones_like(length))
+    return _pairs(1 - rows @ rows.T)
+
+
+def _rounded_distances(annotations: Tensor) -> Tensor:
+    """The same with the rounding of ``numpy.corrcoef``, from the distinct rows: its errors repeat with them."""
+    import numpy as np
+
+    distinct, kind = annotations.unique(dim=0, return_inverse=True)
+    table = 1 - torch.from_numpy(np.nan_to_num(np.corrcoef(distinct.flip(0).cpu().numpy()))).to(annotations)
+    kind = len(distinct) - 1 - kind  # rows sort descending, which for one-hot rows is the order of the classes
+    return _pairs(table[kind][:, kind])
+
+
+def _pairs(matrix: Tensor) -> Tensor:
+    upper = torch.triu_indices(len(matrix), len(matrix), offset=1, device=matrix.device)
+    return matrix[upper[0], upper[1]]
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """Centred ranks, ties at their mean rank."""
+    _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
+    last = counts.cumsum(0).double()
+    ranks: Tensor = (last - (counts - 1) / 2)[inverse]
+    return ranks - ranks.mean()

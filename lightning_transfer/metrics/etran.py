@@ -1,0 +1,94 @@
+"""ETran as a Metric, for class ids or regression targets."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor
+
+from lightning_transfer.functional.etran import etran, etran_parts
+from lightning_transfer.metrics.base import SampleMetric, TransferMetric, check_width
+from lightning_transfer.utilities.checks import check_features, check_one_of, check_targets
+
+
+class _ClassETran(SampleMetric):
+    """ETran of class ids."""
+
+    plot_legend_name: str = "ETran (raw)"
+
+    def __init__(self, variant: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.variant = variant
+
+    def parts(self) -> dict[str, Tensor]:
+        """Compute the raw parts, over all ranks: ``energy`` and ``fit``."""
+        with self.sync_context(should_sync=not self._is_synced, should_unsync=True):
+            samples = self._kept()
+        samples.pop("ranks")
+        return etran_parts(**samples, variant=self.variant)
+
+    def _score(self, **samples: Tensor) -> Tensor:
+        return etran(**samples, variant=self.variant)
+
+
+class _TargetETran(_ClassETran):
+    """ETran of regression targets."""
+
+    requires = ("features", "targets")
+
+    def update(self, features: Tensor, targets: Tensor) -> None:
+        """Add a batch of features and targets to the samples."""
+        features = check_features(features)
+        check_width(self._width, features)
+        self._keep(features=features, targets=check_targets(targets, len(features)))
+
+
+class ETran(TransferMetric):
+    """Raw ETran on a seeded sample (Gholami et al., ICCV 2023); higher is better.
+
+    The published score exists for a zoo of models only. ``compute`` gives the raw weighted sum of one model; for the
+    leaderboard pass the ``parts()`` of every model to :func:`lightning_transfer.functional.etran.combine_etran`.
+
+    As input to ``forward`` and ``update`` the metric accepts the following input:
+
+    - ``features`` (:class:`~torch.Tensor`): shape ``(n, d)``, any floating dtype.
+    - ``labels`` (:class:`~torch.Tensor`): class ids of shape ``(n,)``, any integer dtype.
+    - ``targets`` (:class:`~torch.Tensor`), in place of labels with ``task="regression"``: ``(n,)`` or ``(n, m)``.
+
+    As output of ``forward`` and ``compute`` the metric returns the following output:
+
+    - ``etran`` (:class:`~torch.Tensor`): 0-d float64, see :func:`lightning_transfer.functional.etran`.
+
+    Args:
+        task: ``"classification"`` or ``"regression"``.
+        variant: ``"paper"`` or ``"official"``.
+        kwargs: ``max_samples``, ``seed``, ``num_resamples`` and ``ignore_index`` of the sample, and keyword arguments
+            of :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If an argument is malformed, or at ``compute`` fewer than two classes were seen.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.metrics.etran import ETran
+        >>> metric = ETran()
+        >>> metric.update(torch.tensor([[0.0, 1.0], [0.3, 0.6]]), torch.tensor([0, 0]))
+        >>> metric.update(torch.tensor([[1.0, 0.0], [0.7, 0.5]]), torch.tensor([1, 1]))
+        >>> metric.compute(), sorted(metric.parts())
+        (tensor(1.0340, dtype=torch.float64), ['energy', 'fit'])
+    """
+
+    def __new__(
+        cls,
+        task: Literal["classification", "regression"] = "classification",
+        *,
+        variant: str = "paper",
+        **kwargs: Any,
+    ) -> Any:
+        """Make an instance of the class for the task."""
+        check_one_of(task, ("classification", "regression"), "task")
+        check_one_of(variant, ("paper", "official"), "variant")
+        return {"classification": _ClassETran, "regression": _TargetETran}[task](variant, **kwargs)
+
+
+ETran.register(_ClassETran)
