@@ -1,0 +1,294 @@
+"""One pass of Lightning's predict loop through a backbone, which feeds scores as batches arrive."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+
+from lightning_transfer.batches import ScoringPass, split_batch
+from lightning_transfer.utilities.isolation import preserve_modules, preserve_rng
+
+if TYPE_CHECKING:
+    from lightning_transfer.backbones import Backbone
+
+__all__ = ["INPUTS", "Extraction", "extract", "quiet_lightning", "split_batch"]
+
+INPUTS = ("features", "labels", "targets", "source_probs", "source_labels", "source_outputs")
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What came out of a pass.
+
+    Attributes:
+        metrics: The metrics that were handed in, fed with all samples; ready to compute.
+        num_samples: Samples seen by all processes.
+        seconds: Wall time of the pass: reading, forward passes and updates.
+        kept: Tensors asked for by ``keep``, on the CPU, samples in order.
+    """
+
+    metrics: MetricCollection | Metric | None
+    num_samples: int
+    seconds: float
+    kept: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def images_per_second(self) -> float:
+        """Samples a second."""
+        return self.num_samples / self.seconds if self.seconds > 0 else float("inf")
+
+
+def extract(
+    backbone: Backbone,
+    data: Any,
+    metrics: MetricCollection | Metric | None = None,
+    *,
+    split: str = "train",
+    max_samples: int | None = None,
+    trainer: Trainer | Mapping[str, Any] | None = None,
+    keep: Sequence[str] = (),
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Extraction:
+    """Send a split of the data through a backbone and feed metrics with what they need, batch by batch.
+
+    Nothing is stored but the states of the metrics and what ``keep`` names. Modes of modules, weights, buffers and the
+    global random states are afterwards what they were; the metrics are reset first.
+
+    Args:
+        backbone: Takes raw inputs, gives features and logits.
+        data: A datamodule, a ``DataLoader`` (or several), or an iterable of batches; see
+            :func:`~lightning_transfer.batches.split_batch` for what a batch may be.
+        metrics: Updated with the keywords ``features``, ``labels``, ``targets``, ``source_probs`` (softmax of the
+            logits), ``source_labels`` (their argmax) and ``source_outputs`` (the logits), each metric with those that
+            it takes. Floating values are float32 (float64 from float64 backbones) whatever the precision of the pass.
+        split: Which loader of a datamodule is used: ``"train"``, ``"val"``, ``"test"`` or ``"predict"``.
+        max_samples: Upper limit of the number of samples, see :class:`~lightning_transfer.batches.ScoringPass`.
+        trainer: Arguments of a Trainer (``accelerator``, ``devices``, ``precision``, ...), or a Trainer. In several
+            processes every sample is seen once, and ``compute`` of the metrics merges the processes.
+        keep: Names among :data:`INPUTS` to return as tensors.
+        seed: Seed of the subset that ``max_samples`` draws.
+        progress: Show a bar on standard error; by default if that is a terminal.
+
+    Returns:
+        The fed metrics, the number of samples, the time and the tensors kept.
+
+    Raises:
+        ValueError: If an argument is wrong, the data are empty, a metric needs what neither backbone nor data give, or
+            a metric refuses a batch; the message names backbone and batch.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lightning_transfer.backbones import ModuleBackbone
+        >>> from lightning_transfer.extraction import extract
+        >>> backbone = ModuleBackbone(nn.Linear(4, 3, bias=False), input_shape=(4,), head=None)
+        >>> batches = [(torch.eye(4), torch.tensor([0, 1, 0, 1]))]
+        >>> result = extract(backbone, batches, keep=("features", "labels"))
+        >>> result.num_samples, result.kept["features"].shape
+        (4, torch.Size([4, 3]))
+    """
+    unknown = [name for name in keep if name not in INPUTS]
+    if unknown:
+        raise ValueError(f"Expected argument `keep` to hold names among {INPUTS}, but got {unknown}.")
+    scoring_pass = ScoringPass(data, split=split, max_samples=max_samples, seed=seed)
+    if metrics is not None:
+        metrics.reset()
+    module = _FeaturePass(backbone, metrics, keep)
+    with ExitStack() as stack:
+        for context in (quiet_lightning(), preserve_rng(), preserve_modules(backbone), _preserve_weights(backbone)):
+            stack.enter_context(context)
+        runner = trainer if isinstance(trainer, Trainer) else _build_trainer(trainer or {}, backbone.name, progress)
+        _check_strategy(runner)
+        stack.enter_context(_without_inference_mode(runner))
+        runner.predict(module, datamodule=scoring_pass, return_predictions=False)
+    if module.num_samples == 0:
+        raise ValueError(f"Expected argument `data` to hold samples for split {split!r}, but got none.")
+    return Extraction(metrics=metrics, num_samples=module.num_samples, seconds=module.seconds, kept=module.kept)
+
+
+class _FeaturePass(LightningModule):
+    """Feeds metrics from ``predict_step``."""
+
+    def __init__(self, backbone: Backbone, metrics: MetricCollection | Metric | None, keep: Sequence[str]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        collection = MetricCollection({type(metrics).__name__: metrics}) if isinstance(metrics, Metric) else metrics
+        self.metrics: MetricCollection | None = collection
+        self.keep = tuple(keep)
+        self.num_samples = 0
+        self.seconds = 0.0
+        self.kept: dict[str, Tensor] = {}
+        self._parts: dict[str, list[Tensor]] = {name: [] for name in keep}
+        self._start = 0.0
+        self._missing_checked = False
+
+    def on_predict_start(self) -> None:
+        self._start = time.perf_counter()
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> int:
+        inputs, available = split_batch(batch)
+        try:
+            output = self.backbone(inputs)
+            with torch.autocast(self.device.type, enabled=False):
+                return self._feed({**available, **_describe(output.features, output.logits)})
+        except Exception as error:
+            kind = ValueError if isinstance(error, ValueError) else RuntimeError
+            raise kind(f"{self.backbone.name}, batch {batch_idx}: {error}") from error
+
+    def _feed(self, values: dict[str, Tensor]) -> int:
+        if not self._missing_checked:
+            self._check_needs(values)
+        if self.metrics is not None:
+            self.metrics.update(**values)
+        for name, parts in self._parts.items():
+            parts.append(values[name].detach().cpu())
+        size = len(values["features"])
+        self.num_samples += size
+        return size
+
+    def _check_needs(self, values: Mapping[str, Tensor]) -> None:
+        needs = {"argument `keep`": self.keep}
+        for name, metric in self.metrics.items(keep_base=True, copy_state=False) if self.metrics is not None else ():
+            needs[f"metric `{name}`"] = tuple(getattr(metric, "requires", ()))
+        for who, names in needs.items():
+            missing = [name for name in names if name not in values]
+            if missing:
+                raise ValueError(f"{who} needs {missing}, but backbone and data give {sorted(values)} only.")
+        self._missing_checked = True
+
+    def on_predict_end(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds = time.perf_counter() - self._start
+        count = torch.tensor(self.num_samples, device=self.device)
+        self.num_samples = int(self.trainer.strategy.reduce(count, reduce_op="sum"))
+        self.kept = {name: _gather(parts, self.trainer.world_size) for name, parts in self._parts.items()}
+
+
+def _describe(features: Tensor, logits: Tensor | None) -> dict[str, Tensor]:
+    features, logits = _full_precision(features), None if logits is None else _full_precision(logits)
+    if logits is None:
+        return {"features": features}
+    return {
+        "features": features,
+        "source_outputs": logits,
+        "source_probs": logits.softmax(dim=1),
+        "source_labels": logits.argmax(dim=1),
+    }
+
+
+def _full_precision(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _gather(parts: list[Tensor], world_size: int) -> Tensor:
+    """One tensor of all processes' samples, in the order of the data: rank r holds the samples r, r + n, ..."""
+    own = torch.cat(parts) if parts else None
+    if world_size == 1:
+        return torch.empty(0) if own is None else own
+    shards: list[Tensor | None] = [None] * world_size
+    torch.distributed.all_gather_object(shards, own)
+    filled = [shard for shard in shards if shard is not None]
+    if not filled:
+        return torch.empty(0)
+    merged = filled[0].new_empty((sum(map(len, filled)), *filled[0].shape[1:]))
+    for rank, shard in enumerate(shards):
+        if shard is not None:
+            merged[rank::world_size] = shard
+    return merged
+
+
+def _build_trainer(arguments: Mapping[str, Any], title: str, progress: bool | None) -> Trainer:
+    from lightning_transfer.utilities.progress import ScoringBar
+
+    shown = sys.stderr.isatty() if progress is None else progress
+    defaults: dict[str, Any] = {
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "enable_progress_bar": shown,
+        "inference_mode": False,
+    }
+    wanted = {**defaults, **arguments}
+    if wanted["enable_progress_bar"]:
+        wanted["callbacks"] = [*(wanted.get("callbacks") or ()), ScoringBar(title)]
+    return Trainer(**wanted)
+
+
+def _check_strategy(trainer: Trainer) -> None:
+    from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+    from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+
+    if isinstance(trainer.strategy, (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)):
+        raise ValueError(f"Expected a strategy that keeps modules whole, but got {type(trainer.strategy).__name__}.")
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise ValueError(
+            "Expected a strategy whose processes run the whole script, such as 'ddp', but got one that spawns: the "
+            "states of the metrics would be lost with its processes."
+        )
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's notes on devices, tips and workers to itself for a while; errors and scores come through."""
+    from lightning.fabric.utilities.warnings import PossibleUserWarning
+
+    loggers = [
+        logging.getLogger(name)
+        for name in (
+            "lightning.pytorch",
+            "lightning.fabric",
+            "lightning.pytorch.utilities.rank_zero",
+            "lightning.fabric.utilities.rank_zero",
+        )
+    ]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PossibleUserWarning)
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning over new PyTorch
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+@contextmanager
+def _without_inference_mode(trainer: Trainer) -> Iterator[None]:
+    """Let the pass run under ``no_grad``: tensors made in inference mode could not be used for training later."""
+    loop = trainer.predict_loop
+    before = loop.inference_mode
+    loop.inference_mode = False
+    try:
+        yield
+    finally:
+        loop.inference_mode = before
+
+
+@contextmanager
+def _preserve_weights(module: nn.Module) -> Iterator[None]:
+    """Put the very tensors of parameters and buffers back: a Trainer may move them or change their dtype."""
+    parameters = [(parameter, parameter.data) for parameter in module.parameters()]
+    buffers = [(child, n, b) for child in module.modules() for n, b in child.named_buffers(recurse=False)]
+    try:
+        yield
+    finally:
+        for parameter, values in parameters:
+            parameter.data = values
+        for child, name, values in buffers:
+            setattr(child, name, values)
