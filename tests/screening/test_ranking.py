@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lightning_transfer.screening import rank_kernels, ranking
-from lightning_transfer.screening.ranking import ablate_largest, evaluate_ranking
+from lightning_transfer.screening.ranking import ablate_largest, evaluate_over_targets, evaluate_ranking
 
 TABLES = Path(__file__).parent.parent / "_fixtures" / "public_tables"
 SCORES = pd.read_csv(TABLES / "thuml_scores_and_accuracy.csv")
@@ -295,6 +295,41 @@ def test_ablation_of_the_largest_models():
         stats.kendalltau(sizes[:5], accuracies[:5]).statistic
     )
     assert tables[2].get("kendall", "good").value == pytest.approx(1)
+
+
+def test_mean_over_targets_shares_the_models():
+    targets = ["CIFAR10", "CIFAR100", "SUN397"]
+    tables = {t: SCORES[SCORES.dataset == t].reset_index(drop=True) for t in targets}
+    scores = {t: table[["logme", "h_score"]] for t, table in tables.items()}
+    accuracies = {t: table.finetune_accuracy for t, table in tables.items()}
+    sizes = np.arange(10.0)
+    options = {"parameters": sizes, "statistics": ["weighted_kendall", "top1_regret"], "num_resamples": 500}
+    pooled = evaluate_over_targets(scores, accuracies, models=list(tables["CIFAR10"].model), **options)
+    single = {t: evaluate_ranking(scores[t], accuracies[t], **options) for t in targets}
+    for estimator, name in itertools.product(["logme", "h_score", "parameters"], options["statistics"]):
+        entry = pooled.get(name, estimator)
+        entries = [single[t].get(name, estimator) for t in targets]
+        assert entry.value == pytest.approx(np.mean([e.value for e in entries]), abs=1e-12)
+        assert entry.null_mean == pytest.approx(np.mean([e.null_mean for e in entries]), abs=1e-12)
+        np.testing.assert_allclose(entry.leave_one_out, np.mean([e.leave_one_out for e in entries], axis=0), atol=1e-12)
+        if estimator != "parameters":
+            assert entry.baseline.advantage == pytest.approx(
+                np.mean([e.baseline.advantage for e in entries]), abs=1e-12
+            )
+    one = evaluate_over_targets({"SUN397": scores["SUN397"]}, {"SUN397": accuracies["SUN397"]}, **options)
+    assert one.to_pandas().equals(single["SUN397"].to_pandas())
+
+
+def test_mean_over_targets_refuses():
+    x, y = [1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 2.0, 4.0]
+    with pytest.raises(ValueError, match="same targets"):
+        evaluate_over_targets({"a": x}, {"b": y})
+    with pytest.raises(ValueError, match="same models and estimators"):
+        evaluate_over_targets({"a": x, "b": {"other": x}}, {"a": y, "b": y})
+    with pytest.raises(ValueError, match="scores of 'score' for 'b' to be finite"):
+        evaluate_over_targets({"a": x, "b": [1.0, 2.0, 3.0, None]}, {"a": y, "b": y})
+    with pytest.raises(ValueError, match="4 entries"):
+        evaluate_over_targets({"a": x, "b": x[:3]}, {"a": y, "b": y[:3]})
 
 
 def test_missing_scores():
