@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from itertools import chain
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from _training import Points, Stream
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+from lightning_transfer.callbacks.loaders import OwnPass, Places, places_in, spread
+
+
+class Numbers(torch.utils.data.Dataset):
+    def __init__(self, n):
+        self.n = n
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, index):
+        return index
+
+
+def _rank(rank=0, world_size=1):
+    return SimpleNamespace(global_rank=rank, world_size=world_size)
+
+
+def _seen(loader, world_size=1, **options):
+    passes = [OwnPass(loader, _rank(rank, world_size), **options) for rank in range(world_size)]
+    return [[int(sample) for batch in own for sample in np.atleast_1d(batch)] for own in passes]
+
+
+def _joined(lists):
+    return list(chain.from_iterable(lists))
+
+
+@settings(deadline=None, max_examples=40)
+@given(n=st.integers(1, 40), world=st.integers(1, 5), batch=st.integers(1, 7), kept=st.none() | st.integers(1, 45))
+def test_each_sample_counts_once_on_any_number_of_processes(n, world, batch, kept):
+    """What a distributed sampler deals out, duplicates included, is counted as one process would count it."""
+    counted, expected = [], spread(n, kept).tolist()
+    for rank in range(world):
+        sampler = DistributedSampler(Numbers(n), num_replicas=world, rank=rank, shuffle=False)
+        loader = DataLoader(Numbers(n), batch_size=batch, sampler=sampler)
+        places = places_in(loader, _rank(rank, world), float("inf"), kept)
+        for samples in loader:
+            place, counts = places.take(len(samples))
+            assert place[counts].tolist() == samples[counts].tolist()
+            counted += samples[counts].tolist()
+    assert sorted(counted) == expected
+
+
+@settings(deadline=None, max_examples=40)
+@given(n=st.integers(1, 40), world=st.integers(1, 5), batch=st.integers(1, 7), kept=st.none() | st.integers(1, 45))
+def test_own_pass_shares_the_samples_without_padding(n, world, batch, kept):
+    shares = _seen(DataLoader(Numbers(n), batch_size=batch, shuffle=True), world, max_samples=kept)
+    assert sorted(_joined(shares)) == spread(n, kept).tolist()
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert all(share == sorted(share) for share in shares)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_limit_is_that_of_the_trainer(world):
+    loader = DataLoader(Numbers(40), batch_size=4)
+    assert sorted(_joined(_seen(loader, world, limit=3))) == list(range(12 * world))
+    assert sorted(_joined(_seen(loader, world, limit=0.5))) == list(range(20 if world == 1 else 16))
+    for rank in range(world):
+        sampler = DistributedSampler(Numbers(40), num_replicas=world, rank=rank, shuffle=False)
+        places = places_in(DataLoader(Numbers(40), batch_size=4, sampler=sampler), _rank(rank, world), 3, None)
+        assert places.total == 12 * world
+
+
+def test_every_rank_of_an_unsharded_loader_counts_its_share():
+    taken = []
+    for rank in range(2):
+        places = places_in(DataLoader(Numbers(7), batch_size=3), _rank(rank, 2), float("inf"), None)
+        for count in (3, 3, 1):
+            place, counts = places.take(count)
+            taken += place[counts].tolist()
+    assert sorted(taken) == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "expected"),
+    [
+        (SubsetRandomSampler([5, 1, 3]), [1, 3, 5]),
+        (WeightedRandomSampler([1.0] * 7, 20), list(range(7))),
+        ([4, 2, 4], [2, 4]),
+        (None, list(range(7))),
+    ],
+    ids=["subset", "weighted", "own", "default"],
+)
+def test_order_and_choice_by_sampler(sampler, expected):
+    assert _seen(DataLoader(Numbers(7), batch_size=2, sampler=sampler)) == [expected]
+
+
+def test_batch_samplers_and_data_sets_that_make_batches():
+    assert _seen(DataLoader(Numbers(7), batch_sampler=BatchSampler(SequentialSampler(range(7)), 3, False))) == [
+        list(range(7))
+    ]
+    assert _seen(DataLoader(Numbers(7), batch_sampler=[[6, 1], [3]])) == [[1, 3, 6]]
+    assert sorted(_joined(_seen(DataLoader(Numbers(7), batch_size=None), 2))) == list(range(7))
+
+
+def test_iterables_without_length():
+    batches = [torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([4])]
+    assert _seen(batches, 2) == [[0, 1, 4], [2, 3]]
+    assert _seen(batches, limit=1) == [[0, 1]]
+    own = OwnPass(DataLoader(Stream(20), batch_size=4), _rank(), limit=3)
+    assert [len(labels) for _, labels in own] == [4, 4, 4]
+    capped = OwnPass(DataLoader(Stream(20), batch_size=4), _rank(), max_samples=6)
+    counts = [capped.places.take(len(labels))[1].tolist() for _, labels in capped]
+    assert _joined(counts) == [True] * 6 + [False] * 2
+
+
+def test_persistent_workers_of_the_loader_are_left_alone():
+    loader = DataLoader(Points(9), batch_size=4, num_workers=1, persistent_workers=True)
+    assert sum(len(labels) for _, labels in OwnPass(loader, _rank())) == 9
+    assert loader._iterator is None
+
+
+def test_unknown_length_counts_all():
+    assert Places(None).take(3)[1].all()
+    assert Places(None, max_samples=2).take(3)[1].tolist() == [True, True, False]
