@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from _reference.golden import CLASSIFICATION, REGRESSION, golden_inputs, golden_values
 from torch import Tensor
 
 Inputs = dict[str, Tensor]
@@ -30,6 +32,39 @@ INVARIANCES = frozenset(
         "repeat",  # every sample twice
     }
 )
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Values of public code that an estimator has to give, see ``_reference/golden.py``.
+
+    Attributes:
+        key: Name of the value in ``_fixtures/golden.json``.
+        absolute: Absolute tolerance.
+        relative: Relative tolerance.
+        factor: What our score is multiplied with before the comparison, from the number of samples.
+        without: Cases where the public code is wrong.
+    """
+
+    key: str
+    absolute: float = 0.0
+    relative: float = 0.0
+    factor: Callable[[int], float] = lambda n: 1.0
+    without: tuple[str, ...] = ()
+
+    def cases(self) -> list[str]:
+        """Names of the cases that have a value to compare with."""
+        return [
+            case
+            for case in (*CLASSIFICATION, *REGRESSION)
+            if self.key in golden_values(case) and case not in self.without
+        ]
+
+    def check(self, value: Tensor, case: str) -> None:
+        """Assert that a score agrees with the value of a case."""
+        expected = golden_values(case)[self.key]
+        n = len(golden_inputs(case)["features"])
+        assert float(value) * self.factor(n) == pytest.approx(expected, abs=self.absolute, rel=self.relative), case
 
 
 @dataclass(frozen=True)
@@ -49,6 +84,7 @@ class Estimator:
         dtype_tolerance: Relative tolerance between half or single precision inputs and the same values in float64.
         one_class: ``"refused"`` with a ValueError, or ``"defined"``.
         class_order_matters: Whether ties go to the smallest class id, so that only the order of the ids may not change.
+        golden: Values of public code.
         prepare: Makes the inputs out of those of :func:`make_inputs`, where a selection by name is not enough.
     """
 
@@ -64,6 +100,7 @@ class Estimator:
     dtype_tolerance: float = 1e-6
     one_class: str = "refused"
     class_order_matters: bool = False
+    golden: Golden | None = None
     prepare: Callable[[Inputs], Inputs] | None = None
 
     def __post_init__(self) -> None:
@@ -77,6 +114,10 @@ class Estimator:
         if self.prepare is not None:
             everything = self.prepare(everything)
         return {name: everything[name] for name in self.inputs}
+
+    def make_golden(self, case: str) -> Inputs:
+        """Inputs of a golden case."""
+        return {name: golden_inputs(case)[name] for name in self.inputs}
 
     def score(self, inputs: Inputs) -> Tensor:
         """The value of the function."""
@@ -135,14 +176,19 @@ def load_estimators() -> list[Estimator]:
     return found
 
 
-def _ddp_worker(rank: int, splits: list[tuple[int, ...]], folder: str) -> None:
+def _ddp_worker(rank: int, splits: list[int], folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    values: dict[tuple[str, int], Tensor | str] = {}
+    values: dict[tuple[str, int | str], Tensor] = {}
     for row in load_estimators():
+        for case in row.golden.cases() if row.golden else []:
+            # every third sample belongs to rank 0
+            inputs = row.make_golden(case)
+            mine = (torch.arange(len(inputs[row.inputs[0]])) % 3 == 0) == (rank == 0)
+            values[row.name, case] = feed(row.new_metric(), rows(inputs, mine), [100]).compute()
         inputs = row.make()
         n = len(inputs[row.inputs[0]])
-        for case, (stop,) in enumerate(splits):
+        for case, stop in enumerate(splits):
             share = rows(inputs, slice(0, stop) if rank == 0 else slice(stop, n))
             metric = row.new_metric()
             if len(share[row.inputs[0]]):
@@ -155,7 +201,7 @@ def _ddp_worker(rank: int, splits: list[tuple[int, ...]], folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-def run_two_processes(splits: list[tuple[int, ...]], folder: str) -> list[dict[tuple[str, int], Tensor]]:
+def run_two_processes(splits: list[int], folder: str) -> list[dict[tuple[str, int | str], Tensor]]:
     """Compute every estimator on two gloo processes.
 
     Args:
@@ -163,8 +209,8 @@ def run_two_processes(splits: list[tuple[int, ...]], folder: str) -> list[dict[t
         folder: An empty folder for the rendezvous and the results.
 
     Returns:
-        For each rank the value of each ``(name, case)``, and of ``(name + " continued", case)`` after both ranks have
-        seen the first 30 samples once more.
+        For each rank the value of each ``(name, case)``; of ``(name + " continued", case)`` after both ranks have seen
+        the first 30 samples once more; and of ``(name, golden case)``.
     """
     torch.multiprocessing.spawn(_ddp_worker, args=(splits, folder), nprocs=2, join=True)
     return [torch.load(f"{folder}/rank{rank}.pt", weights_only=True) for rank in range(2)]

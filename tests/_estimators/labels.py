@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 import torch
-from _helpers import Estimator, make_inputs
+from _helpers import Estimator, Golden, make_inputs
 
 from lightning_transfer import functional, metrics
 
@@ -30,6 +30,7 @@ ROWS = [
         metrics.NegativeConditionalEntropy,
         inputs=("source_labels", "labels"),
         metric_arguments=JACKKNIFE,
+        golden=Golden("nce[thuml/LogME]", absolute=1e-9),
         bounds=minus_entropy_to_zero,
         invariances=frozenset({"repeat"}),
     ),
@@ -50,12 +51,14 @@ ROWS = [
         bounds=lambda inputs: (0.0, float(torch.tensor(4.0).log())),
         invariances=frozenset({"repeat"}),
         one_class="defined",
+        golden=Golden("hardness[definition]", absolute=1e-9),
     ),
     Estimator(
         "leep",
         functional.leep,
         metrics.LEEP,
         inputs=("source_probs", "labels"),
+        golden=Golden("leep[thuml/LogME]", absolute=1e-9),
         bounds=minus_entropy_to_zero,
         invariances=frozenset({"repeat"}),
     ),
@@ -76,6 +79,18 @@ ROWS = [
         inputs=("features", "labels"),
         bounds=lambda inputs: (0.0, 1.0),
         invariances=frozenset({"shift", "scale", "rotation"}),
+        golden=Golden("knn1_leave_one_out[scikit-learn]", absolute=1e-3),
+    ),
+    Estimator(
+        "knn_accuracy_5",
+        functional.knn_accuracy,
+        metrics.KNNAccuracy,
+        inputs=("features", "labels"),
+        arguments={"k": 5},
+        class_order_matters=True,
+        bounds=lambda inputs: (0.0, 1.0),
+        invariances=frozenset({"shift", "scale", "rotation"}),
+        golden=Golden("knn5_leave_one_out[scikit-learn]", absolute=1e-3),
     ),
     Estimator(
         "knn_accuracy_cosine",

@@ -119,6 +119,19 @@ def test_feature_dtypes(row, dtype):
     assert_close(value, expected, row.dtype_tolerance)
 
 
+def golden_pairs():
+    found = [(row, case) for row in ESTIMATORS if row.golden for case in row.golden.cases()]
+    return pytest.mark.parametrize(("row", "case"), found, ids=[f"{row.name}-{case}" for row, case in found])
+
+
+@golden_pairs()
+def test_golden_values(row, case):
+    inputs = row.make_golden(case)
+    row.golden.check(row.score(inputs), case)
+    row.golden.check(feed(row.new_metric(), inputs).compute(), case)
+    row.golden.check(feed(row.new_metric(), inputs, [1, 30, 64]).compute(), case)
+
+
 # ---- invariances of the formula --------------------------------------------------------------------------------------
 
 
@@ -192,7 +205,8 @@ def damage(row):
 @every
 def test_bad_input_is_refused_and_leaves_states_untouched(row):
     metric = feed(row.new_metric(), row.make(seed=4))
-    before, value = states(metric), metric.compute()
+    value = metric.compute()  # moments that wait for a full chunk are added up now
+    before = states(metric)
     for case, name, bad in damage(row):
         with pytest.raises(ValueError, match="Expected") as refusal:
             row.score(bad)
@@ -346,7 +360,7 @@ def test_documentation_has_an_example_that_runs(row, kind):
 
 # ---- two processes ---------------------------------------------------------------------------------------------------
 
-SPLITS = [(73,), (110,)]  # samples of rank 0; in the second case rank 1 has none
+SPLITS = [73, 110]  # samples of rank 0; in the second case rank 1 has none
 
 
 @pytest.fixture(scope="module")
@@ -365,3 +379,10 @@ def test_two_processes_equal_one(row, case, two_processes):
         assert_close(two_processes[rank][row.name, case], row.score(inputs), row.tolerance)
         value = two_processes[rank][row.name + " continued", case]
         assert_close(value, row.score(continued), row.tolerance)
+
+
+@pytest.mark.ddp
+@golden_pairs()
+def test_golden_values_over_two_processes(row, case, two_processes):
+    for rank in range(2):
+        row.golden.check(two_processes[rank][row.name, case], case)
