@@ -2,6 +2,25 @@
 
 from lightning_transfer.data.base import TransferDataModule, TransferDataset
 from lightning_transfer.data.digits import Digits
+from lightning_transfer.data.idx import EMNIST, KMNIST, MNIST, USPS, FashionMNIST, IDXImages
+from lightning_transfer.data.image_folder import ImageFolder
+from lightning_transfer.data.npz import NpzArrays
 from lightning_transfer.data.photo_patches import PhotoPatches
+from lightning_transfer.data.table import BundledTable, Table
 
-__all__ = ["Digits", "PhotoPatches", "TransferDataModule", "TransferDataset"]
+__all__ = [
+    "EMNIST",
+    "KMNIST",
+    "MNIST",
+    "USPS",
+    "BundledTable",
+    "Digits",
+    "FashionMNIST",
+    "IDXImages",
+    "ImageFolder",
+    "NpzArrays",
+    "PhotoPatches",
+    "Table",
+    "TransferDataModule",
+    "TransferDataset",
+]

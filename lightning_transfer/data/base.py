@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol, overload
 
@@ -161,8 +161,9 @@ class TransferDataModule(LightningDataModule, ABC):
             raise ValueError(f"Expected the training split of `{self.name}` to hold samples, but got none.")
         if self.classes is not None:
             data = choose_classes(data, self.classes)
+        data = replace(data, splits={split: dataset for split, dataset in data.splits.items() if len(dataset)})
         if data.task == "classification":
-            present = data.splits["train"].answers.unique()
+            present = data.splits["train"].answers.unique() if "train" in data.splits else []
             if len(present) < 2:
                 known = [data.names[int(label)] for label in present]
                 raise ValueError(
@@ -181,7 +182,7 @@ class TransferDataModule(LightningDataModule, ABC):
             )
         order = stratified_order(train.answers, self.seed, every_class_first=True)
         kept = train.select(order[: self.max_samples].sort().values)
-        return LoadedData(data.task, {**data.splits, "train": kept}, data.names)
+        return replace(data, splits={**data.splits, "train": kept})
 
     @property
     def task(self) -> Task:
@@ -229,11 +230,11 @@ class TransferDataModule(LightningDataModule, ABC):
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]] | list[Any]:
         """Validation batches; an empty list where there is no validation split."""
-        return self._loader(self.val_dataset) if self.val_dataset else []
+        return self._loader(self.val_dataset) if self.val_dataset is not None else []
 
     def test_dataloader(self) -> DataLoader[dict[str, Tensor]] | list[Any]:
         """Test batches; an empty list where there is no test split."""
-        return self._loader(self.test_dataset) if self.test_dataset else []
+        return self._loader(self.test_dataset) if self.test_dataset is not None else []
 
     def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Batches of the training split in fixed order: what scores are computed on."""
@@ -249,7 +250,7 @@ class TransferDataModule(LightningDataModule, ABC):
             ValueError: If there is no such split.
         """
         check_one_of(split, SPLITS, "split")
-        if not len(self._data.splits.get(split, ())):
+        if split not in self._data.splits:
             raise ValueError(
                 f"Expected argument `split` to name a split of `{self.name}`, but {split!r} has no samples."
             )
@@ -266,32 +267,40 @@ class TransferDataModule(LightningDataModule, ABC):
         )
 
 
-def split_dataset(dataset: TransferDataset, seed: int, **fractions: float) -> dict[str, TransferDataset]:
-    """Split one set of samples at random, stratified by class where there are classes.
+def draw_splits(
+    given: Mapping[str, TransferDataset], seed: int, val_fraction: float, test_fraction: float = 0.0
+) -> dict[str, TransferDataset]:
+    """Draw the splits that a data set does not come with, stratified by class where there are classes.
 
     Args:
-        dataset: All samples.
-        seed: Seed of the split.
-        fractions: ``val_fraction`` and ``test_fraction``, or one of them: the share of all samples, in ``[0, 1]``.
+        given: ``train``, and the splits that exist. With ``train`` alone both others are drawn from it; with a test
+            split only validation samples are, and with a validation split nothing is.
+        seed: Seed of the draw.
+        val_fraction: Share of the training samples for validation, in ``[0, 1]``.
+        test_fraction: Share of the training samples for the test, in ``[0, 1]``.
 
     Returns:
-        Disjoint datasets ``train`` (the rest), ``val`` and ``test``, each in the order of ``dataset``.
+        Disjoint splits, each in the order of ``given["train"]``.
 
     Raises:
         ValueError: If a fraction is out of range or nothing is left for training.
     """
-    sizes = [round(check_in_interval(share, 0.0, 1.0, name) * len(dataset)) for name, share in fractions.items()]
-    if sum(sizes) >= len(dataset):
-        raise ValueError(
-            f"Expected arguments {' and '.join(f'`{name}`' for name in fractions)} to leave samples for training, "
-            f"but got {tuple(fractions.values())} of {len(dataset)} samples."
-        )
-    rest = len(dataset) - sum(sizes)
-    *parts, train = torch.split(stratified_order(dataset.answers, seed), [*sizes, rest])
-    names = [name.removesuffix("_fraction") for name in fractions]
-    return {
-        name: dataset.select(part.sort().values) for name, part in zip(["train", *names], [train, *parts], strict=True)
+    fractions = {
+        "val": check_in_interval(val_fraction, 0.0, 1.0, "val_fraction") if "val" not in given else 0.0,
+        "test": check_in_interval(test_fraction, 0.0, 1.0, "test_fraction") if len(given) == 1 else 0.0,
     }
+    train = given["train"]
+    sizes = [round(share * len(train)) for share in fractions.values()]
+    if len(train) and sum(sizes) >= len(train):
+        raise ValueError(
+            f"Expected arguments `val_fraction` and `test_fraction` to leave samples for training, "
+            f"but got {tuple(fractions.values())} of {len(train)} samples."
+        )
+    parts = torch.split(stratified_order(train.answers, seed), [*sizes, len(train) - sum(sizes)])
+    drawn = {
+        split: train.select(part.sort().values) for split, part in zip(("val", "test", "train"), parts, strict=True)
+    }
+    return {**drawn, **{split: dataset for split, dataset in given.items() if split != "train"}}
 
 
 def choose_classes(data: LoadedData, classes: Sequence[int | str]) -> LoadedData:

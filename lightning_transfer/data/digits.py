@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn.functional import interpolate
 
-from lightning_transfer.data.base import LoadedData, TransferDataModule, TransferDataset, split_dataset
+from lightning_transfer.data.base import LoadedData, TransferDataModule, TransferDataset, draw_splits
 from lightning_transfer.utilities.checks import check_positive_int
 
 
@@ -55,5 +55,5 @@ class Digits(TransferDataModule):
             images = interpolate(images, size=(self.image_size, self.image_size), mode="bilinear")
         labels = torch.from_numpy(digits.target).long()
         dataset = TransferDataset(images.round().to(torch.uint8), labels, "labels")
-        splits = split_dataset(dataset, self.seed, val_fraction=self.val_fraction, test_fraction=self.test_fraction)
+        splits = draw_splits({"train": dataset}, self.seed, self.val_fraction, self.test_fraction)
         return LoadedData("classification", splits, tuple(str(digit) for digit in range(10)))

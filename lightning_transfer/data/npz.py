@@ -1,0 +1,186 @@
+"""Arrays from an ``.npz`` file: images or features, class ids, several labels a sample, or regression targets."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_transfer.data.base import SPLITS, LoadedData, Task, TransferDataModule, TransferDataset, draw_splits
+from lightning_transfer.utilities.checks import check_features, check_one_of, check_targets
+
+_LAYOUTS = ("auto", "nhwc", "nchw")
+
+
+class NpzArrays(TransferDataModule):
+    """A data set in the arrays of one ``.npz`` file, which is read without pickle.
+
+    Inputs are uint8 images ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)`` with 1 or 3 channels, or floating point
+    features ``(n, d)``. Labels are class ids ``(n,)``, class names ``(n,)`` as text, or zeros and ones ``(n, l)``;
+    targets are numbers ``(n,)`` or ``(n, m)``. Where the names hold ``{split}``, as in ``"{split}_images"``, there is
+    one array for each of ``train``, ``val`` and ``test`` that the file has; with ``train`` alone, or without ``{split}``,
+    the others are drawn.
+
+    Args:
+        path: The file.
+        inputs: Name of the array of inputs, possibly with ``{split}``.
+        labels: Name of the array of labels, with ``{split}`` if ``inputs`` has it.
+        targets: Name of the array of regression targets instead of ``labels``.
+        class_names: Names by class id (or by column of labels or targets), or the name of an array of text with them.
+        layout: ``"nhwc"`` or ``"nchw"`` for images with channels; ``"auto"`` finds the axis of 1 or 3.
+        val_fraction: Share for validation where it is drawn, stratified by class.
+        test_fraction: Share for the test where it is drawn, stratified by class.
+        kwargs: Arguments of :class:`~lightning_transfer.data.TransferDataModule`.
+
+    Raises:
+        ValueError: If file or arrays are missing, need pickle, have a wrong type or shape, or are not finite (on reading).
+
+    Example:
+        >>> import pathlib, tempfile, numpy as np
+        >>> from lightning_transfer.data import NpzArrays
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "features.npz"
+        >>> np.savez(path, inputs=np.eye(10), labels=np.arange(10) % 2)
+        >>> NpzArrays(path, class_names=["even", "odd"]).class_names
+        ('even', 'odd')
+    """
+
+    default_name = "npz"
+
+    def __init__(
+        self,
+        path: str | Path,
+        inputs: str = "inputs",
+        labels: str = "labels",
+        targets: str | None = None,
+        class_names: str | Sequence[str] | None = None,
+        layout: str = "auto",
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.2,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_one_of(layout, _LAYOUTS, "layout")
+        self.path = Path(path)
+        self.inputs = inputs
+        self.answers = labels if targets is None else targets
+        self.is_regression = targets is not None
+        self.known_names = class_names
+        self.layout = layout
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        if ("{split}" in self.inputs) != ("{split}" in self.answers):
+            raise ValueError(
+                f"Expected `{{split}}` in the names of both inputs and answers or of none, "
+                f"but got {self.inputs!r} and {self.answers!r}."
+            )
+
+    def load(self) -> LoadedData:
+        """Read the arrays and split them."""
+        try:
+            file = np.load(self.path, allow_pickle=False)
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(f"Expected argument `path` to be a readable .npz file, but got: {error}") from error
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError(f"Expected argument `path` to be an archive of arrays, but got one array: {self.path}.")
+        with file:
+            found = [split for split in SPLITS if self.inputs.replace("{split}", split) in file]
+            given = found if "train" in found and "{split}" in self.inputs else ["train"]
+            inputs = {split: self._inputs(self._array(file, self.inputs, split)) for split in given}
+            raw = {split: self._array(file, self.answers, split) for split in given}
+            known = self.known_names
+            names = self._array(file, known, "").tolist() if isinstance(known, str) else known
+        names = None if names is None else tuple(str(name) for name in names)
+        answers, names = self._targets(raw, names) if self.is_regression else self._labels(raw, names)
+        key: Literal["labels", "targets"] = "targets" if self.is_regression else "labels"
+        datasets = {split: TransferDataset(inputs[split], answers[split], key) for split in given}
+        splits = draw_splits(datasets, self.seed, self.val_fraction, self.test_fraction)
+        labelled: Task = "classification" if answers["train"].ndim == 1 else "multilabel"
+        return LoadedData("regression" if self.is_regression else labelled, splits, names)
+
+    def _array(self, file: Mapping[str, np.ndarray], name: str, split: str) -> np.ndarray:
+        name = name.replace("{split}", split)
+        if name not in file:
+            raise ValueError(f"Expected {self.path} to hold an array {name!r}, but it holds: {', '.join(file)}.")
+        try:
+            return file[name]
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"Expected array {name!r} of {self.path} to be readable, but got: {error}") from error
+
+    def _inputs(self, array: np.ndarray) -> Tensor:
+        if array.dtype.kind == "f" and array.ndim == 2:
+            return check_features(torch.from_numpy(array.astype(np.float32)), "inputs")
+        if array.dtype != np.uint8 or array.ndim not in (3, 4):
+            raise ValueError(
+                f"Expected argument `inputs` to name uint8 images or floating point features (n, d), "
+                f"but got {array.dtype} of shape {array.shape}."
+            )
+        images = torch.from_numpy(array)
+        if images.ndim == 3:
+            return images[:, None]
+        axes = {"nhwc": 3, "nchw": 1}
+        fitting = [axes[name] for name in axes if self.layout in (name, "auto") and array.shape[axes[name]] in (1, 3)]
+        if len(fitting) != 1:
+            raise ValueError(
+                f"Expected images with one axis of 1 or 3 channels, layout {self.layout!r}, but got {array.shape}; "
+                f"argument `layout` chooses the axis."
+            )
+        return images.movedim(fitting[0], 1).contiguous()
+
+    def _targets(
+        self, raw: dict[str, np.ndarray], names: tuple[str, ...] | None
+    ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+        for array in raw.values():
+            if array.dtype.kind not in "iuf":
+                raise ValueError(f"Expected argument `targets` to name an array of numbers, but got {array.dtype}.")
+        answers = {
+            split: check_targets(torch.from_numpy(array.astype(np.float32)), len(array)) for split, array in raw.items()
+        }
+        columns = answers["train"].shape[1]
+        return answers, self._check_names(names or tuple(f"target_{i}" for i in range(columns)), columns)
+
+    def _labels(
+        self, raw: dict[str, np.ndarray], names: tuple[str, ...] | None
+    ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+        dimensions = raw["train"].ndim
+        for array in raw.values():
+            if array.dtype.kind not in "biuU" or array.ndim not in (1, 2) or array.ndim != dimensions:
+                raise ValueError(
+                    f"Expected argument `labels` to name an array of class ids or names (n,), or of zeros and ones "
+                    f"(n, l), but got {array.dtype} of shape {array.shape}."
+                )
+        if raw["train"].dtype.kind == "U":
+            known = names or tuple(sorted({str(name) for array in raw.values() for name in array.flat}))
+            raw = {split: _look_up(array, known) for split, array in raw.items()}
+            names = known
+        answers = {split: torch.from_numpy(array.astype(np.int64)) for split, array in raw.items()}
+        high = max((int(array.max()) for array in answers.values() if array.numel()), default=0)
+        low = min((int(array.min()) for array in answers.values() if array.numel()), default=0)
+        count = len(names or ()) or high + 1
+        if dimensions == 2:
+            count, limit = answers["train"].shape[1], 2
+        else:
+            limit = count
+        if low < 0 or high >= limit:
+            raise ValueError(f"Expected argument `labels` to hold ids from 0 to {limit - 1}, but got {low} to {high}.")
+        return answers, self._check_names(names or tuple(str(i) for i in range(count)), count)
+
+    def _check_names(self, names: tuple[str, ...], count: int) -> tuple[str, ...]:
+        if len(names) != count or len(set(names)) < count:
+            raise ValueError(f"Expected argument `class_names` to hold {count} different names, but got {names}.")
+        return names
+
+
+def _look_up(labels: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    ids = {name: number for number, name in enumerate(names)}
+    unknown = sorted({str(label) for label in labels.flat} - set(ids))
+    if unknown or labels.ndim != 1:
+        raise ValueError(
+            f"Expected argument `labels` to hold names (n,) among {names}, but got {unknown or labels.shape}."
+        )
+    return np.array([ids[str(label)] for label in labels])

@@ -1,0 +1,202 @@
+"""Tables: tabular features with class labels or regression targets, from CSV, Parquet or scikit-learn's wheel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_transfer.data.base import SPLITS, LoadedData, TransferDataModule, TransferDataset, draw_splits
+from lightning_transfer.utilities.checks import check_features, check_one_of, check_targets
+from lightning_transfer.utilities.imports import require
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_PARQUET = (".parquet", ".pq")
+_CLASSIFICATION = ("breast_cancer", "iris", "wine")
+_REGRESSION = ("diabetes", "linnerud")
+
+
+class Table(TransferDataModule):
+    """Rows of numbers with a column of classes or columns of regression targets.
+
+    Args:
+        path: A file that ends in ``.parquet`` or ``.pq`` (needs ``pip install lightning-transfer[parquet]``), in ``.tsv``,
+            or else CSV with a header line, possibly compressed.
+        label: Column of the classes: text, categories, booleans or integers; the sorted values are the class names.
+        targets: Column or columns of numbers to predict, instead of ``label``.
+        features: Columns of the inputs; by default all the others, which must then be numbers.
+        split_column: Column that says ``train``, ``val`` or ``test``; without it the splits are drawn.
+        standardize: Subtract the training split's mean from every feature and divide by its standard deviation (constant
+            features become 0). The statistics are those before classes are chosen, so that a reference and a target
+            cut from one table agree.
+        val_fraction: Share of the training rows for validation where it is drawn, stratified by class.
+        test_fraction: Share of the training rows for the test where it is drawn, stratified by class.
+        kwargs: Arguments of :class:`~lightning_transfer.data.TransferDataModule`.
+
+    Raises:
+        ValueError: If not exactly one of ``label`` and ``targets`` is given; on reading, if the file or a column is missing,
+            or a column has gaps or a wrong type.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from lightning_transfer.data import Table
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "table.csv"
+        >>> _ = path.write_text("width,height,kind" + "\\n1,2,cat\\n3,4,dog" * 5)
+        >>> Table(path, label="kind", val_fraction=0.2).class_names
+        ('cat', 'dog')
+    """
+
+    default_name = "table"
+
+    def __init__(
+        self,
+        path: str | Path,
+        label: str | None = None,
+        targets: str | Sequence[str] | None = None,
+        features: Sequence[str] | None = None,
+        split_column: str | None = None,
+        standardize: bool = True,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.2,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if (label is None) == (targets is None):
+            raise ValueError(f"Expected one of arguments `label` and `targets`, but got {label!r} and {targets!r}.")
+        self.path = Path(path)
+        self.label = label
+        self.targets = [] if targets is None else [targets] if isinstance(targets, str) else list(targets)
+        self.features = None if features is None else list(features)
+        self.split_column = split_column
+        self.standardize = standardize
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+
+    def load(self) -> LoadedData:
+        """Read the table, split its rows and standardise the features."""
+        frame = self._frame()
+        answers = self.targets if self.label is None else [self.label]
+        apart = {*answers, self.split_column}
+        features = (
+            [column for column in frame.columns if column not in apart] if self.features is None else self.features
+        )
+        used = [*features, *answers] if self.split_column is None else [*features, *answers, self.split_column]
+        self._check_columns(frame, used, numbers=[*features, *self.targets])
+        inputs = check_features(torch.from_numpy(frame[features].to_numpy(np.float32)), "features")
+        if self.label is None:
+            values = check_targets(torch.from_numpy(frame[self.targets].to_numpy(np.float32)), len(frame))
+            dataset, names = TransferDataset(inputs, values, "targets"), tuple(self.targets)
+        else:
+            codes, classes = frame[self.label].factorize(sort=True)
+            dataset = TransferDataset(inputs, torch.from_numpy(codes.astype(np.int64)), "labels")
+            names = tuple(str(value) for value in classes)
+        splits = draw_splits(self._given(frame, dataset), self.seed, self.val_fraction, self.test_fraction)
+        if self.standardize and len(splits["train"]):
+            splits = _standardized(splits)
+        return LoadedData("regression" if self.label is None else "classification", splits, names)
+
+    def _frame(self) -> pd.DataFrame:
+        import pandas as pd
+
+        parquet = self.path.suffix.lower() in _PARQUET
+        if parquet:
+            require("pyarrow", extra="parquet")
+        try:
+            if parquet:
+                return pd.read_parquet(self.path)
+            return pd.read_csv(self.path, sep="\t" if ".tsv" in self.path.suffixes else ",", low_memory=False)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"Expected argument `path` to be a readable table, but got: {error}") from error
+
+    def _check_columns(self, frame: pd.DataFrame, used: list[str], numbers: list[str]) -> None:
+        from pandas.api.types import is_numeric_dtype
+
+        known = ", ".join(str(column) for column in frame.columns)
+        for column in used:
+            if used.count(column) > 1 or list(frame.columns).count(column) != 1:
+                raise ValueError(f"Expected {column!r} to be one column of {self.path}, used once; it has: {known}.")
+            if frame[column].isna().any():
+                raise ValueError(f"Expected column {column!r} of {self.path} to have no gaps, but got missing values.")
+        for column in numbers:
+            if not is_numeric_dtype(frame[column]):
+                raise ValueError(
+                    f"Expected column {column!r} of {self.path} to hold numbers, but got {frame[column].dtype}; "
+                    f"argument `features` chooses columns."
+                )
+
+    def _given(self, frame: pd.DataFrame, dataset: TransferDataset) -> dict[str, TransferDataset]:
+        if self.split_column is None:
+            return {"train": dataset}
+        marks = frame[self.split_column].to_numpy()
+        for mark in np.unique(marks):
+            check_one_of(mark, SPLITS, f"split_column ({self.split_column})")
+        rows = {split: torch.from_numpy(np.flatnonzero(marks == split)) for split in SPLITS}
+        return {split: dataset.select(index) for split, index in rows.items() if len(index) or split == "train"}
+
+
+class BundledTable(Table):
+    """One of the small tables inside the scikit-learn wheel: a regression or classification target without any file.
+
+    Args:
+        table: ``diabetes`` (442 rows, 10 features, disease progression), ``linnerud`` (20 rows, 3 features, 3 targets),
+            ``iris`` (150, 4, 3 classes), ``wine`` (178, 13, 3 classes) or ``breast_cancer`` (569, 30, 2 classes).
+        standardize: As for :class:`~lightning_transfer.data.Table`.
+        val_fraction: Share of the rows for validation, stratified by class.
+        test_fraction: Share of the rows for the test, stratified by class.
+        kwargs: Arguments of :class:`~lightning_transfer.data.TransferDataModule`.
+
+    Raises:
+        ValueError: If the table is unknown.
+
+    Example:
+        >>> from lightning_transfer.data import BundledTable
+        >>> data = BundledTable("diabetes")
+        >>> data.task, data.target_names, data.input_shape, len(data.train_dataset)
+        ('regression', ('target',), (10,), 310)
+    """
+
+    def __init__(
+        self,
+        table: str = "diabetes",
+        standardize: bool = True,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.2,
+        **kwargs: Any,
+    ) -> None:
+        check_one_of(table, (*_CLASSIFICATION, *_REGRESSION), "table")
+        self.default_name = table
+        targets = {"diabetes": ["target"], "linnerud": ["Weight", "Waist", "Pulse"]}.get(table)
+        super().__init__(
+            table,
+            label="target" if targets is None else None,
+            targets=targets,
+            standardize=standardize,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            **kwargs,
+        )
+
+    def _frame(self) -> pd.DataFrame:
+        from sklearn import datasets
+
+        bunch = getattr(datasets, f"load_{self.path}")(as_frame=True)
+        frame: pd.DataFrame = bunch.frame
+        if self.label is not None:
+            frame = frame.assign(target=bunch.target_names[bunch.target])
+        return frame
+
+
+def _standardized(splits: dict[str, TransferDataset]) -> dict[str, TransferDataset]:
+    features = {split: cast("Tensor", dataset.inputs).double() for split, dataset in splits.items()}
+    mean, spread = features["train"].mean(dim=0), features["train"].std(dim=0, correction=0)
+    scale = torch.where(spread > 1e-7 * mean.abs(), spread, torch.ones_like(spread))  # float32 rounding is no spread
+    return {
+        split: TransferDataset(((features[split] - mean) / scale).float(), dataset.answers, dataset.key)
+        for split, dataset in splits.items()
+    }
