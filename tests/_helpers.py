@@ -84,6 +84,7 @@ class Estimator:
         dtype_tolerance: Relative tolerance between half or single precision inputs and the same values in float64.
         one_class: ``"refused"`` with a ValueError, or ``"defined"``.
         class_order_matters: Whether ties go to the smallest class id, so that only the order of the ids may not change.
+        reads_targets: Whether the function takes class ids and regression targets in the same argument ``labels``.
         golden: Values of public code.
         prepare: Makes the inputs out of those of :func:`make_inputs`, where a selection by name is not enough.
     """
@@ -100,6 +101,7 @@ class Estimator:
     dtype_tolerance: float = 1e-6
     one_class: str = "refused"
     class_order_matters: bool = False
+    reads_targets: bool = False
     golden: Golden | None = None
     prepare: Callable[[Inputs], Inputs] | None = None
 

@@ -19,7 +19,6 @@ def minus_entropy_to_zero(inputs):
     return -label_entropy(inputs), 0.0
 
 
-JACKKNIFE = {"jackknife_groups": 6}
 SOURCE = make_inputs(seed=50, n=90)
 SOURCE = (SOURCE["features"], SOURCE["source_labels"])
 
@@ -29,7 +28,6 @@ ROWS = [
         functional.negative_conditional_entropy,
         metrics.NegativeConditionalEntropy,
         inputs=("source_labels", "labels"),
-        metric_arguments=JACKKNIFE,
         golden=Golden("nce[thuml/LogME]", absolute=1e-9),
         bounds=minus_entropy_to_zero,
         invariances=frozenset({"repeat"}),
@@ -40,14 +38,13 @@ ROWS = [
         metrics.NegativeConditionalEntropy,
         inputs=("source_labels", "labels"),
         arguments={"miller_madow": True, "source_log_likelihood": -0.25},
-        metric_arguments=JACKKNIFE,
+        metric_arguments={"jackknife_groups": 6},
     ),
     Estimator(
         "task_hardness",
         functional.task_hardness,
         metrics.TaskHardness,
         inputs=("labels",),
-        metric_arguments=JACKKNIFE,
         bounds=lambda inputs: (0.0, float(torch.tensor(4.0).log())),
         invariances=frozenset({"repeat"}),
         one_class="defined",

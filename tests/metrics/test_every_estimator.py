@@ -208,9 +208,11 @@ def test_bad_input_is_refused_and_leaves_states_untouched(row):
     value = metric.compute()  # moments that wait for a full chunk are added up now
     before = states(metric)
     for case, name, bad in damage(row):
-        with pytest.raises(ValueError, match="Expected") as refusal:
-            row.score(bad)
-        assert f"`{name}`" in str(refusal.value) or not name, f"{case}: {refusal.value}"
+        named = [f"`{name}`", "`labels`"] if row.reads_targets else [f"`{name}`"]
+        if not (row.reads_targets and case in ("labels: floating", "targets: integer")):
+            with pytest.raises(ValueError, match="Expected") as refusal:
+                row.score(bad)
+            assert any(n in str(refusal.value) for n in named) or not name, f"{case}: {refusal.value}"
         with pytest.raises(ValueError, match="Expected") as refusal:
             metric.update(**bad)
         assert f"`{name}`" in str(refusal.value) or not name, f"{case}: {refusal.value}"
@@ -274,7 +276,8 @@ def test_clone_pickle_hash_reset(row):
 def test_forward_gives_the_batch_and_keeps_the_whole(row):
     inputs = row.make()
     metric = row.new_metric()
-    first, second = rows(inputs, slice(0, 60)), rows(inputs, slice(60, None))
+    half = len(inputs[row.inputs[0]]) // 2
+    first, second = rows(inputs, slice(0, half)), rows(inputs, slice(half, None))
     assert_close(metric(**first), row.score(first), row.tolerance)
     assert_close(metric(**second), row.score(second), row.tolerance)
     assert_close(metric.compute(), row.score(inputs), row.tolerance)
@@ -294,13 +297,14 @@ def test_attributes(row):
 @every
 def test_interval_holds_the_value(row):
     inputs = row.make()
-    interval = feed(row.new_metric(), inputs, [25, 25, 25]).compute_with_interval(level=0.9)
+    options = {"jackknife_groups": 5} if hasattr(row.new_metric(), "jackknife_groups") else {}
+    interval = feed(row.new_metric(**options), inputs, [25, 25, 25]).compute_with_interval(level=0.9)
     assert_close(interval.value, row.score(inputs), row.tolerance)
     assert interval.level == 0.9
     assert float(interval.standard_error) >= 0
     assert float(interval.lower) <= float(interval.value) + 1e-12
     assert float(interval.value) <= float(interval.upper) + 1e-12
-    again = feed(row.new_metric(), inputs, [25, 25, 25]).compute_with_interval(level=0.9)
+    again = feed(row.new_metric(**options), inputs, [25, 25, 25]).compute_with_interval(level=0.9)
     assert float(again.standard_error) == float(interval.standard_error)
 
 
