@@ -1,0 +1,5 @@
+"""``python -m lightning_transfer`` is the command ``lightning-transfer``."""
+
+from lightning_transfer.cli import main
+
+main()

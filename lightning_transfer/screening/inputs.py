@@ -1,0 +1,155 @@
+"""What users hand to a screen, made into what it works with: names are checked before anything heavy is built."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from torch import nn
+from torchmetrics import Metric, MetricCollection
+
+from lightning_transfer.utilities.checks import check_positive_int
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningDataModule
+
+    from lightning_transfer.backbones import Backbone
+
+JACKKNIFE_GROUPS = 16
+
+
+def load_data(data: Any, group: str) -> LightningDataModule:
+    """Make a datamodule of a name, a config, or what is one already.
+
+    Args:
+        data: A name from ``conf/target`` or ``conf/reference``, a config with ``_target_``, or a datamodule.
+        group: ``"target"`` or ``"reference"``: what the argument is called.
+
+    Raises:
+        ValueError: If a name is unknown or the config gives no datamodule.
+    """
+    from lightning.pytorch import LightningDataModule
+    from omegaconf import OmegaConf
+
+    from lightning_transfer.utilities.configs import load_config
+    from lightning_transfer.utilities.instantiate import instantiate
+
+    if isinstance(data, str):
+        data = load_config(group, data)
+    if isinstance(data, Mapping) or OmegaConf.is_config(data):
+        data = instantiate(data)
+    if not isinstance(data, LightningDataModule):
+        raise ValueError(f"Expected argument `{group}` to be a datamodule, config or name, but got {data!r}.")
+    return data
+
+
+def name_candidates(backbones: Any) -> dict[str, Any]:
+    """Give each backbone its name in the table, and refuse unknown names before anything is built."""
+    from omegaconf import DictConfig, OmegaConf
+
+    if isinstance(backbones, DictConfig):
+        backbones = OmegaConf.to_container(backbones, resolve=True)
+    if isinstance(backbones, (str, nn.Module)) or (isinstance(backbones, Mapping) and "_target_" in backbones):
+        backbones = [backbones]
+    if not isinstance(backbones, Mapping):
+        named: dict[str, Any] = {}
+        for candidate in backbones:
+            name = _backbone_name(candidate)
+            while name in named:
+                name = f"{name}_2"
+            named[name] = candidate
+        backbones = named
+    if not backbones:
+        raise ValueError("Expected argument `backbones` to name at least one backbone, but got none.")
+    for candidate in backbones.values():
+        _check_candidate(candidate)
+    return {str(name): candidate for name, candidate in backbones.items()}
+
+
+def _backbone_name(candidate: Any) -> str:
+    if isinstance(candidate, str):
+        return candidate
+    if isinstance(candidate, Mapping):
+        return str(candidate.get("name") or str(candidate.get("_target_")).rpartition(".")[2])
+    return str(getattr(candidate, "name", None) or type(candidate).__name__)
+
+
+def _check_candidate(candidate: Any) -> None:
+    from lightning_transfer.backbones import known_backbones
+    from lightning_transfer.utilities.instantiate import check_target, find_targets
+
+    if isinstance(candidate, str):
+        known = known_backbones()
+        library = candidate.partition("/")[0]
+        if candidate not in known and not ("/" in candidate and f"{library}/<model>" in known):
+            raise ValueError(
+                f"Expected argument `backbones` to name some of {', '.join(known)}, but got {candidate!r}."
+            )
+    elif isinstance(candidate, Mapping):
+        for target in find_targets(candidate):
+            check_target(target)
+    elif not isinstance(candidate, nn.Module):
+        raise ValueError(f"Expected argument `backbones` to hold names, modules or configs, but got {candidate!r}.")
+
+
+def check_relatedness(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Check that arguments of :func:`lightning_transfer.functional.task_relatedness` exist.
+
+    Raises:
+        ValueError: If one does not; the message says which do.
+    """
+    from lightning_transfer.functional.task_relatedness import task_relatedness
+
+    known = [name for name, p in inspect.signature(task_relatedness).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    for name in options or {}:
+        if name not in known:
+            raise ValueError(f"Expected argument `relatedness` to hold some of {known}, but got {name!r}.")
+    return options or {}
+
+
+@dataclass(frozen=True)
+class MetricFactory:
+    """Makes the scores anew for each backbone."""
+
+    names: tuple[str, ...]
+    options: Mapping[str, Mapping[str, Any]]
+    own: Mapping[str, Metric]
+    task: Any
+    groups: int
+
+    @classmethod
+    def of(cls, metrics: Any, task: str, error_bars: bool | int) -> MetricFactory:
+        """Check what was asked for; see :func:`lightning_transfer.screen` for the arguments."""
+        from lightning_transfer.metrics.registry import resolve_metrics
+
+        if isinstance(metrics, Mapping):
+            own = {name: value for name, value in metrics.items() if isinstance(value, Metric)}
+            options = {name: dict(value or {}) for name, value in metrics.items() if name not in own}
+        else:
+            own, options = {}, {name: {} for name in ([metrics] if isinstance(metrics, str) else metrics)}
+        names = tuple(resolve_metrics(options, cast(Any, task))) if options or not own else ()
+        groups = JACKKNIFE_GROUPS if error_bars is True else check_positive_int(int(error_bars), "error_bars", 0)
+        return cls(names, options, own, task, groups)
+
+    def build(self, backbone: Backbone) -> MetricCollection:
+        """Make the scores that a backbone gives the inputs for."""
+        from lightning_transfer.metrics.registry import build_metrics
+
+        available = ["features"]
+        if backbone.num_source_classes is not None:
+            available += ["source_probs", "source_labels", "source_outputs"]
+        built: dict[str, Any] = {name: metric.clone() for name, metric in self.own.items()}
+        if self.names:
+            collection = build_metrics(
+                self.names, task=self.task, available=available, jackknife_groups=max(self.groups, 1),
+                options=self.options,
+            )  # fmt: skip
+            built = {**dict(collection.items(keep_base=True)), **built}
+        return MetricCollection(built)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of all scores, in the order asked for."""
+        return (*self.names, *self.own)

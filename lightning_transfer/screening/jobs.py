@@ -1,0 +1,195 @@
+"""The jobs of the command line: from a Hydra config to a leaderboard or a bound, shown and written."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.experimental.callback import Callback
+
+from lightning_transfer.screening.leaderboard import Leaderboard
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_WIDTH_OF_FILES = 140  # columns where output goes to a file or pipe
+
+
+class JobFailedError(RuntimeError):
+    """A job ran and has no result."""
+
+
+def run_screen(cfg: DictConfig) -> float:
+    """Screen what a config describes.
+
+    Args:
+        cfg: ``conf/screen.yaml`` with its choices made.
+
+    Returns:
+        The best score in the column that ranks: the objective of a sweep.
+
+    Raises:
+        JobFailedError: If no backbone has that score.
+        KeyboardInterrupt: After what was done has been shown and written, if the screen was interrupted.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from lightning_transfer.screening.screen import screen
+
+    choices = HydraConfig.get().runtime.choices
+    output_dir = Path(HydraConfig.get().runtime.output_dir)
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    if plain.get("backbone") is not None:
+        backbones: Any = {_choice(choices, "backbone"): OmegaConf.to_container(cfg.backbone, resolve=True)}
+    else:
+        backbones = OmegaConf.to_container(cfg.zoo, resolve=True)
+    board = screen(
+        backbones,
+        cfg.target,
+        OmegaConf.to_container(cfg.metrics, resolve=True),  # type: ignore[arg-type]
+        reference=cfg.get("reference"),
+        rank_by=cfg.rank_by,
+        split=cfg.split,
+        max_samples=cfg.max_samples,
+        trainer=_trainer_arguments(cfg),
+        output_dir=output_dir,
+        error_bars=cfg.error_bars,
+        relatedness=OmegaConf.to_container(cfg.relatedness, resolve=True),  # type: ignore[arg-type]
+    )
+    _log(board, cfg)
+    show(board, output_dir)
+    if board.info.get("interrupted"):
+        raise KeyboardInterrupt
+    try:
+        return board.best_score
+    except ValueError as error:
+        raise JobFailedError(str(error)) from error
+
+
+def show(board: Leaderboard, folder: Path) -> None:
+    """Print a leaderboard and where its files are.
+
+    Args:
+        board: The result of a screen.
+        folder: Where it was saved.
+    """
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES, highlight=False)
+    console.print(board)
+    names = ", ".join(path.name for path in sorted(folder.glob("leaderboard.*")))
+    console.print(f"\nWritten to {folder}: {names}", soft_wrap=True, markup=False)
+
+
+class CombineLeaderboards(Callback):
+    """A Hydra callback that shows and saves one leaderboard of all jobs of a sweep over backbones."""
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Join the leaderboards of the jobs, one for each target.
+
+        Args:
+            config: Hydra's config of the sweep.
+        """
+        folder = Path(config.hydra.sweep.dir).absolute()
+        boards = [Leaderboard.load(path.parent) for path in sorted(folder.glob("*/leaderboard.json"))]
+        for board in combine(boards):
+            if len(board) > 1:
+                name = (
+                    "" if len({str(other.info.get("target")) for other in boards}) == 1 else str(board.info["target"])
+                )
+                board.save(folder / name)
+                show(board, folder / name)
+
+
+def combine(boards: list[Leaderboard]) -> list[Leaderboard]:
+    """Join leaderboards of the same target and samples.
+
+    Args:
+        boards: Leaderboards of screens.
+
+    Returns:
+        One leaderboard for each target; a backbone that comes twice is numbered.
+    """
+    groups: dict[str, list[Leaderboard]] = {}
+    for board in boards:
+        groups.setdefault(repr(sorted(board.info.items(), key=str)), []).append(board)
+    return [_join(group) for group in groups.values()]
+
+
+def _join(boards: list[Leaderboard]) -> Leaderboard:
+    rows: dict[str, Any] = {}
+    for row in (row for board in boards for row in board.rows):
+        name, count = row.backbone, 1
+        while name in rows:
+            count += 1
+            name = f"{row.backbone} ({count})"
+        rows[name] = replace(row, backbone=name)
+    first = boards[0]
+    columns = {column for row in rows.values() for column in row.scores}
+    return Leaderboard(
+        rows.values(),
+        rank_by=first.rank_by if first.rank_by in columns else None,
+        lower_is_better=first.lower_is_better,
+        info=first.info,
+    )
+
+
+def run_relate(cfg: DictConfig) -> float:
+    """Relate a reference to a target through a backbone, as a config describes.
+
+    Args:
+        cfg: ``conf/relate.yaml`` with its choices made.
+
+    Returns:
+        The bound: the objective of a sweep, lower is better.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from lightning_transfer.screening.relate import relate
+
+    output_dir = Path(HydraConfig.get().runtime.output_dir)
+    result = relate(
+        OmegaConf.to_container(cfg.backbone, resolve=True),
+        cfg.reference,
+        cfg.target,
+        split=cfg.split,
+        max_samples=cfg.max_samples,
+        trainer=_trainer_arguments(cfg),
+        output_dir=output_dir,
+        **OmegaConf.to_container(cfg.relatedness, resolve=True),  # type: ignore[arg-type]
+    )
+    print(result)
+    names = ", ".join(path.name for path in sorted(output_dir.glob("relatedness*")))
+    print(f"\nWritten to {output_dir}: {names}")
+    return result.bound
+
+
+def _choice(choices: Any, group: str) -> str:
+    name = str(choices[group])
+    if name.startswith("["):
+        raise ValueError(f"{group}={name} would mix several configs into one: use -m {group}={name.strip('[]')}.")
+    return name
+
+
+def _trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    from lightning_transfer.utilities.instantiate import instantiate
+
+    arguments: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
+    arguments.pop("_target_", None)  # a Trainer is made for each pass
+    built: dict[str, Any] = instantiate(arguments)
+    return built
+
+
+def _log(board: Leaderboard, cfg: DictConfig) -> None:
+    from lightning_transfer.utilities.instantiate import instantiate
+
+    for logger in instantiate(cfg.logger).values() if cfg.get("logger") else ():
+        for row in board.rows:
+            logger.log_metrics({f"{row.backbone}/{column}": score for column, score in row.scores.items()}, step=0)
+        logger.finalize("success")

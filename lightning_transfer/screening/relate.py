@@ -1,0 +1,81 @@
+"""A backbone, a reference and a target in, the task-relatedness bound out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_transfer.report.figures import png_bytes
+from lightning_transfer.screening.inputs import check_relatedness, load_data
+from lightning_transfer.screening.storage import write_atomically
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+    from lightning_transfer.relatedness.result import TaskRelatednessResult
+
+
+def relate(
+    backbone: Any,
+    reference: Any,
+    target: Any,
+    *,
+    split: str = "train",
+    evaluation_split: str | None = None,
+    max_samples: int | None = None,
+    trainer: Trainer | Mapping[str, Any] | None = None,
+    output_dir: str | Path | None = None,
+    progress: bool | None = None,
+    **options: Any,
+) -> TaskRelatednessResult:
+    """Extract the features of both sides and bound the loss on the target.
+
+    Args:
+        backbone: A name, config, module or backbone.
+        reference: A datamodule, a config of one, or a name.
+        target: Likewise.
+        split: The split of both sides that transforms are learned on.
+        evaluation_split: The split of both sides that the bound is evaluated on; ``None``: where they were learned.
+        max_samples: At most so many samples a side (seeded by the option ``seed``).
+        trainer: A Trainer, or arguments of one, for Lightning's predict loop.
+        output_dir: Where ``relatedness.json`` and ``relatedness.png`` are written.
+        progress: Whether to show bars; by default on a terminal.
+        **options: Arguments of :func:`lightning_transfer.functional.task_relatedness`.
+
+    Returns:
+        The bound, its terms and how it was certified; lower is better.
+
+    Raises:
+        ValueError: If a name or argument is wrong, or a side has no class labels.
+    """
+    from lightning_transfer.backbones import load_backbone
+    from lightning_transfer.extraction import extract
+    from lightning_transfer.functional.task_relatedness import task_relatedness
+
+    arguments = dict(check_relatedness(options))
+    sides = {"reference": load_data(reference, "reference"), "target": load_data(target, "target")}
+    built = load_backbone(backbone)
+
+    def features_of(side: str, of_split: str) -> tuple[Any, Any]:
+        kept = extract(
+            built, sides[side], keep=("features", "labels"), split=of_split, max_samples=max_samples, trainer=trainer,
+            seed=arguments.get("seed", 0), progress=progress,
+        ).kept  # fmt: skip
+        return kept["features"], kept["labels"]
+
+    if evaluation_split is not None:
+        arguments["evaluation"] = (
+            *features_of("reference", evaluation_split),
+            *features_of("target", evaluation_split),
+        )
+    for side, data in sides.items():
+        arguments.setdefault(f"{side}_class_names", getattr(data, "class_names", None) or None)
+    result = task_relatedness(*features_of("reference", split), *features_of("target", split), **arguments)
+    if output_dir is not None:
+        names = {"backbone": built.name, **{side: getattr(data, "name", side) for side, data in sides.items()}}
+        content = json.dumps({**names, **result.to_dict()}, indent=2).encode()
+        write_atomically(Path(output_dir) / "relatedness.json", content)
+        write_atomically(Path(output_dir) / "relatedness.png", png_bytes(result.plot()))
+    return result

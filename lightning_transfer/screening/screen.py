@@ -1,0 +1,273 @@
+"""Backbones and a target in, a ranked leaderboard out."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from torchmetrics import MetricCollection
+
+from lightning_transfer.screening.inputs import MetricFactory, check_relatedness, load_data, name_candidates
+from lightning_transfer.screening.leaderboard import Leaderboard, Row
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningDataModule, Trainer
+
+    from lightning_transfer.backbones import Backbone
+    from lightning_transfer.extraction import Extraction
+
+_BOUND = "task_relatedness"
+
+
+def screen(
+    backbones: Any,
+    target: Any,
+    metrics: str | Iterable[str] | Mapping[str, Any] = "default",
+    *,
+    reference: Any = None,
+    rank_by: str | None = None,
+    split: str = "train",
+    max_samples: int | None = None,
+    trainer: Trainer | Mapping[str, Any] | None = None,
+    output_dir: str | Path | None = None,
+    error_bars: bool | int = False,
+    relatedness: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Leaderboard:
+    """Score backbones on a target and rank them.
+
+    Backbones are built one after the other, each goes over the data once, and no features are kept (but for the bound).
+    One that fails becomes a row with its reason; the others still finish.
+
+    Args:
+        backbones: A name, :class:`~lightning_transfer.backbones.Backbone`, module or config; a list of these; or a dict
+            from the name in the table to one of these.
+        target: A datamodule, a config of one, or a name such as ``"photo_patches"``.
+        metrics: ``"default"``, ``"all"``, a name, names, or a dict from names to options of the score; a dict may also
+            hold Metrics of your own under their column names.
+        reference: Like ``target``. With it the task-relatedness bound becomes the column ``task_relatedness``.
+        rank_by: The column that ranks. ``None``: ``"logme"`` where it is computed, else the first score.
+        split: The split that scores are computed on, of target and reference.
+        max_samples: At most so many samples of a split (seeded).
+        trainer: A Trainer, or arguments of one, for Lightning's predict loop.
+        output_dir: Where the leaderboard is written, anew after each backbone.
+        error_bars: Standard errors beside the scores: jackknife from so many groups (``True`` for 16), bootstrap for
+            scores that are no sums.
+        relatedness: Arguments of :func:`lightning_transfer.functional.task_relatedness`.
+        seed: Seed of the subsample that ``max_samples`` draws.
+        progress: Whether to show a bar a backbone; by default on a terminal.
+
+    Returns:
+        The leaderboard. After an interrupt (Ctrl-C) it holds what was done, and ``info["interrupted"]`` is true.
+
+    Raises:
+        ValueError: If a name or argument is unknown or wrong, before any backbone is built.
+        ModuleNotFoundError: If a library that the target needs is not installed.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lightning_transfer import screen
+        >>> from lightning_transfer.backbones import ModuleBackbone
+        >>> from lightning_transfer.data import Digits
+        >>> pixels = ModuleBackbone(nn.Flatten(), input_shape=(1, 8, 8), head=None)
+        >>> board = screen({"pixels": pixels}, Digits(max_samples=200), metrics=["h_score", "logme"])
+        >>> board.rank_by, board.columns, board["pixels"].feature_dim
+        ('logme', ('h_score', 'logme'), 64)
+    """
+    candidates = name_candidates(backbones)
+    data = load_data(target, "target")
+    plan = _Plan(
+        target=data,
+        reference=None if reference is None else load_data(reference, "reference"),
+        metrics=MetricFactory.of(metrics, getattr(data, "task", "classification"), error_bars),
+        passes={
+            "split": split, "max_samples": max_samples, "trainer": trainer, "seed": seed, "progress": progress
+        },
+        relatedness=check_relatedness(relatedness),
+    )  # fmt: skip
+    data.setup("fit")
+    board = _Board(rank_by, plan, output_dir)
+    try:
+        for name, candidate in candidates.items():
+            with _interruptible():
+                board.add(_screen_one(name, candidate, plan))
+    except KeyboardInterrupt:
+        board.interrupt(list(candidates))
+    return board.leaderboard(figure=True)
+
+
+def interpretation(error: BaseException) -> str:
+    """An error as one line of a table: its kind and what it says.
+
+    Args:
+        error: Any exception.
+    """
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is the same for every backbone of a screen."""
+
+    target: LightningDataModule
+    reference: LightningDataModule | None
+    metrics: MetricFactory
+    passes: Mapping[str, Any]
+    relatedness: Mapping[str, Any]
+
+
+class _Board:
+    """The rows so far, on disk as soon as they are known."""
+
+    def __init__(self, rank_by: str | None, plan: _Plan, output_dir: str | Path | None) -> None:
+        columns = (*plan.metrics.columns, *([_BOUND] if plan.reference is not None else []))
+        if rank_by is not None and rank_by not in columns:
+            raise ValueError(f"Expected argument `rank_by` to be one of {columns}, but got {rank_by!r}.")
+        self.rank_by = rank_by or ("logme" if "logme" in columns else columns[0])
+        self.columns = columns
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.rows: list[Row] = []
+        self.lower_is_better = [name for name, metric in plan.metrics.own.items() if metric.higher_is_better is False]
+        self.info: dict[str, Any] = _describe_data(plan.target, plan.passes["split"])
+        if plan.reference is not None:
+            self.info["reference"] = _name_of(plan.reference)
+
+    def add(self, found: tuple[Row, int | None]) -> None:
+        row, num_samples = found
+        self.rows.append(row)
+        if num_samples is not None:
+            self.info["num_samples"] = num_samples
+        self.leaderboard(figure=False)
+
+    def interrupt(self, names: list[str]) -> None:
+        missing = [name for name in names if name not in {row.backbone for row in self.rows}]
+        self.rows += [Row(name, status="interrupted") for name in missing]
+        self.info["interrupted"] = True
+
+    def leaderboard(self, *, figure: bool) -> Leaderboard:
+        rows = [
+            replace(row, scores={column: row.score(column) for column in self._known_columns()}) if row.scores else row
+            for row in self.rows
+        ]
+        board = Leaderboard(rows, lower_is_better=self.lower_is_better, info=self.info)
+        if self.rank_by in board.columns:
+            board.rank_by = self.rank_by
+        if self.output_dir is not None:
+            board.save(self.output_dir, figure=figure)
+        return board
+
+    def _known_columns(self) -> list[str]:
+        """Columns that some backbone has, in the order asked for."""
+        return [column for column in self.columns if any(column in row.scores for row in self.rows)]
+
+
+def _screen_one(name: str, candidate: Any, plan: _Plan) -> tuple[Row, int | None]:
+    from lightning_transfer.backbones import load_backbone
+    from lightning_transfer.extraction import extract
+
+    start = time.perf_counter()
+    row, num_samples = Row(name), None
+    try:
+        backbone = load_backbone(candidate)
+        row = replace(row, feature_dim=backbone.feature_dim)
+        cost = backbone.cost(measure=False)
+        row = replace(row, parameters=cost.parameters, flops=cost.flops)
+        keep = () if plan.reference is None else ("features", "labels")
+        extraction = extract(backbone, plan.target, plan.metrics.build(backbone), keep=keep, **plan.passes)
+        num_samples = extraction.num_samples
+        row = replace(row, images_per_second=extraction.images_per_second)
+        row = _add_scores(row, cast(MetricCollection, extraction.metrics), plan.metrics.groups > 0)
+        if plan.reference is not None:
+            row = _add_bound(row, backbone, extraction, plan)
+    except Exception as error:  # any failure of one backbone is its row; the others go on
+        row = replace(row, status=interpretation(error))
+    return replace(row, seconds=time.perf_counter() - start), num_samples
+
+
+def _add_scores(row: Row, metrics: MetricCollection, error_bars: bool) -> Row:
+    members: Iterable[tuple[str, Any]] = metrics.items(keep_base=True, copy_state=False)
+    found = {name: _compute(metric, error_bars) for name, metric in members}
+    failures = [f"{name}: {value.failure}" for name, value in found.items() if value.failure]
+    return replace(
+        row,
+        scores={name: value.score for name, value in found.items()},
+        standard_errors={name: value.error for name, value in found.items() if not math.isnan(value.error)},
+        remarks=tuple(dict.fromkeys(remark for value in found.values() for remark in value.remarks)),
+        status="; ".join(failures) or row.status,
+    )
+
+
+@dataclass
+class _Found:
+    """What came of computing one score."""
+
+    score: float = math.nan
+    error: float = math.nan
+    remarks: tuple[str, ...] = ()
+    failure: str = ""
+
+
+def _compute(metric: Any, error_bars: bool) -> _Found:
+    found = _Found()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # what they say is in the health record
+            found.score = float(metric.compute())
+            if hasattr(metric, "health"):
+                found.remarks = metric.health().messages
+            if error_bars and hasattr(metric, "compute_with_interval"):
+                found.error = float(metric.compute_with_interval().standard_error)
+    except (ValueError, RuntimeError) as error:
+        found.failure = interpretation(error)
+    return found
+
+
+def _add_bound(row: Row, backbone: Backbone, target: Extraction, plan: _Plan) -> Row:
+    from lightning_transfer.extraction import extract
+    from lightning_transfer.functional.task_relatedness import task_relatedness
+
+    known = extract(backbone, plan.reference, keep=("features", "labels"), **plan.passes).kept
+    own = target.kept
+    result = task_relatedness(
+        known["features"], known["labels"], own["features"], own["labels"], **plan.relatedness
+    )  # fmt: skip
+    errors = dict(row.standard_errors)
+    if result.standard_error is not None:
+        errors[_BOUND] = result.standard_error
+    return replace(row, scores={**row.scores, _BOUND: result.bound}, standard_errors=errors)
+
+
+def _describe_data(data: LightningDataModule, split: str) -> dict[str, Any]:
+    info: dict[str, Any] = {"target": _name_of(data), "split": split, "task": getattr(data, "task", "classification")}
+    if isinstance(classes := getattr(data, "num_classes", None), int):
+        info["num_classes"] = classes
+    return info
+
+
+def _name_of(data: LightningDataModule) -> str:
+    return str(getattr(data, "name", None) or type(data).__name__)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C arrive as a KeyboardInterrupt: a Trainer that sees one exits the process and ignores further ones."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGINT, handler)
