@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import random
+import socket
 from typing import Any
 
 import lightning.pytorch as pl
@@ -131,6 +133,10 @@ class Diary(pl.loggers.logger.DummyLogger):
         super().__init__()
         self.rows: list[tuple[int | None, dict[str, float]]] = []
 
+    @property
+    def group_separator(self) -> str:
+        return "-"
+
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self.rows.append((step, dict(metrics)))
 
@@ -199,3 +205,34 @@ def features_of(module: Net, points: Points) -> Tensor:
     for child, training in modes_before:
         child.training = training
     return features
+
+
+def run_in_processes(worker: Any, folder: Any, world_size: int = 2, **arguments: Any) -> list[dict[str, Any]]:
+    """Call ``worker(**arguments)`` in as many gloo processes and return what each one gave back.
+
+    ``worker`` is a function of a module that can be imported; inside it, a Trainer with ``strategy="ddp"`` and as many
+    ``devices`` finds itself launched already.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_enter, (worker, str(folder), world_size, port, arguments), nprocs=world_size)
+    return [torch.load(f"{folder}/rank{rank}.pt", weights_only=True) for rank in range(world_size)]
+
+
+def _enter(rank: int, worker: Any, folder: str, world_size: int, port: int, arguments: dict[str, Any]) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_WORLD_SIZE": str(world_size),
+        "GROUP_RANK": "0",
+        "ROLE_RANK": str(rank),
+        "TORCHELASTIC_RUN_ID": "tests",  # Lightning takes it for torchrun
+    }
+    torch.save(worker(**arguments), f"{folder}/rank{rank}.pt")
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -6,8 +6,9 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,10 +20,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_transfer.backbones import Backbone
+from lightning_transfer.batches import split_batch
 from lightning_transfer.callbacks.capture import Capture, find_layer, pool
 from lightning_transfer.callbacks.loaders import OwnPass, Places, as_loaders, places_in, request_loaders
 from lightning_transfer.callbacks.publish import current_step, publish_values
-from lightning_transfer.extraction import split_batch
 from lightning_transfer.utilities.checks import check_positive_int
 from lightning_transfer.utilities.isolation import find_random_sources, leave_no_trace, preserve_rng
 
@@ -120,10 +121,12 @@ class FeatureMonitor(Callback, ABC):
             batch: A batch on the module's device.
             batch_idx: Its number on this process.
         """
-        if is_overridden("forward", pl_module) or not is_overridden("predict_step", pl_module):
-            pl_module(split_batch(batch)[0])
-        else:
+        if is_overridden("predict_step", pl_module) and not is_overridden("forward", pl_module):
             pl_module.predict_step(batch, batch_idx)
+            return
+        inputs = split_batch(batch)[0]
+        by_name = isinstance(inputs, Mapping) and inputs.keys() <= signature(pl_module.forward).parameters.keys()
+        pl_module(**inputs) if by_name else pl_module(inputs)
 
     # hooks
 

@@ -16,7 +16,7 @@ from torchmetrics import Metric, MetricCollection
 from typing_extensions import override
 
 from lightning_transfer.callbacks.monitor import FeatureMonitor
-from lightning_transfer.metrics.registry import METRICS, Task, build_metrics
+from lightning_transfer.metrics.registry import METRICS, Task, build_metrics, resolve_metrics
 from lightning_transfer.utilities.checks import check_in_interval
 
 if TYPE_CHECKING:
@@ -134,12 +134,13 @@ class TransferabilityMonitor(FeatureMonitor):
         named = {_name_of(entry): entry for entry in entries if isinstance(entry, Metric)}
         names = [entry for entry in entries if isinstance(entry, str)]
         if names:
-            built = build_metrics(names, task=find_task(trainer, pl_module), available=self.available)
+            task = find_task(trainer, pl_module)
+            built = build_metrics(names, task=task, available=self.available)
             left_out = set(names) & set(METRICS) - set(built)
             if left_out:
                 self.warn_once(f"{sorted(left_out)}", "cannot be computed without a `Backbone` that has its head")
-            in_order = [name for name in dict.fromkeys([*names, *built.keys()]) if name in built]
-            named |= {name: built[name] for name in in_order}
+            order = [name for name in resolve_metrics(names, task) if name in built]
+            named |= {name: built[name] for name in order}
         return named
 
     @override
@@ -224,9 +225,12 @@ def _names_in(metrics: Metrics) -> list[str]:
 
 
 def _name_of(metric: Metric) -> str:
-    name = type(metric).__name__
-    known = next((spec.name for spec in METRICS.values() if spec.class_name == name), None)
-    return known or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    cls = type(metric)
+    if cls.__module__.startswith("lightning_transfer."):
+        for spec in METRICS.values():
+            if cls.__name__.endswith(spec.class_name):  # some classes make an instance of a private one for the task
+                return spec.name
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
 
 
 def _numbers(name: str, result: Any) -> dict[str, float]:
