@@ -18,10 +18,10 @@ _SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": 
 class ImageFolder(TransferDataModule):
     """Pictures sorted into one folder a class, with or without folders for the splits above them.
 
-    With ``root/train/<class>/...`` (and ``val``, ``valid`` or ``validation``, and ``test``) the splits are those; with a
-    test folder alone, validation samples are drawn from ``train``. With ``root/<class>/...``, or ``train`` alone, both
-    are drawn, stratified. Pictures may lie deeper below the folder of their class. Names of classes are those of the
-    folders, in alphabetical order; names that start with a dot are passed over.
+    With ``root/train/<class>/...`` (and ``val``, ``valid`` or ``validation``, and ``test``) the splits are those; if
+    only ``val`` is missing, it is drawn from ``train``. With ``root/<class>/...``, or ``train`` alone, both are drawn,
+    stratified. Pictures may lie deeper below the folder of their class. Names of classes are those of the folders, in
+    alphabetical order; names that start with a dot are passed over.
 
     Args:
         root: The folder.

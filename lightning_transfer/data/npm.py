@@ -100,7 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.data == "mnist" and len(chosen.packages) > 1:
         parser.error("mnist is one package")
     try:
-        arrays = emoji_arrays(chosen.packages) if chosen.data == "emoji" else mnist_arrays(chosen.packages[0])
+        arrays: dict[str, Any] = (
+            emoji_arrays(chosen.packages) if chosen.data == "emoji" else mnist_arrays(chosen.packages[0])
+        )
     except ValueError as error:
         parser.error(str(error))
     with chosen.out.open("wb") as file:  # np.savez would add a suffix to a name

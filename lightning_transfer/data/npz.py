@@ -24,8 +24,8 @@ class NpzArrays(TransferDataModule):
     Inputs are uint8 images ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)`` with 1 or 3 channels, or floating point
     features ``(n, d)``. Labels are class ids ``(n,)``, class names ``(n,)`` as text, or zeros and ones ``(n, l)``;
     targets are numbers ``(n,)`` or ``(n, m)``. Where the names hold ``{split}``, as in ``"{split}_images"``, there is
-    one array for each of ``train``, ``val`` and ``test`` that the file has; with ``train`` alone, or without ``{split}``,
-    the others are drawn.
+    one array for each of ``train``, ``val`` and ``test`` that the file has; with ``train`` alone, or without
+    ``{split}``, the others are drawn.
 
     Args:
         path: The file.
@@ -39,7 +39,8 @@ class NpzArrays(TransferDataModule):
         kwargs: Arguments of :class:`~lightning_transfer.data.TransferDataModule`.
 
     Raises:
-        ValueError: If file or arrays are missing, need pickle, have a wrong type or shape, or are not finite (on reading).
+        ValueError: If file or arrays are missing, need pickle, have a wrong type or shape, or are not finite (on
+            reading).
 
     Example:
         >>> import pathlib, tempfile, numpy as np

@@ -26,28 +26,28 @@ class Table(TransferDataModule):
     """Rows of numbers with a column of classes or columns of regression targets.
 
     Args:
-        path: A file that ends in ``.parquet`` or ``.pq`` (needs ``pip install lightning-transfer[parquet]``), in ``.tsv``,
-            or else CSV with a header line, possibly compressed.
+        path: A file that ends in ``.parquet`` or ``.pq`` (needs ``pip install lightning-transfer[parquet]``), in
+            ``.tsv``, or else CSV with a header line, possibly compressed.
         label: Column of the classes: text, categories, booleans or integers; the sorted values are the class names.
         targets: Column or columns of numbers to predict, instead of ``label``.
         features: Columns of the inputs; by default all the others, which must then be numbers.
         split_column: Column that says ``train``, ``val`` or ``test``; without it the splits are drawn.
-        standardize: Subtract the training split's mean from every feature and divide by its standard deviation (constant
-            features become 0). The statistics are those before classes are chosen, so that a reference and a target
-            cut from one table agree.
+        standardize: Subtract the training split's mean from every feature and divide by its standard deviation
+            (constant features become 0). The statistics are those before classes are chosen, so that a reference and a
+            target cut from one table agree.
         val_fraction: Share of the training rows for validation where it is drawn, stratified by class.
         test_fraction: Share of the training rows for the test where it is drawn, stratified by class.
         kwargs: Arguments of :class:`~lightning_transfer.data.TransferDataModule`.
 
     Raises:
-        ValueError: If not exactly one of ``label`` and ``targets`` is given; on reading, if the file or a column is missing,
-            or a column has gaps or a wrong type.
+        ValueError: If not exactly one of ``label`` and ``targets`` is given; on reading, if the file or a column is
+            missing, or a column has gaps or a wrong type.
 
     Example:
         >>> import pathlib, tempfile
         >>> from lightning_transfer.data import Table
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "table.csv"
-        >>> _ = path.write_text("width,height,kind" + "\\n1,2,cat\\n3,4,dog" * 5)
+        >>> _ = path.write_text(chr(10).join(["width,kind", *["1,cat", "3,dog"] * 5]))
         >>> Table(path, label="kind", val_fraction=0.2).class_names
         ('cat', 'dog')
     """
@@ -88,9 +88,9 @@ class Table(TransferDataModule):
         )
         used = [*features, *answers] if self.split_column is None else [*features, *answers, self.split_column]
         self._check_columns(frame, used, numbers=[*features, *self.targets])
-        inputs = check_features(torch.from_numpy(frame[features].to_numpy(np.float32)), "features")
+        inputs = check_features(torch.tensor(frame[features].to_numpy(np.float32)), "features")
         if self.label is None:
-            values = check_targets(torch.from_numpy(frame[self.targets].to_numpy(np.float32)), len(frame))
+            values = check_targets(torch.tensor(frame[self.targets].to_numpy(np.float32)), len(frame))
             dataset, names = TransferDataset(inputs, values, "targets"), tuple(self.targets)
         else:
             codes, classes = frame[self.label].factorize(sort=True)
