@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from lightning_transfer.batches import ScoringPass, split_batch
+from lightning_transfer.utilities.handover import read_results, write_results
 from lightning_transfer.utilities.isolation import preserve_modules, preserve_rng
 
 if TYPE_CHECKING:
@@ -75,8 +78,9 @@ def extract(
             it takes. Floating values are float32 (float64 from float64 backbones) whatever the precision of the pass.
         split: Which loader of a datamodule is used: ``"train"``, ``"val"``, ``"test"`` or ``"predict"``.
         max_samples: Upper limit of the number of samples, see :class:`~lightning_transfer.batches.ScoringPass`.
-        trainer: Arguments of a Trainer (``accelerator``, ``devices``, ``precision``, ...), or a Trainer. In several
-            processes every sample is seen once, and ``compute`` of the metrics merges the processes.
+        trainer: Arguments of a Trainer (``accelerator``, ``devices``, ``precision``, ...; a ``_target_`` beside them is
+            ignored), or a Trainer. In several processes every sample is seen once, and ``compute`` of the metrics
+            merges the processes.
         keep: Names among :data:`INPUTS` to return as tensors.
         seed: Seed of the subset that ``max_samples`` draws.
         progress: Show a bar on standard error; by default if that is a terminal.
@@ -112,7 +116,12 @@ def extract(
         runner = trainer if isinstance(trainer, Trainer) else _build_trainer(trainer or {}, backbone.name, progress)
         _check_strategy(runner)
         stack.enter_context(_without_inference_mode(runner))
+        if _spawns(runner):
+            folder = stack.enter_context(TemporaryDirectory())
+            module.results_file = Path(folder) / "results.safetensors"
         runner.predict(module, datamodule=scoring_pass, return_predictions=False)
+        if module.results_file is not None:
+            module.read_back()
     if module.num_samples == 0:
         raise ValueError(f"Expected argument `data` to hold samples for split {split!r}, but got none.")
     return Extraction(metrics=metrics, num_samples=module.num_samples, seconds=module.seconds, kept=module.kept)
@@ -130,6 +139,7 @@ class _FeaturePass(LightningModule):
         self.num_samples = 0
         self.seconds = 0.0
         self.kept: dict[str, Tensor] = {}
+        self.results_file: Path | None = None
         self._parts: dict[str, list[Tensor]] = {name: [] for name in keep}
         self._start = 0.0
         self._missing_checked = False
@@ -175,6 +185,17 @@ class _FeaturePass(LightningModule):
         count = torch.tensor(self.num_samples, device=self.device)
         self.num_samples = int(self.trainer.strategy.reduce(count, reduce_op="sum"))
         self.kept = {name: _gather(parts, self.trainer.world_size) for name, parts in self._parts.items()}
+        if self.results_file is not None:
+            totals = torch.tensor([self.num_samples, self.seconds], dtype=torch.float64)
+            tensors = {"totals": totals, **self.kept}
+            write_results(self.results_file, self.metrics, tensors, first=self.trainer.is_global_zero)
+
+    def read_back(self) -> None:
+        """Take over what the spawned processes found."""
+        if self.results_file is not None and self.results_file.is_file():
+            self.kept = read_results(self.results_file, self.metrics)
+            count, self.seconds = self.kept.pop("totals").tolist()
+            self.num_samples = int(count)
 
 
 def _describe(features: Tensor, logits: Tensor | None) -> dict[str, Tensor]:
@@ -213,16 +234,16 @@ def _gather(parts: list[Tensor], world_size: int) -> Tensor:
 def _build_trainer(arguments: Mapping[str, Any], title: str, progress: bool | None) -> Trainer:
     from lightning_transfer.utilities.progress import ScoringBar
 
-    shown = sys.stderr.isatty() if progress is None else progress
     defaults: dict[str, Any] = {
         "devices": 1,
         "logger": False,
         "enable_checkpointing": False,
         "enable_model_summary": False,
-        "enable_progress_bar": shown,
+        "enable_progress_bar": True,
         "inference_mode": False,
     }
-    wanted = {**defaults, **arguments}
+    wanted = {**defaults, **{name: value for name, value in arguments.items() if not name.startswith("_")}}
+    wanted["enable_progress_bar"] &= sys.stderr.isatty() if progress is None else progress
     if wanted["enable_progress_bar"]:
         wanted["callbacks"] = [*(wanted.get("callbacks") or ()), ScoringBar(title)]
     return Trainer(**wanted)
@@ -230,15 +251,15 @@ def _build_trainer(arguments: Mapping[str, Any], title: str, progress: bool | No
 
 def _check_strategy(trainer: Trainer) -> None:
     from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
-    from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
     if isinstance(trainer.strategy, (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)):
         raise ValueError(f"Expected a strategy that keeps modules whole, but got {type(trainer.strategy).__name__}.")
-    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
-        raise ValueError(
-            "Expected a strategy whose processes run the whole script, such as 'ddp', but got one that spawns: the "
-            "states of the metrics would be lost with its processes."
-        )
+
+
+def _spawns(trainer: Trainer) -> bool:
+    from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+
+    return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -120,9 +121,10 @@ class Backbone(nn.Module, abc.ABC):
         return next((p.device for p in self.parameters()), torch.device("cpu"))
 
     def example_inputs(self, batch_size: int) -> Any:
-        """Raw inputs of the right shape, all zero, to measure the cost with."""
-        dtype = torch.uint8 if self.preprocessing is not None else torch.float32
-        return torch.zeros(batch_size, *self.input_shape, dtype=dtype, device=self.device)
+        """Raw inputs of the right shape, to measure the cost with: a ramp, the same on every call."""
+        shape = (batch_size, *self.input_shape)
+        ramp = (torch.arange(math.prod(shape), device=self.device) % 251).reshape(shape)
+        return ramp.to(torch.uint8) if self.preprocessing is not None else ramp / 251
 
     def cost(self, batch_size: int = 16, measure: bool = True) -> Cost:
         """Count parameters and operations and, if asked, measure the speed of the forward pass.

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_transfer.backbones.initialisation import reinitialise
 from lightning_transfer.backbones.module import ModuleBackbone
 
 _EXPORTED = {".pt2", ".ep"}
@@ -128,6 +129,8 @@ class ProgramBackbone(ModuleBackbone):
         input_shape: Shape of one prepared input.
         layer: Dotted name of the layer that gives the features; by default the program's output.
         head: Dotted name of the classifier; ``None`` means that there is none.
+        pretrained: ``False`` replaces the weights of the file by random ones: the control.
+        seed: Seed of the random weights.
         name: What tables call it; by default the stem of the file, with ``_random`` for the control.
         **kwargs: Further arguments of :class:`~lightning_transfer.backbones.ModuleBackbone`.
 
@@ -143,6 +146,8 @@ class ProgramBackbone(ModuleBackbone):
         *,
         layer: str | None = None,
         head: str | None = None,
+        pretrained: bool = True,
+        seed: int = 0,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -154,7 +159,9 @@ class ProgramBackbone(ModuleBackbone):
         if unflatten and not exported:
             raise ValueError(f"Expected `layer` and `head` to be None for TorchScript, but got {layer!r} and {head!r}.")
         program = _load_exported(path, unflatten) if exported else _load_script(path)
-        name = name or path.stem + ("" if kwargs.get("pretrained", True) else "_random")
+        if not pretrained:
+            reinitialise(program, seed)
+        name = name or path.stem + ("" if pretrained else "_random")
         super().__init__(program, input_shape, layer=layer, head=head, name=name, **kwargs)
 
     def train(self, mode: bool = True) -> ProgramBackbone:

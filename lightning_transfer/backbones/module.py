@@ -110,7 +110,7 @@ class ModuleBackbone(Backbone):
         return BackboneOutput(pool(raw, self.pooling), logits if logits is not None and logits.ndim == 2 else None)
 
     def _find_head(self, example: Any) -> str | None:
-        names = [name for name, child in self.module.named_modules() if isinstance(child, nn.Linear) and name]
+        names = [name for name, child in self.module.named_modules() if isinstance(child, nn.Linear)]
         with _captured(self.module, set(names), must_run=False) as seen:
             output = _first_tensor(self.module(example))
         if not seen:
