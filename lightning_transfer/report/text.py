@@ -94,10 +94,11 @@ def score_texts(values: Sequence[float]) -> list[str]:
         >>> score_texts([0.5, float("nan"), 0.25]), score_texts([0.12341, 0.12342]), score_texts([123.456, 7.0])
         (['0.500', '-', '0.250'], ['0.12341', '0.12342'], ['123.5', '7.0'])
     """
-    known = sorted({value for value in values if math.isfinite(value)})
+    known = [value for value in values if math.isfinite(value)]
+    different = len({f"{value:.5f}" for value in known})
     largest = max((abs(value) for value in known), default=0.0)
     decimals = 3 if largest < 10 else 2 if largest < 100 else 1
-    while decimals < 5 and len({f"{value:.{decimals}f}" for value in known}) < len(known):
+    while decimals < 5 and len({f"{value:.{decimals}f}" for value in known}) < different:
         decimals += 1
     return [f"{value:.{decimals}f}" if math.isfinite(value) else MISSING for value in values]
 
@@ -130,11 +131,10 @@ def describe(board: Leaderboard) -> list[str]:
         if column != board.rank_by and not board.higher_is_better(column)
     ]
     sizes = {name: rank for name, rank in board.size_ranks().items() if rank is not None}
-    if len(sizes) > 1:
-        largest = min(sizes, key=lambda name: sizes[name])
-        rank = board.ranks()[largest]
-        verdict = "the same choice" if rank == 1 else f"ranked {rank or 'last'} here"
-        lines.append(f"Static baseline: the one with most parameters is {largest}, {verdict}.")
+    largest = [name for name, rank in sizes.items() if rank == 1]
+    if len(largest) < len(sizes):
+        places = " and ".join(str(board.ranks()[name] or "last") for name in largest)
+        lines.append(f"Static baseline: the most parameters has {' and '.join(largest)}, ranked {places} here.")
     if board.has_errors(board.rank_by):
         pairs = board.undecided()
         listed = "; ".join(f"{i} ≈ {j}" for i, j in pairs) or "none"

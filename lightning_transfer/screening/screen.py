@@ -84,8 +84,12 @@ def screen(
         >>> board.rank_by, board.columns, board["pixels"].feature_dim
         ('logme', ('h_score', 'logme'), 64)
     """
+    from lightning_transfer.batches import ScoringPass
+
     candidates = name_candidates(backbones)
     data = load_data(target, "target")
+    data.prepare_data()
+    data.setup("fit")
     plan = _Plan(
         target=data,
         reference=None if reference is None else load_data(reference, "reference"),
@@ -95,7 +99,7 @@ def screen(
         },
         relatedness=check_relatedness(relatedness),
     )  # fmt: skip
-    data.setup("fit")
+    ScoringPass(data, split=split, max_samples=max_samples, seed=seed)  # refuses a wrong split or number now
     board = _Board(rank_by, plan, output_dir)
     try:
         for name, candidate in candidates.items():

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 CONF = "lightning_transfer.conf"
 
@@ -26,8 +29,8 @@ def known_configs(group: str) -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_config(group: str, name: str) -> dict[str, Any]:
-    """Read one packaged config.
+def load_config(group: str, name: str) -> DictConfig:
+    """Compose one packaged config, also from within a Hydra application.
 
     Args:
         group: A folder of ``conf/``.
@@ -35,15 +38,24 @@ def load_config(group: str, name: str) -> dict[str, Any]:
 
     Raises:
         ValueError: If there is no such config; the message says what is known.
-    """
-    from omegaconf import OmegaConf
 
-    if name not in known_configs(group):
-        raise ValueError(
-            f"Expected argument `{group}` to be one of {', '.join(known_configs(group))}, but got {name!r}."
-        )
-    config = OmegaConf.create((_conf() / group / f"{name}.yaml").read_text(encoding="utf-8"))
-    return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
+    Example:
+        >>> from lightning_transfer.utilities.configs import load_config
+        >>> load_config("logger", "csv").csv._target_
+        'lightning.pytorch.loggers.CSVLogger'
+    """
+    from hydra import compose, initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+
+    if name not in (known := known_configs(group)):
+        raise ValueError(f"Expected argument `{group}` to be one of {', '.join(known)}, but got {name!r}.")
+    application = GlobalHydra.instance().hydra
+    GlobalHydra.instance().hydra = None
+    try:
+        with initialize_config_module(CONF, version_base="1.3"):
+            return cast("DictConfig", compose(config_name=f"{group}/{name}")[group])
+    finally:
+        GlobalHydra.instance().hydra = application
 
 
 def _conf() -> Traversable:

@@ -47,7 +47,7 @@ def instantiate(config: Any, *, allow: Sequence[str] = (), **kwargs: Any) -> Any
         The object; dicts and lists in its arguments are plain Python ones.
 
     Raises:
-        ValueError: If a ``_target_`` anywhere in the config is not allowed or does not exist.
+        ValueError: If a ``_target_`` anywhere in the config is not allowed or does not exist, or a value is missing.
         Exception: What the object's own constructor raises.
 
     Example:
@@ -62,12 +62,17 @@ def instantiate(config: Any, *, allow: Sequence[str] = (), **kwargs: Any) -> Any
     import hydra.utils
     from hydra.errors import InstantiationException
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
-    plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
-    for target in find_targets(plain):
+    if OmegaConf.is_config(config):
+        try:
+            config = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            raise ValueError(str(error).splitlines()[0]) from error
+    for target in find_targets(config):
         check_target(target, allow)
     try:
-        return hydra.utils.instantiate(plain, _convert_="all", **kwargs)
+        return hydra.utils.instantiate(config, _convert_="all", **kwargs)
     except InstantiationException as error:
         if isinstance(error.__cause__, Exception):
             raise error.__cause__ from None  # the object's own words, without Hydra's frames around them

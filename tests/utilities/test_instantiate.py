@@ -82,6 +82,12 @@ def test_names_what_is_missing():
         instantiate({"_target_": 3})
 
 
+def test_missing_values_are_named():
+    config = OmegaConf.create({"layer": {"_target_": "torch.nn.Linear", "in_features": "???", "out_features": 1}})
+    with pytest.raises(ValueError, match=r"Missing mandatory value: in_features"):
+        instantiate(config.layer)
+
+
 def test_the_objects_own_error_comes_through():
     with pytest.raises(ValueError, match="Invalid learning rate"):
         instantiate({"_target_": "torch.optim.SGD", "params": [torch.nn.Parameter(torch.zeros(1))], "lr": -1.0})

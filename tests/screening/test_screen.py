@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import Metric
+
+from lightning_transfer.backbones import Backbone, BackboneOutput, ModuleBackbone
+from lightning_transfer.data import Digits
+from lightning_transfer.screening import Leaderboard, screen
+
+
+class Linear(Backbone):
+    """Random features of flat digits, with source logits where classes are asked for."""
+
+    def __init__(self, width: int = 6, source_classes: int | None = None, name: str = "linear") -> None:
+        super().__init__(
+            name=name, feature_dim=width, num_source_classes=source_classes, input_shape=(1, 8, 8), preprocessing=None
+        )
+        generator = torch.Generator().manual_seed(width)
+        self.weight = nn.Parameter(torch.randn(64, width, generator=generator) / 8)
+        self.classes = None if source_classes is None else torch.randn(width, source_classes, generator=generator)
+
+    def preprocess(self, inputs):
+        return inputs.flatten(1).float() / 255
+
+    def encode(self, inputs):
+        features = inputs @ self.weight
+        return BackboneOutput(features, None if self.classes is None else features @ self.classes)
+
+
+class Failing(Linear):
+    def __init__(self, error: BaseException, when: str = "forward") -> None:
+        super().__init__(name="failing")
+        self.error, self.when, self.calls = error, when, 0
+
+    def encode(self, inputs):
+        self.calls += self.training is False and len(inputs) > 2  # counting operations takes two samples
+        if self.calls > 1 or (self.when == "first" and self.calls):
+            raise self.error
+        return super().encode(inputs)
+
+
+def h_score_of(features: np.ndarray, labels: np.ndarray) -> float:
+    means = np.stack([features[labels == label].mean(0) for label in labels])
+    return float(np.trace(np.linalg.pinv(np.cov(features.T)) @ np.cov(means.T)))
+
+
+@pytest.fixture(scope="module")
+def digits() -> Digits:
+    return Digits(max_samples=160, batch_size=32)
+
+
+def test_scores_are_those_of_the_features(digits):
+    backbone = Linear()
+    board = screen(backbone, digits, ["h_score", "logme"])
+    assert board.rank_by == "logme"
+    assert board.best == "linear"
+    row = board["linear"]
+    with torch.no_grad():
+        samples = [digits.train_dataset[index] for index in range(160)]
+        features = backbone(torch.stack([sample["inputs"] for sample in samples])).features
+    labels = torch.stack([sample["labels"] for sample in samples])
+    assert row.score("h_score") == pytest.approx(h_score_of(features.double().numpy(), labels.numpy()), rel=1e-5)
+    assert (row.status, row.feature_dim, row.parameters) == ("ok", 6, 64 * 6)
+    assert row.flops == 2 * 64 * 6
+    assert row.images_per_second > 0
+    assert row.seconds > 0
+    assert board.info == {
+        "target": "digits",
+        "split": "train",
+        "task": "classification",
+        "num_classes": 10,
+        "num_samples": 160,
+    }
+
+
+def test_columns_come_in_the_order_asked_for_and_headless_backbones_have_gaps(digits):
+    board = screen({"plain": Linear(8), "headed": Linear(4, 5)}, digits, ["leep", "h_score", "nce"])
+    assert board.columns == ("leep", "h_score", "nce")
+    assert board.rank_by == "leep"
+    assert math.isnan(board["plain"].score("leep"))
+    assert board["plain"].status == "ok"
+    assert board["headed"].score("leep") < 0
+    assert [row.backbone for row in board.ranked()] == ["headed", "plain"]
+
+
+def test_a_failing_backbone_is_a_row_with_its_reason(digits, tmp_path):
+    board = screen(
+        {
+            "good": Linear(4),
+            "bad": Failing(RuntimeError("the layer\n'pooling' is gone")),
+            "wrong": {"_target_": "lightning_transfer.backbones.EfficientNetLite", "variant": 77},
+            "also good": Linear(12),
+        },
+        digits,
+        "h_score",
+        output_dir=tmp_path,
+    )
+    assert [row.backbone for row in board.rows] == ["good", "bad", "wrong", "also good"]
+    assert board["bad"].status.startswith("RuntimeError: ")
+    assert "the layer 'pooling' is gone" in board["bad"].status
+    assert "\n" not in board["bad"].status
+    assert board["bad"].parameters == 384
+    assert "77" in board["wrong"].status
+    assert board.ranks()["also good"] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"leaderboard.{kind}" for kind in ("csv", "html", "json", "png")
+    ]
+
+
+def test_each_row_is_on_disk_before_the_next_backbone(digits, tmp_path):
+    seen = []
+
+    class Looking(Linear):
+        def encode(self, inputs):
+            path = tmp_path / "leaderboard.json"
+            seen.append([row["backbone"] for row in json.loads(path.read_text())["rows"]] if path.exists() else [])
+            return super().encode(inputs)
+
+    screen({"a": Linear(4), "b": Linear(5), "c": Looking(6)}, digits, "h_score", output_dir=tmp_path)
+    assert seen[0] == ["a", "b"]
+    assert [row.backbone for row in Leaderboard.load(tmp_path).rows] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_ctrl_c_keeps_what_is_done(digits, tmp_path, count):
+    class Interrupting(Linear):
+        def encode(self, inputs):
+            if len(inputs) > 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().encode(inputs)
+
+    handler = signal.getsignal(signal.SIGINT)
+    board = screen(
+        {"a": Linear(4), **{f"b{i}": Interrupting(5) for i in range(count)}}, digits, "h_score", output_dir=tmp_path
+    )
+    assert board.best == "a"
+    assert [row.status for row in board.rows] == ["ok"] + ["interrupted"] * count
+    assert board.info["interrupted"] is True
+    assert Leaderboard.load(tmp_path).best == "a"
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_an_exit_that_is_no_interrupt_goes_through(digits):
+    with pytest.raises(SystemExit):
+        screen(Failing(SystemExit(3), when="first"), digits, "h_score")
+
+
+def test_one_bad_score_leaves_the_others(digits):
+    class Unlucky(Metric):
+        full_state_update = False
+
+        def update(self, features, labels):
+            self.count = len(features)
+
+        def compute(self):
+            raise RuntimeError("no luck")
+
+    class Width(Metric):
+        full_state_update = False
+        higher_is_better = False
+
+        def __init__(self):
+            super().__init__()
+            self.add_state("width", torch.tensor(0.0), dist_reduce_fx="max")
+
+        def update(self, features):
+            self.width = torch.tensor(float(features.shape[1]))
+
+        def compute(self):
+            return self.width
+
+    metrics = {"h_score": {"shrinkage": 0.5}, "unlucky": Unlucky(), "width": Width()}
+    board = screen({"a": Linear(4), "b": Linear(8)}, digits, metrics, rank_by="width")
+    assert board.columns == ("h_score", "unlucky", "width")
+    assert board["a"].status == "unlucky: RuntimeError: no luck"
+    assert math.isnan(board["a"].score("unlucky"))
+    assert board["a"].score("h_score") > 0
+    assert board.best == "a"
+    assert "width" in board.lower_is_better
+
+
+def test_error_bars_and_health(digits):
+    board = screen({"small": Linear(4), "wide": Linear(200)}, digits, "h_score", error_bars=8)
+    for row in board.rows:
+        assert 0 < row.standard_error("h_score") < 3
+    assert board["small"].remarks == ()
+    assert any("200 features" in remark for remark in board["wide"].remarks)
+    assert 0 <= board.prob_better("small", "wide") <= 1
+    assert "h_score_se" in board.to_pandas()
+
+
+def test_max_samples_and_split(digits):
+    assert screen(Linear(), digits, "h_score", max_samples=50).info["num_samples"] == 50
+    board = screen(Linear(), digits, "h_score", split="test")
+    assert board.info["split"] == "test"
+    assert board.info["num_samples"] == len(digits.test_dataset)
+
+
+def test_users_own_module_datamodule_and_trainer():
+    class Own(LightningDataModule):
+        def train_dataloader(self):
+            generator = torch.Generator().manual_seed(0)
+            x = torch.randn(60, 5, generator=generator)
+            return DataLoader(TensorDataset(x, (x[:, 0] > 0).long()), batch_size=16, shuffle=True)
+
+    module = ModuleBackbone(nn.Linear(5, 3), input_shape=(5,), head=None)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    board = screen([module], Own(), ["logme"], trainer=trainer)
+    assert board.info == {"target": "Own", "split": "train", "task": "classification", "num_samples": 60}
+    assert board.rows[0].status == "ok"
+    again = screen([module], Own(), ["logme"], trainer={"accelerator": "cpu"})
+    assert again.rows[0].score("logme") == pytest.approx(board.rows[0].score("logme"), rel=1e-9)
+
+
+def test_the_bound_is_a_column_where_a_reference_is_given(digits):
+    reference = Digits(classes=[0, 1, 2, 3], max_samples=120)
+    target = Digits(classes=[4, 5, 6], max_samples=90)
+    board = screen(
+        {"a": Linear(4), "b": Linear(8)}, target, "h_score", reference=reference, rank_by="task_relatedness",
+        relatedness={"rounds": 1},
+    )  # fmt: skip
+    assert board.columns == ("h_score", "task_relatedness")
+    assert [row.status for row in board.rows] == ["ok", "ok"]
+    bounds = [row.score("task_relatedness") for row in board.rows]
+    assert all(0 < bound <= math.log(3) + 1e-9 for bound in bounds)  # never above the entropy of the target prior
+    assert board.best_score == min(bounds)
+    assert board.info["reference"] == "digits"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"backbones": "efficientnet_lite77"}, "Expected argument `backbones` to name some of .*efficientnet_lite0"),
+        ({"backbones": []}, "Expected argument `backbones` to name at least one"),
+        ({"backbones": [3]}, "Expected argument `backbones` to hold names, modules or configs, but got 3"),
+        ({"backbones": {"a": {"_target_": "os.system"}}}, "is not allowed here"),
+        ({"target": "digitz"}, "Expected argument `target` to be one of .*digits"),
+        ({"target": 3}, "Expected argument `target` to be a datamodule, config or name, but got 3"),
+        ({"reference": "nope"}, "Expected argument `reference`"),
+        ({"metrics": "nope"}, "Expected argument `metrics` to name some of"),
+        ({"metrics": ["linear_mse"]}, "`linear_mse` is for"),
+        ({"rank_by": "nope"}, "Expected argument `rank_by` to be one of"),
+        ({"split": "nope"}, "Expected argument `split`"),
+        ({"error_bars": -1}, "Expected argument `error_bars`"),
+        ({"relatedness": {"nope": 1}}, "Expected argument `relatedness` to hold some of"),
+    ],
+)
+def test_bad_arguments_are_refused_before_any_backbone_runs(digits, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        screen(**{"backbones": Linear(), "target": digits, "metrics": "h_score"} | arguments)
+
+
+def test_names_in_the_table():
+    board = screen(
+        [Linear(4), Linear(5), nn.Sequential(nn.Flatten(), nn.Linear(64, 3))], Digits(max_samples=60), "h_score"
+    )
+    assert [row.backbone for row in board.rows] == ["linear", "linear_2", "Sequential"]
+
+
+def test_real_weights_on_a_few_patches(tmp_path):
+    names = ("efficientnet_lite0", "efficientnet_lite0_random")
+    board = screen(
+        {name: {"_target_": "lightning_transfer.backbones.EfficientNetLite", "variant": 0, "input_size": 64,
+                "pretrained": name == names[0]} for name in names},
+        "photo_patches", "default", max_samples=96, output_dir=tmp_path,
+    )  # fmt: skip
+    assert [row.status for row in board.rows] == ["ok", "ok"]
+    assert board["efficientnet_lite0"].parameters == board["efficientnet_lite0_random"].parameters > 4e6
+    assert board["efficientnet_lite0"].score("ridge_probe") > board["efficientnet_lite0_random"].score("ridge_probe")
+    assert {"logme", "h_score", "leep", "nce", "knn_accuracy"} < set(board.columns)
