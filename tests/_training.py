@@ -126,8 +126,10 @@ class Broken(FeatureMean):
         return torch.tensor(float("nan")) if self.where == "nan" else super().compute()
 
 
-class Diary(pl.loggers.logger.DummyLogger):
+class Diary(pl.loggers.Logger):
     """A logger that remembers what it was told."""
+
+    name, version = "diary", 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,6 +138,9 @@ class Diary(pl.loggers.logger.DummyLogger):
     @property
     def group_separator(self) -> str:
         return "-"
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        pass
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self.rows.append((step, dict(metrics)))

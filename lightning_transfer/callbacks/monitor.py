@@ -160,6 +160,7 @@ class FeatureMonitor(Callback, ABC):
         self._capture = Capture(*find_layer(pl_module, self.layer), backbone)
         self._last_epoch = -1
         self.available = ("features", *(_SOURCE if backbone is not None else ()))
+        self.set_up(trainer, self.data)
         self.prepare(trainer, pl_module)
         if self.before_fit and not self._restored:
             self._pending = self._look(trainer, pl_module)
@@ -200,7 +201,7 @@ class FeatureMonitor(Callback, ABC):
                 loader = as_loaders(trainer.val_dataloaders)[dataloader_idx]
                 limit = trainer.fit_loop.epoch_loop.val_loop.max_batches[dataloader_idx]
                 self._places[dataloader_idx] = places_in(loader, trainer, limit, self.max_samples)
-            self._take(batch, self._places[dataloader_idx], dataloader_idx, self.update)
+            self._take(batch, self._places[dataloader_idx], dataloader_idx, self._count)
 
     @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -246,10 +247,18 @@ class FeatureMonitor(Callback, ABC):
     def _look(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
         self._begin()
         with self.guard("The pass over the data"):
-            self.run_pass(trainer, pl_module, self.data, self.update)
+            self._num_loaders = self.run_pass(trainer, pl_module, self.data, self._count, self.max_samples)
         return self._finish(trainer, pl_module)
 
-    def run_pass(self, trainer: Trainer, pl_module: LightningModule, data: Any, sink: Sink, split: str = "val") -> None:
+    def run_pass(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        data: Any,
+        sink: Sink,
+        max_samples: int | None = None,
+        split: str = "val",
+    ) -> int:
         """Run the module over this process's share of some data, and leave no trace of it.
 
         Args:
@@ -257,7 +266,11 @@ class FeatureMonitor(Callback, ABC):
             pl_module: The module in training.
             data: ``"train"`` or ``"val"`` for the Trainer's own data, a loader (or several) or a datamodule.
             sink: Takes the batches, called like :meth:`update`.
+            max_samples: Look at no more samples of each loader.
             split: Which loader of a datamodule.
+
+        Returns:
+            Number of loaders.
         """
         capture = self._capture
         assert capture is not None
@@ -272,12 +285,11 @@ class FeatureMonitor(Callback, ABC):
                 limit = int(getattr(trainer, "fast_dev_run", 0)) or 1.0
                 owned = isinstance(data, LightningDataModule)
                 loaders = as_loaders(getattr(data, f"{split}_dataloader")() if owned else data)
-            self._num_loaders = len(loaders)
             with preserve_rng(*find_random_sources(*loaders)):
                 capture.active = True
                 try:
                     for index, loader in enumerate(loaders):
-                        own = OwnPass(loader, trainer, limit, self.max_samples)
+                        own = OwnPass(loader, trainer, limit, max_samples)
                         for batch_idx, batch in enumerate(own):
                             batch = _to_device(trainer, owner, batch, index)
                             with trainer.precision_plugin.val_step_context():
@@ -285,6 +297,24 @@ class FeatureMonitor(Callback, ABC):
                             self._take(batch, own.places, index, sink)
                 finally:
                     capture.active = False
+        return len(loaders)
+
+    def set_up(self, trainer: Trainer, data: Any) -> None:
+        """Prepare and set up a datamodule that the Trainer does not know; do nothing for other data."""
+        if isinstance(data, LightningDataModule) and data is not getattr(trainer, "datamodule", None):
+            with preserve_rng(*find_random_sources(data)), _lend(trainer, data):
+                if trainer.local_rank == 0:
+                    data.prepare_data()
+                trainer.strategy.barrier("datamodule of a monitor")
+                data.setup("fit")
+
+    def suffix(self, dataloader_idx: int) -> str:
+        """What Lightning puts behind the names of values where there are several loaders."""
+        return f"/dataloader_idx_{dataloader_idx}" if self._num_loaders > 1 else ""
+
+    def _count(self, inputs: dict[str, Tensor], places: Tensor, dataloader_idx: int) -> None:
+        self._samples[dataloader_idx] += len(places)
+        self.update(inputs, places, dataloader_idx)
 
     def _take(self, batch: Any, places: Places, dataloader_idx: int, sink: Sink) -> None:
         assert self._capture is not None
@@ -308,7 +338,6 @@ class FeatureMonitor(Callback, ABC):
         if features.device.type == "mps":  # which has no float64
             inputs = {name: value.cpu() for name, value in inputs.items()}
         if len(place):
-            self._samples[dataloader_idx] += len(place)
             sink(inputs, place, dataloader_idx)
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:

@@ -163,7 +163,7 @@ class TransferabilityMonitor(FeatureMonitor):
     def compute(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
         values: dict[str, float] = {}
         for loader in range(self._num_loaders):
-            suffix = f"/dataloader_idx_{loader}" if self._num_loaders > 1 else ""
+            suffix = self.suffix(loader)
             seen = trainer.strategy.reduce_boolean_decision(self._samples[loader] > 0, all=False)
             for index, collection in enumerate(self._collections_of(loader)):
                 sound = trainer.strategy.reduce_boolean_decision((loader, index) not in self._failed, all=True)

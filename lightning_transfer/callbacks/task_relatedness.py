@@ -1,0 +1,209 @@
+"""Watch the task-relatedness bound from inside the Trainer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from typing_extensions import override
+
+from lightning_transfer.callbacks.monitor import FeatureMonitor
+from lightning_transfer.callbacks.publish import publish_figures
+from lightning_transfer.relatedness import TaskRelatednessResult
+from lightning_transfer.utilities.checks import check_positive_int
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+_TERMS = ("bound", "reweighted_reference_loss", "label_mismatch", "distribution_mismatch", "target_loss")
+Sides = dict[int, list[tuple[Tensor, Tensor, Tensor | None]]]
+
+
+class TaskRelatednessMonitor(FeatureMonitor):
+    """Bound the target loss by a reference task, for the features as they are, before training and after every epoch.
+
+    The bound of :func:`lightning_transfer.functional.task_relatedness` and its three terms appear as
+    ``transfer/bound``, ``transfer/reweighted_reference_loss``, ``transfer/label_mismatch`` and
+    ``transfer/distribution_mismatch``, beside ``transfer/target_loss``, the loss of the classifier that the bound is
+    about; lower is better. Target features come from the validation pass, as in
+    :class:`~lightning_transfer.callbacks.TransferabilityMonitor`; reference data, unless given as features, make a pass
+    of their own through the network as it is now. The transforms of a look are where the next one starts. Loggers that
+    take figures get the decomposition and the label map.
+
+    Args:
+        reference: The reference task: a datamodule (its training data), a loader of labelled batches, or features that
+            stay as they are: a pair ``(features, labels)`` of shapes ``(n, d)`` and ``(n,)``.
+        layer: Dotted name of the module whose output is the feature; by default the input of the last
+            :class:`~torch.nn.Linear`.
+        before_fit: Look before training.
+        every_n_epochs: Look at the end of every n-th epoch.
+        data: The target: ``"val"``, ``"train"``, a loader or a datamodule.
+        max_samples: Look at no more target samples.
+        reference_samples: Look at no more reference samples.
+        prefix: Group of the names of the values.
+        strict: Let an exception end the training instead of warning once.
+        options: Further arguments of :func:`lightning_transfer.functional.task_relatedness`.
+
+    Attributes:
+        results: The last result of each loader, with transforms and class names.
+        values: The last values, by name without prefix.
+        history: One record a look: epoch, step and values.
+
+    Raises:
+        ValueError: For a bad argument.
+        MisconfigurationException: In ``setup``, with a strategy that shards the module.
+
+    Example:
+        >>> import torch
+        >>> from lightning.pytorch import Trainer
+        >>> from lightning_transfer.callbacks import TaskRelatednessMonitor
+        >>> reference = torch.randn(40, 8), torch.arange(40) % 4
+        >>> trainer = Trainer(callbacks=[TaskRelatednessMonitor(reference, every_n_epochs=5)], logger=False)
+    """
+
+    def __init__(
+        self,
+        reference: Any,
+        *,
+        layer: str | None = None,
+        before_fit: bool = True,
+        every_n_epochs: int = 1,
+        data: Any = "val",
+        max_samples: int | None = 1000,
+        reference_samples: int | None = 1000,
+        prefix: str = "transfer",
+        strict: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            layer=layer,
+            before_fit=before_fit,
+            every_n_epochs=every_n_epochs,
+            data=data,
+            max_samples=max_samples,
+            prefix=prefix,
+            strict=strict,
+        )
+        fixed = isinstance(reference, tuple | list) and len(reference) == 2 and isinstance(reference[0], Tensor)
+        if isinstance(reference, str) or not (fixed or isinstance(reference, Iterable) or hasattr(reference, "setup")):
+            raise ValueError(
+                "Expected argument `reference` to be a datamodule, a loader or a pair of features and labels, "
+                f"but got {reference!r}."
+            )
+        self.reference = reference
+        self.reference_samples = (
+            None if reference_samples is None else check_positive_int(reference_samples, "reference_samples")
+        )
+        self.options = dict(options or {})
+        self.results: dict[int, TaskRelatednessResult] = {}
+        self._fixed = fixed
+        self._target: Sides = defaultdict(list)
+        self._reference: Sides = defaultdict(list)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "results": {loader: r.state_dict() for loader, r in self.results.items()}}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        results = state_dict.get("results", {})
+        self.results = {loader: TaskRelatednessResult.from_state(state) for loader, state in results.items()}
+
+    @override
+    def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.set_up(trainer, self.reference)
+        if not self._restored:
+            self.results = {}
+
+    @override
+    def reset(self) -> None:
+        self._target.clear()
+        self._reference.clear()
+
+    @override
+    def update(self, inputs: dict[str, Tensor], places: Tensor, dataloader_idx: int) -> None:
+        self._target[dataloader_idx].append(_keep(inputs, places))
+
+    def _update_reference(self, inputs: dict[str, Tensor], places: Tensor, dataloader_idx: int) -> None:
+        self._reference[0].append(_keep(inputs, places))
+
+    @override
+    def compute(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
+        if not self._fixed:
+            with self.guard("The pass over the reference"):
+                self.run_pass(
+                    trainer, pl_module, self.reference, self._update_reference, self.reference_samples, split="train"
+                )
+            if not trainer.strategy.reduce_boolean_decision(self._sound, all=True):
+                return {}
+        reference = self.reference if self._fixed else _gather(trainer, self._reference[0])
+        values: dict[str, float] = {}
+        for loader in range(self._num_loaders):
+            target = _gather(trainer, self._target[loader])
+            state: dict[str, Tensor] | str = "no samples"
+            if trainer.is_global_zero and target is not None and reference is not None:
+                state = self._solve(trainer, reference, target, self.results.get(loader))
+            state = trainer.strategy.broadcast(state)  # a long solve is made once, and all agree on its value
+            if isinstance(state, str):
+                self.fail("The bound", RuntimeError(state))
+                continue
+            self.results[loader] = result = TaskRelatednessResult.from_state(state)
+            values |= {f"{term}{self.suffix(loader)}": float(getattr(result, term)) for term in _TERMS}
+        return values
+
+    def _solve(
+        self,
+        trainer: Trainer,
+        reference: tuple[Tensor, Tensor | None],
+        target: tuple[Tensor, Tensor | None],
+        previous: TaskRelatednessResult | None,
+    ) -> dict[str, Tensor] | str:
+        from lightning_transfer.functional.task_relatedness import task_relatedness
+
+        names = [getattr(data, "class_names", None) for data in (self.reference, getattr(trainer, "datamodule", None))]
+        options = {"reference_class_names": names[0], "target_class_names": names[1], **self.options}
+        try:
+            if reference[1] is None:
+                raise ValueError("Expected the batches of the reference to have class labels, but got none.")
+            with torch.enable_grad():
+                try:
+                    result = task_relatedness(reference[0], reference[1], *target, warm_start=previous, **options)
+                except ValueError:
+                    if previous is None:
+                        raise
+                    # classes or width are others than last time
+                    result = task_relatedness(reference[0], reference[1], *target, **options)
+            return result.state_dict()
+        except Exception as error:
+            if self.strict and trainer.world_size == 1:
+                raise
+            return f"{type(error).__name__}: {error}"
+
+    @override
+    def published(self, trainer: Trainer) -> None:
+        figures = {f"relatedness{self.suffix(loader)}": result.plot for loader, result in self.results.items()}
+        publish_figures(trainer, figures, self.prefix)
+
+
+def _keep(inputs: dict[str, Tensor], places: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    labels = inputs.get("labels")
+    return places, inputs["features"].cpu(), None if labels is None else labels.cpu()
+
+
+def _gather(trainer: Trainer, kept: list[tuple[Tensor, Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None] | None:
+    """Bring the samples of all processes together in the order of the data, whatever that number is."""
+    if trainer.world_size > 1:
+        shares: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(shares, kept)
+        kept = [part for share in shares for part in share]
+    if not kept:
+        return None
+    order = torch.cat([places for places, _, _ in kept]).argsort(stable=True)
+    labels = [part for _, _, part in kept if part is not None]
+    features = torch.cat([part for _, part, _ in kept])
+    return features[order], torch.cat(labels)[order] if len(labels) == len(kept) else None

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from _training import CLASSES, Diary, Net, Points, features_of, fit, make_trainer, run_in_processes, trace
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from lightning_transfer.callbacks import TaskRelatednessMonitor, TransferabilityMonitor
+from lightning_transfer.functional.task_relatedness import task_relatedness
+
+OPTIONS = {"tau": 0.5, "rounds": 2}
+TERMS = ("reweighted_reference_loss", "label_mismatch", "distribution_mismatch")
+
+
+def _reference(**options):
+    return DataLoader(Points(40, seed=8, **options), batch_size=16, shuffle=True)
+
+
+def _monitor(reference=None, **arguments):
+    return TaskRelatednessMonitor(_reference() if reference is None else reference, options=OPTIONS, **arguments)
+
+
+class WithFigures(Diary):
+    """Takes figures like TensorBoard's writer."""
+
+    def __init__(self):
+        super().__init__()
+        self.figures = []
+
+    @property
+    def experiment(self):
+        return self
+
+    def add_figure(self, name, figure, global_step, close):
+        self.figures.append((name, type(figure).__name__, global_step))
+
+
+class WithImages(Diary):
+    """Takes images like the logger of Weights & Biases."""
+
+    def __init__(self):
+        super().__init__()
+        self.figures = []
+
+    def log_image(self, key, images, step):
+        self.figures.append((key, type(images[0]).__name__, step))
+
+
+def test_values_are_the_bound_of_the_features_now():
+    target, reference, untrained = Points(37, seed=1), Points(40, seed=8), Net()
+    before = task_relatedness(
+        features_of(untrained, reference), reference.labels, features_of(untrained, target), target.labels, **OPTIONS
+    )
+    monitor = _monitor(every_n_epochs=2)
+    module, trainer = fit([monitor], untrained, None, DataLoader(target, 8))
+    after = task_relatedness(
+        features_of(module, reference),
+        reference.labels,
+        features_of(module, target),
+        target.labels,
+        warm_start=before,
+        **OPTIONS,
+    )
+    assert monitor.history[0]["bound"] == pytest.approx(before.bound, rel=1e-4)
+    assert monitor.values["bound"] == pytest.approx(after.bound, rel=1e-4)
+    for record in monitor.history:
+        assert record["bound"] == pytest.approx(sum(record[term] for term in TERMS), rel=1e-9)
+        assert record["target_loss"] <= record["bound"]
+    assert {f"transfer/{name}" for name in ("bound", *TERMS, "target_loss")} <= set(trainer.callback_metrics)
+    assert len(monitor.history) == 2
+
+
+def test_training_is_bit_identical():
+    plain, _ = fit()
+    watched, _ = fit([_monitor(_reference(noise="global")), TransferabilityMonitor("logme")])
+    assert trace(watched) == trace(plain)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_training_is_bit_identical_when_the_reference_fails():
+    plain, _ = fit()
+    monitor = _monitor(_reference(noise="global", fails_at=9))
+    watched, _ = fit([monitor])
+    assert trace(watched) == trace(plain)
+    assert monitor.history == []
+
+
+def test_the_next_look_starts_from_the_last_transforms(monkeypatch):
+    starts = []
+    module = sys.modules["lightning_transfer.functional.task_relatedness"]
+    original = module.task_relatedness
+
+    def spy(*args, **options):
+        starts.append(options.get("warm_start"))
+        return original(*args, **options)
+
+    monkeypatch.setattr(module, "task_relatedness", spy)
+    monitor = _monitor()
+    fit([monitor])
+    assert starts[0] is None
+    assert all(start is not None for start in starts[1:])
+    assert len(starts) == 3
+
+
+def test_fixed_features_as_reference_and_early_stopping():
+    reference = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 4
+    monitor = _monitor(reference, every_n_epochs=1, prefix="relatedness")
+    stopping = EarlyStopping("relatedness/bound", mode="min", patience=1, min_delta=1e9)
+    _, trainer = fit([monitor, stopping], max_epochs=9)
+    assert trainer.current_epoch == 2
+
+
+@pytest.mark.parametrize("logger", [WithFigures, WithImages])
+def test_figures_go_to_loggers_that_take_them(logger):
+    diary = logger()
+    fit([_monitor()], logger=[diary, Diary()], max_epochs=1)
+    assert diary.figures == [("transfer/relatedness", "Figure", 0), ("transfer/relatedness", "Figure", 3)]
+    assert [row["transfer-bound"] > 0 for step, row in diary.rows if "transfer-bound" in row] == [True, True]
+
+
+def test_several_loaders_and_names():
+    class Named(pl.LightningDataModule):
+        class_names = ("ant", "bee", "cat")
+
+        def train_dataloader(self):
+            return DataLoader(Points(60), 16)
+
+        def val_dataloader(self):
+            return [DataLoader(Points(37, "dict", seed=1), 8), DataLoader(Points(30, "dict", seed=2), 8)]
+
+    monitor = TaskRelatednessMonitor(Named(), options=OPTIONS)
+    pl.seed_everything(3, verbose=False)
+    make_trainer([monitor], max_epochs=1).fit(Net(), Named())
+    assert {"bound/dataloader_idx_0", "bound/dataloader_idx_1"} <= set(monitor.values)
+    assert monitor.results[1].reference_class_names == monitor.results[1].target_class_names == Named.class_names
+
+
+def test_stop_and_resume(tmp_path):
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True, monitor="transfer/bound")
+    first = _monitor()
+    fit([first, checkpoint], enable_checkpointing=True)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert float(checkpoint.best_model_score) == min(record["bound"] for record in first.history[1:])
+    assert any("TaskRelatednessMonitor" in key for key in saved["callbacks"])
+    resumed = _monitor()
+    trainer = make_trainer([resumed], max_epochs=3)
+    trainer.fit(Net(), DataLoader(Points(60), 16), DataLoader(Points(37, seed=1), 8), ckpt_path=tmp_path / "last.ckpt")
+    assert resumed.history[:3] == first.history
+    assert [record["epoch"] for record in resumed.history] == [0, 0, 1, 2]
+    restored = _monitor()
+    restored.load_state_dict(first.state_dict())
+    assert torch.equal(restored.results[0].label_map, first.results[0].label_map)
+
+
+def test_a_target_without_labels_gets_pseudo_labels():
+    points = Points(37, seed=1)
+
+    class Blind(Net):
+        def validation_step(self, batch, batch_idx):
+            self(batch)
+
+    monitor = _monitor()
+    fit([monitor], Blind(), None, DataLoader(points.inputs, 8), max_epochs=1)
+    assert monitor.results[0].labels_used == "pseudo"
+
+
+def test_a_failure_is_a_warning_once_and_strict_raises():
+    wide = torch.randn(40, 5), torch.arange(40) % 4
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit([_monitor(wide)])
+    assert sum("TaskRelatednessMonitor" in str(warning.message) for warning in caught) == 1
+    with pytest.raises(ValueError, match="5"):
+        fit([_monitor(wide, strict=True)])
+
+
+@pytest.mark.parametrize("reference", ["digits", 3, None])
+def test_bad_reference(reference):
+    with pytest.raises(ValueError, match="reference"):
+        TaskRelatednessMonitor(reference)
+
+
+def bounds(devices: int = 2) -> dict[str, list[float]]:
+    strategy = "ddp" if devices > 1 else "auto"
+    found = {}
+    for name, n in {"uneven": 37, "capped": 60}.items():
+        monitor = _monitor(max_samples=50, reference_samples=33, strict=True)
+        module = Net(lr=0.0)
+        module.body[1] = torch.nn.Identity()
+        fit([monitor], module, None, DataLoader(Points(n, seed=5), 8), devices=devices, strategy=strategy, max_epochs=1)
+        found[name] = [record["bound"] for record in monitor.history]
+        assert len(monitor.results[0].target_classes) == CLASSES
+    return found
+
+
+@pytest.mark.ddp
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_two_processes_give_the_value_of_one(tmp_path):
+    alone, ranks = bounds(1), run_in_processes(bounds, tmp_path)
+    assert ranks[0] == ranks[1]
+    for name, values in alone.items():
+        assert len(values) == 2
+        assert all(map(math.isfinite, values))
+        assert ranks[0][name] == pytest.approx(values, rel=1e-4)
