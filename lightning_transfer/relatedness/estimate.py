@@ -1,0 +1,181 @@
+"""The steps from a checked problem to a certified answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lightning_transfer.relatedness.bound import Transforms, certify
+from lightning_transfer.relatedness.head import SoftmaxHead, train_head
+from lightning_transfer.relatedness.problem import Problem
+from lightning_transfer.relatedness.pseudo_labels import cluster, first_guess
+from lightning_transfer.relatedness.sample import Sample
+from lightning_transfer.relatedness.solvers import AlternatingSolver, Settings, Solution, class_costs, typical_tau
+from lightning_transfer.relatedness.transforms import assign_classes, fixed_label_map
+
+LabelMap = Tensor | Literal["matched", "random"] | None
+_REFRESHES = 4  # of pseudo-labels
+
+
+def solve(problem: Problem, settings: Settings, label_map: LabelMap, start: Transforms | None) -> Solution:
+    """Choose reference classes, fix what is not learned, and descend.
+
+    Args:
+        problem: Checked samples.
+        settings: What is asked for.
+        label_map: Label map where it is not learned.
+        start: Transforms to start from.
+
+    Returns:
+        The best transforms with their certificate.
+
+    Raises:
+        ValueError: If a fixed label map is impossible or malformed.
+    """
+    fixed = None
+    if start is None and problem.head is None and {"prior", "labels"} <= settings.learn:
+        chosen = assign_classes(rough_costs(problem, settings), problem.target.prior)
+        problem.keep_reference_classes(chosen.sum(0).nonzero()[:, 0])
+    elif "labels" not in settings.learn:
+        fixed = initial_label_map(problem, settings, label_map or "matched")
+    solver = AlternatingSolver(problem.reference, problem.target, settings, problem.head, fixed, start)
+    return solver.solve()
+
+
+def rough_costs(problem: Problem, settings: Settings) -> Tensor:
+    """Costs of class pairs before there is a head, shape ``(K_T, K_R)``."""
+    reference = problem.reference.thinned(settings.fit_samples)
+    tau = typical_tau(reference) if settings.tau == "auto" else settings.tau
+    losses = reference.features.new_zeros(reference.num_classes)
+    return class_costs(reference, problem.target, tau, losses)
+
+
+def initial_label_map(problem: Problem, settings: Settings, label_map: Tensor | Literal["matched", "random"]) -> Tensor:
+    """The label map where it is not learned, or where the published method starts."""
+    if isinstance(label_map, Tensor):
+        return problem.in_working_order(label_map)
+    if label_map not in ("matched", "random"):
+        raise ValueError(
+            f"Expected argument `label_map` to be a tensor, 'matched', 'random' or None, but got {label_map!r}."
+        )
+    return fixed_label_map(label_map, rough_costs(problem, settings), problem.seed)
+
+
+def solve_unlabelled(
+    problem: Problem,
+    settings: Settings,
+    label_map: LabelMap,
+    start: Transforms | None,
+    kind: Literal["classifier", "kmeans"],
+    num_classes: int | None,
+) -> Solution:
+    """Solve with labels that are found on the way.
+
+    Args:
+        problem: Checked samples; its target is labelled in place.
+        settings: What is asked for.
+        label_map: Label map where it is not learned.
+        start: Transforms to start from; they give the first pseudo-labels.
+        kind: ``"classifier"`` or ``"kmeans"``.
+        num_classes: Number of target classes; None for that of the reference classes.
+
+    Returns:
+        The best transforms with their certificate for the last labels.
+    """
+    features = problem.target.features
+    count = num_classes or problem.reference.num_classes
+    if kind == "kmeans":
+        labels, problem.centres = cluster(features, count, problem.seed)
+        problem.label_target(labels)
+        return solve(problem, settings, label_map, start)
+    labels = first_guess(problem.reference, features, count, problem.seed)
+    problem.label_target(labels)
+    solution = solve(problem, settings, label_map, start)
+    for _ in range(_REFRESHES):
+        refreshed = solution.transforms.predict(features)
+        if torch.equal(refreshed, problem.target.labels):
+            return solution
+        if len(torch.unique(refreshed)) < problem.target.num_classes:
+            problem.messages.append("pseudo-labels were not refreshed further: a class would have lost all samples")
+            return solution
+        problem.label_target(refreshed)
+        solution = AlternatingSolver(
+            problem.reference,
+            problem.target,
+            replace(settings, ridge=solution.ridge),
+            problem.head,
+            solution.transforms.label_map,
+            solution.transforms,
+        ).solve()
+    problem.messages.append(f"pseudo-labels still changed after {_REFRESHES} refreshes")
+    return solution
+
+
+def uniform_guess(transforms: Transforms, free_labels: bool) -> Transforms:
+    """A classifier that guesses: where every target class uses one reference class its bound is ``log K_T`` anywhere.
+
+    Args:
+        transforms: Where to take the classes from.
+        free_labels: Whether the label map may change.
+
+    Returns:
+        The transforms.
+    """
+    used = (transforms.conditional > 0).double()
+    shared = used.sum(0)
+    width = transforms.feature_map.matrix.shape[0]
+    head = SoftmaxHead.constant(shared / shared.sum(), width)
+    label_map = torch.where(shared > 0, used / shared.clamp_min(1), transforms.label_map)
+    return replace(transforms, head=head, label_map=label_map if free_labels else transforms.label_map)
+
+
+def probe(train: Sample, test: Sample, tau: float) -> tuple[float, float]:
+    """Loss and accuracy of a linear classifier of target features under the same Lipschitz constraint.
+
+    Args:
+        train: Sample to fit it on.
+        test: Sample to evaluate it on.
+        tau: The constraint.
+
+    Returns:
+        Mean cross-entropy in nats, and accuracy.
+    """
+    head, _ = train_head(train, train.prior, tau, max_iter=60)
+    logits = head.logits(test.features)
+    return float(cross_entropy(logits, test.labels)), float((logits.argmax(1) == test.labels).double().mean())
+
+
+def bootstrap_error(
+    transforms: Transforms, reference: Sample, target: Sample, settings: Settings, num_resamples: int, seed: int
+) -> float | None:
+    """Standard deviation of the bound over resamples of both sides, for fixed transforms.
+
+    Args:
+        transforms: What was chosen.
+        reference: Reference sample, resampled within classes.
+        target: Target sample.
+        settings: Ground cost and size of the transport problems.
+        num_resamples: Number of resamples; 0 for none.
+        seed: Seed of the resamples.
+
+    Returns:
+        The standard error, or None without resamples.
+    """
+    if not num_resamples:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(rows: Tensor) -> Tensor:
+        return rows[torch.randint(len(rows), (len(rows),), generator=generator).to(rows.device)]
+
+    everything = torch.arange(len(target.labels), device=target.labels.device)
+    bounds = []
+    for _ in range(num_resamples):
+        again = reference.rows(torch.cat([draw(rows) for rows in reference.members() if len(rows)]))
+        resampled = target.rows(draw(everything))
+        bounds.append(certify(transforms, again, resampled, settings.ground_cost, settings.max_samples).bound)
+    return float(torch.tensor(bounds).std(correction=min(1, num_resamples - 1)))

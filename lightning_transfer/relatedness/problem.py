@@ -1,0 +1,250 @@
+"""One comparison, checked and brought into the working space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_transfer.relatedness.bound import Transforms
+from lightning_transfer.relatedness.frame import Frame
+from lightning_transfer.relatedness.head import SoftmaxHead
+from lightning_transfer.relatedness.pseudo_labels import nearest
+from lightning_transfer.relatedness.result import TaskRelatednessResult
+from lightning_transfer.relatedness.sample import Sample, content_order, prepare
+from lightning_transfer.utilities.checks import check_features, check_labels, check_positive_int
+
+EvaluationData = tuple[Tensor, Tensor, Tensor, "Tensor | None"]
+_WIDEST = 512  # features above this width are reduced ...
+_REDUCED = 256  # ... to this one
+
+
+@dataclass
+class Problem:
+    """Both sides of a comparison in the working space, with classes in an order of their own.
+
+    Attributes:
+        reference: Reference sample.
+        target: Target sample; without labels all of one class until labels are found.
+        reference_ids: Original id of each reference class, shape ``(K_R,)``.
+        target_ids: Original id of each target class, shape ``(K_T,)``.
+        frame: Map of raw features into the working space.
+        head: The user's head in the working space, or None.
+        seed: Seed of the order of the samples.
+        messages: What the user should know.
+        centres: Centres of the clusters that are the target classes, where k-means made them.
+    """
+
+    reference: Sample
+    target: Sample
+    reference_ids: Tensor
+    target_ids: Tensor
+    frame: Frame
+    head: SoftmaxHead | None
+    seed: int
+    messages: list[str] = field(default_factory=list)
+    centres: Tensor | None = None
+
+    @staticmethod
+    def build(
+        reference_features: Tensor,
+        reference_labels: Tensor,
+        target_features: Tensor,
+        target_labels: Tensor | None,
+        *,
+        head: nn.Linear | SoftmaxHead | tuple[Tensor, Tensor] | None,
+        standardize: bool,
+        common_scale: bool,
+        dimension: int | Literal["auto"] | None,
+        num_target_classes: int | None,
+        seed: int,
+    ) -> Problem:
+        """Check the inputs and fit the working space.
+
+        Args:
+            reference_features: Shape ``(n_R, d)``.
+            reference_labels: Shape ``(n_R,)``.
+            target_features: Shape ``(n_T, d)``.
+            target_labels: Shape ``(n_T,)``, or None.
+            head: Classifier of raw reference features, or None.
+            standardize: Standardise each task by its own statistics.
+            common_scale: Without standardisation, divide both sides by one factor, so that scale does not matter.
+            dimension: Width of the working space, ``"auto"``, or None for that of the features.
+            num_target_classes: Number of target classes that must have samples.
+            seed: Seed of the order of the samples.
+
+        Returns:
+            The problem.
+
+        Raises:
+            ValueError: If an input is malformed or does not fit the others.
+        """
+        reference, labels, reference_ids = prepare(reference_features, reference_labels, "reference", seed)
+        unlabelled = target_labels is None
+        if target_labels is None:
+            target_labels = torch.zeros(len(check_features(target_features, "target_features")), dtype=torch.long)
+        elif num_target_classes is not None:
+            present = torch.unique(check_labels(target_labels, len(target_labels), num_target_classes, "target_labels"))
+            missing = sorted(set(range(num_target_classes)) - set(present.tolist()))
+            if missing:
+                raise ValueError(
+                    f"Expected argument `target_labels` to hold samples of all {num_target_classes} classes, "
+                    f"but got none of {missing[:20]}."
+                )
+        target, target_labels, target_ids = prepare(target_features, target_labels, "target", seed)
+        width = reference.shape[1]
+        if target.shape[1] != width:
+            raise ValueError(
+                "Expected arguments `reference_features` and `target_features` to have the same width, "
+                f"but got {width} and {target.shape[1]}."
+            )
+        target, target_labels = target.to(reference.device), target_labels.to(reference.device)
+        own = None if head is None else SoftmaxHead.of(head, width, len(reference_ids))
+        if isinstance(dimension, str):
+            reduced = _REDUCED if dimension == "auto" and width > _WIDEST and own is None else None
+        else:
+            reduced = None if dimension is None else check_positive_int(dimension, "dimension")
+        if reduced is not None and own is not None:
+            raise ValueError(f"Expected argument `dimension` to be None with a head of one's own, but got {reduced}.")
+        frame = Frame.fit(reference, target, standardize, common_scale, reduced)
+        if own is not None:
+            ranks = reference_ids.argsort().argsort()
+            weight = own.weight.to(reference.device)[ranks]
+            bias = own.bias.to(reference.device)[ranks] + weight @ frame.reference_mean
+            own = SoftmaxHead(weight * frame.reference_scale, bias)
+        return Problem(
+            reference=Sample(frame.reference(reference), labels, len(reference_ids)),
+            target=Sample(frame.target(target), target_labels, len(target_ids)),
+            reference_ids=reference_ids,
+            target_ids=target_ids.to(reference.device) if not unlabelled else target_ids.new_zeros(0),
+            frame=frame,
+            head=own,
+            seed=seed,
+        )
+
+    def keep_reference_classes(self, classes: Tensor) -> None:
+        """Work with some of the reference classes only."""
+        if len(classes) < self.reference.num_classes:
+            self.messages.append(f"{len(classes)} of {self.reference.num_classes} reference classes are used")
+            self.reference = self.reference.with_classes(classes)
+            self.reference_ids = self.reference_ids[classes]
+
+    def label_target(self, labels: Tensor) -> None:
+        """Give the target sample labels, ``0 .. K_T - 1`` without gaps."""
+        count = int(labels.max()) + 1
+        self.target = Sample(self.target.features, labels, count)
+        self.target_ids = torch.arange(count, device=labels.device)
+
+    def in_working_order(self, label_map: Tensor) -> Tensor:
+        """Check a label map of the user's own, which is ordered by class ids, and reorder it."""
+        shape = (len(self.target_ids), len(self.reference_ids))
+        if tuple(label_map.shape) != shape or not label_map.is_floating_point():
+            raise ValueError(
+                f"Expected argument `label_map` to be a floating point tensor of shape {shape}, "
+                f"but got shape {tuple(label_map.shape)} and dtype {label_map.dtype}."
+            )
+        columns = label_map.double().sum(0)
+        if float(label_map.min()) < 0 or float((columns - 1).abs().max()) > 1e-6:
+            raise ValueError("Expected argument `label_map` to be non-negative with columns that sum to 1.")
+        label_map = label_map.to(self.target.features.device).double()
+        rows, order = self.target_ids.argsort().argsort(), self.reference_ids.argsort().argsort()
+        return (label_map / label_map.sum(0))[rows][:, order]
+
+    def start_from(self, result: TaskRelatednessResult) -> Transforms:
+        """Bring the transforms of an earlier result into this order of classes.
+
+        Args:
+            result: Earlier result.
+
+        Returns:
+            The transforms.
+
+        Raises:
+            ValueError: If widths differ, or the target classes, or reference classes are missing here.
+        """
+        device = self.reference.features.device
+        result = result.to(device)
+        known = set(self.reference_ids.tolist())
+        if (
+            result.feature_map.matrix.shape[0] != self.reference.features.shape[1]
+            or sorted(result.target_classes.tolist()) != sorted(self.target_ids.tolist())
+            or not set(result.reference_classes.tolist()) <= known
+        ):
+            raise ValueError(
+                "Expected argument `warm_start` to be of the same width and classes, but got width "
+                f"{result.feature_map.matrix.shape[0]}, reference classes {result.reference_classes.tolist()} "
+                f"and target classes {result.target_classes.tolist()}."
+            )
+        if self.head is None:
+            keep = torch.isin(self.reference_ids, result.reference_classes)
+            self.keep_reference_classes(keep.nonzero()[:, 0])
+        columns = _positions(result.reference_classes, self.reference_ids)
+        rows = _positions(result.target_classes, self.target_ids)
+        head = SoftmaxHead(result.head.weight[columns], result.head.bias[columns])
+        return Transforms(
+            head=self.head if self.head is not None else head,
+            feature_map=result.feature_map,
+            label_map=result.label_map[rows][:, columns],
+            conditional=result.conditional[rows][:, columns],
+        )
+
+    def evaluation_samples(self, data: EvaluationData, transforms: Transforms) -> tuple[Sample, Sample]:
+        """Bring evaluation data into the working space.
+
+        Args:
+            data: Reference features and labels, target features and labels (None for those of the clusters or of the
+                transformed classifier).
+            transforms: The transformed classifier.
+
+        Returns:
+            Reference and target sample.
+
+        Raises:
+            ValueError: If an input is malformed, a target label is unknown, or a reference class in use has no samples.
+        """
+        if not isinstance(data, tuple) or len(data) != 4:
+            raise ValueError("Expected argument `evaluation` to be a tuple of four tensors (the last may be None).")
+        reference = check_features(data[0], "evaluation reference features")
+        labels = check_labels(data[1], len(reference), name="evaluation reference labels")
+        target = check_features(data[2], "evaluation target features")
+        width = len(self.frame.reference_mean)
+        if reference.shape[1] != width or target.shape[1] != width:
+            raise ValueError(
+                f"Expected argument `evaluation` to hold features of width {width}, "
+                f"but got {reference.shape[1]} and {target.shape[1]}."
+            )
+        device = self.reference_ids.device
+        reference, labels, target = reference.to(device), labels.to(device), target.to(device)
+        used = torch.isin(labels, self.reference_ids)
+        reference, labels = reference[used], _positions(labels[used], self.reference_ids, into=True)
+        counts = torch.bincount(labels, minlength=len(self.reference_ids))
+        if bool((counts == 0).any()):
+            raise ValueError(
+                "Expected argument `evaluation` to hold samples of every reference class in use, but got none of "
+                f"{self.reference_ids[counts == 0].tolist()}."
+            )
+        order = content_order(reference, self.seed)
+        sample = Sample(self.frame.reference(reference[order]), labels[order], len(self.reference_ids))
+        order = content_order(target, self.seed)
+        features = self.frame.target(target[order])
+        count = len(self.target_ids)
+        if data[3] is None:
+            found = nearest(features, self.centres) if self.centres is not None else transforms.predict(features)
+            return sample, Sample(features, found, count)
+        target_labels = check_labels(data[3], len(target), name="evaluation target labels").to(device)
+        unknown = target_labels[~torch.isin(target_labels, self.target_ids)]
+        if len(unknown):
+            raise ValueError(
+                "Expected argument `evaluation` to hold target classes that the transforms were learned on, but got "
+                f"{torch.unique(unknown).tolist()[:20]} too."
+            )
+        return sample, Sample(features, _positions(target_labels, self.target_ids, into=True)[order], count)
+
+
+def _positions(ids: Tensor, known: Tensor, into: bool = False) -> Tensor:
+    """Where each known id stands among ids; with ``into``, where each id stands among the known ones."""
+    first, second = (known, ids) if into else (ids, known)
+    order = first.argsort()
+    return order[torch.searchsorted(first[order], second)]

@@ -1,0 +1,132 @@
+"""Labelled features in the form the solvers want: float64, classes numbered without gaps, in an order of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_transfer.utilities.checks import check_features, check_labels
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Features with classes ``0 .. num_classes - 1``.
+
+    Attributes:
+        features: Shape ``(n, d)``, float64.
+        labels: Shape ``(n,)``, int64.
+        num_classes: Number of classes; a class may be empty on a held-out sample.
+    """
+
+    features: Tensor
+    labels: Tensor
+    num_classes: int
+
+    @property
+    def counts(self) -> Tensor:
+        """Samples of each class, shape ``(num_classes,)``, float64."""
+        return torch.bincount(self.labels, minlength=self.num_classes).double()
+
+    @property
+    def prior(self) -> Tensor:
+        """Share of each class, shape ``(num_classes,)``, float64."""
+        return self.counts / len(self.labels)
+
+    @property
+    def class_means(self) -> Tensor:
+        """Mean of each class, shape ``(num_classes, d)``; zero for an empty class."""
+        sums = self.features.new_zeros(self.num_classes, self.features.shape[1])
+        sums.index_add_(0, self.labels, self.features)
+        return sums / self.counts.clamp_min(1)[:, None]
+
+    def members(self) -> list[Tensor]:
+        """Row numbers of each class, in the order of the sample."""
+        order = torch.argsort(self.labels, stable=True)
+        return list(torch.split(order, self.counts.long().tolist()))
+
+    def with_features(self, features: Tensor) -> Sample:
+        """The same labels on other features."""
+        return Sample(features, self.labels, self.num_classes)
+
+    def rows(self, index: Tensor) -> Sample:
+        """A part of the sample; the classes stay."""
+        return Sample(self.features[index], self.labels[index], self.num_classes)
+
+    def thinned(self, per_class: int) -> Sample:
+        """At most ``per_class`` samples of each class, spread evenly over the order of the sample."""
+        if int(self.counts.max()) <= per_class:
+            return self
+        return self.rows(torch.cat([spread(rows, per_class) for rows in self.members()]).sort().values)
+
+    def split(self, parts: int) -> tuple[Sample, Sample]:
+        """Hold out one sample in ``parts`` of each class; classes that are too small stay with the larger part."""
+        held_out = torch.zeros(len(self.labels), dtype=torch.bool, device=self.labels.device)
+        for rows in self.members():
+            held_out[rows[parts // 2 :: parts]] = len(rows) > 1
+        return self.rows((~held_out).nonzero()[:, 0]), self.rows(held_out.nonzero()[:, 0])
+
+    def with_classes(self, classes: Tensor) -> Sample:
+        """Keep the given classes only and number them in that order."""
+        number = torch.full((self.num_classes,), -1, dtype=torch.long, device=self.labels.device)
+        number[classes] = torch.arange(len(classes), device=classes.device)
+        labels = number[self.labels]
+        kept = labels >= 0
+        return Sample(self.features[kept], labels[kept], len(classes))
+
+
+def spread(rows: Tensor, count: int) -> Tensor:
+    """Choose ``count`` of the rows at even distances; all of them if there are no more than that."""
+    if len(rows) <= count:
+        return rows
+    return rows[((torch.arange(count, device=rows.device) + 0.5) * (len(rows) / count)).long()]
+
+
+def content_order(features: Tensor, seed: int) -> Tensor:
+    """Order of the rows by a seeded projection, so that nothing downstream depends on the order they came in.
+
+    Taking every n-th row of that order is a systematic sample, stratified along the projection.
+
+    Args:
+        features: Shape ``(n, d)``.
+        seed: Seed of the direction.
+
+    Returns:
+        Row numbers of shape ``(n,)``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    direction = torch.randn(features.shape[1], dtype=torch.float64, generator=generator).to(features.device)
+    keys = torch.cat([(part.double() * direction).sum(1) for part in features.split(4096)])
+    return torch.argsort(keys, stable=True)
+
+
+def prepare(features: Tensor, labels: Tensor, side: str, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Check one side of the comparison and bring it into its own order.
+
+    Args:
+        features: Shape ``(n, d)``, any floating dtype.
+        labels: Shape ``(n,)``, any integer dtype, gaps allowed.
+        side: ``"reference"`` or ``"target"``, for messages.
+        seed: Seed of the order.
+
+    Returns:
+        Features in their own order, labels ``0 .. K-1`` in that order, and the original id of each class; classes are
+        numbered by the first coordinate of the seeded projection of their means, so that ids carry no meaning.
+
+    Raises:
+        ValueError: If an input is malformed or not finite.
+    """
+    features = check_features(features, f"{side}_features")
+    labels = check_labels(labels, len(features), name=f"{side}_labels").to(features.device)
+    order = content_order(features, seed)
+    features, labels = features[order], labels[order]
+    ids, labels = torch.unique(labels, return_inverse=True)
+    means = features.new_zeros((len(ids), features.shape[1]), dtype=torch.float64)
+    for start in range(0, len(features), 4096):
+        means.index_add_(0, labels[start : start + 4096], features[start : start + 4096].double())
+    means /= torch.bincount(labels, minlength=len(ids))[:, None]
+    by_content = content_order(means, seed)
+    number = torch.empty_like(by_content)
+    number[by_content] = torch.arange(len(ids), device=ids.device)
+    return features, number[labels], ids[by_content]

@@ -1,0 +1,394 @@
+"""The alternating solver: exact couplings, convex steps for head and feature map, descent on the certified bound."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lightning_transfer.relatedness.bound import Certificate, Transforms, certify, class_losses
+from lightning_transfer.relatedness.head import SoftmaxHead, lbfgs, train_head
+from lightning_transfer.relatedness.sample import Sample
+from lightning_transfer.relatedness.transforms import (
+    FeatureMap,
+    FeatureMapKind,
+    assign_classes,
+    conditional_of,
+    fit_feature_map,
+    label_map_of,
+    match_marginals,
+)
+from lightning_transfer.relatedness.transport import Coupling, GroundCost, couple
+
+Learned = frozenset[Literal["prior", "labels", "features"]]
+RIDGES = (3e-2, 3e-3, 3e-4)
+_IRLS_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the solver is asked for.
+
+    Attributes:
+        tau: Lipschitz constant of the head, or ``"auto"`` for the one with the smallest bound.
+        ground_cost: Cost between features.
+        learn: Which of the transforms are learned.
+        feature_map: Family of the feature map.
+        rank: Rank of a low-rank map.
+        ridge: Strength of the ridge of the feature map; None to choose it on held-out target samples.
+        rounds: Alternations between couplings and transforms.
+        fit_samples: Samples of a class that the solver looks at; the certificate always looks at all.
+        max_samples: Largest number of samples on a side of one transport problem.
+    """
+
+    tau: float | Literal["auto"]
+    ground_cost: GroundCost
+    learn: Learned
+    feature_map: FeatureMapKind = "affine"
+    rank: int = 16
+    ridge: float | None = None
+    rounds: int = 4
+    fit_samples: int = 400
+    max_samples: int = 1000
+
+    @property
+    def learns_map(self) -> bool:
+        """Whether there is a feature map to fit."""
+        return "features" in self.learn and self.feature_map != "identity"
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What the solver found.
+
+    Attributes:
+        transforms: The best transforms.
+        certificate: Their bound on the data they were learned on.
+        held_out: Bound on target samples that the choice of the ridge did not see; None if nothing was chosen.
+        kind: ``"learned"``, ``"identity map"`` or ``"constant head"``: which candidate won.
+        ridge: Ridge of the feature map.
+        rounds: Alternations made.
+        converged: Whether every head fit and every transport problem of the answer met its tolerance.
+        history: Bound after each alternation, on the samples that the solver looks at.
+    """
+
+    transforms: Transforms
+    certificate: Certificate
+    held_out: Certificate | None
+    kind: str
+    ridge: float
+    rounds: int
+    converged: bool
+    history: tuple[float, ...]
+
+
+def class_costs(reference: Sample, target: Sample, tau: float, losses: Tensor) -> Tensor:
+    """Rough cost of letting a reference class stand for a target class, from class means and spreads.
+
+    Args:
+        reference: Reference sample.
+        target: Target sample in the same space.
+        tau: Nats per unit of distance.
+        losses: Loss of each reference class, shape ``(K_R,)``.
+
+    Returns:
+        Shape ``(K_T, K_R)``, in nats.
+    """
+    means = reference.class_means
+    spread = (reference.features - means[reference.labels]).norm(dim=1)
+    spreads = losses.new_zeros(reference.num_classes).index_add_(0, reference.labels, spread)
+    spreads = spreads / reference.counts.clamp_min(1)
+    return losses + tau * (torch.cdist(target.class_means, means) + spreads)
+
+
+def typical_tau(sample: Sample) -> float:
+    """A constant at which the features of a sample make a difference of about two nats."""
+    return 2 / max(float(sample.features.square().sum(1).mean().sqrt()), 1e-12)
+
+
+class AlternatingSolver:
+    """Descent on the bound for one reference and one target sample.
+
+    Args:
+        reference: Reference sample; all its classes may be used.
+        target: Target sample; every class has samples.
+        settings: What is asked for.
+        head: A head of the user's own, which stays as it is; None to train one.
+        label_map: A fixed label map, needed when the label map is not learned.
+        start: Transforms to start from.
+    """
+
+    def __init__(
+        self,
+        reference: Sample,
+        target: Sample,
+        settings: Settings,
+        head: SoftmaxHead | None = None,
+        label_map: Tensor | None = None,
+        start: Transforms | None = None,
+    ) -> None:
+        self.reference, self.target, self.settings = reference, target, settings
+        self.reference_fit = reference.thinned(settings.fit_samples)
+        self.own_head, self.fixed_label_map, self.start = head, label_map, start
+        self.heads_converged = True
+        self.history: list[float] = []
+        # softmax and ranges of logits do not change when a constant is added to all logits
+        self.free_logits = settings.feature_map == "affine" and reference.features.shape[1] >= reference.num_classes - 1
+
+    def solve(self) -> Solution:
+        """Learn the transforms and keep the best candidate."""
+        settings = self.settings
+        target = self.target.thinned(settings.max_samples)
+        first = self._initial(target)
+        candidates = {"identity map": self._finish_head(first, target)}
+        held_out, ridge = None, settings.ridge if settings.ridge is not None else RIDGES[1]
+        if settings.learns_map:
+            start = self.start if self.start is not None else first
+            if settings.ridge is None and self.start is None:
+                ridge, held_out = self._choose_ridge(start, target)
+            learned = self._descend(start, target, ridge, settings.rounds)
+            candidates["learned"] = self._finish_head(learned, target) if settings.ground_cost == "feature" else learned
+        elif self.start is not None:
+            candidates["learned"] = self._finish_head(self.start, target)
+        if settings.tau == "auto" and self.own_head is None:
+            candidates["constant head"] = self._constant(first, target)
+        certificates = {name: self._certify(each) for name, each in candidates.items()}
+        kind = min(certificates, key=lambda name: certificates[name].bound)
+        return Solution(
+            transforms=candidates[kind],
+            certificate=certificates[kind],
+            held_out=held_out,
+            kind=kind,
+            ridge=ridge,
+            rounds=len(self.history),
+            converged=self.heads_converged and certificates[kind].coupling.converged,
+            history=tuple(self.history),
+        )
+
+    def _certify(self, transforms: Transforms) -> Certificate:
+        settings = self.settings
+        return certify(transforms, self.reference, self.target, settings.ground_cost, settings.max_samples)
+
+    def _look(self, transforms: Transforms, target: Sample) -> Certificate:
+        """The bound on the samples that the solver looks at."""
+        settings = self.settings
+        return certify(transforms, self.reference_fit, target, settings.ground_cost, settings.max_samples)
+
+    def _train(self, prior: Tensor, tau: float, start: SoftmaxHead | None, max_iter: int = 100) -> SoftmaxHead:
+        head, converged = train_head(self.reference_fit, prior, tau, start, max_iter)
+        self.heads_converged = self.heads_converged and (converged or self.settings.tau == "auto")
+        return head
+
+    def _initial(self, target: Sample) -> Transforms:
+        """Identity map, and the class prior and label map that suit it."""
+        settings, reference = self.settings, self.reference_fit
+        tau = typical_tau(reference) if settings.tau == "auto" else settings.tau
+        losses = reference.features.new_zeros(reference.num_classes)
+        if self.own_head is not None:
+            tau, losses = self.own_head.lipschitz_constant, class_losses(self.own_head, reference)
+        costs = class_costs(reference, target, tau, losses)
+        conditional = self._choose_classes(costs, target.prior)
+        joint = target.prior[:, None] * conditional
+        label_map = self.fixed_label_map if self.fixed_label_map is not None else label_map_of(joint, costs)
+        head = self.own_head if self.own_head is not None else self._train(joint.sum(0), tau, None)
+        return Transforms(head, FeatureMap.identity(target.features), label_map, conditional)
+
+    def _choose_classes(self, costs: Tensor, prior: Tensor) -> Tensor:
+        learn = self.settings.learn
+        if "labels" in learn:
+            return (
+                assign_classes(costs, prior)
+                if "prior" in learn
+                else match_marginals(costs, prior, self.reference.prior)
+            )
+        assert self.fixed_label_map is not None
+        if "prior" not in learn:
+            return conditional_of(self.fixed_label_map, self.reference.prior)
+        allowed = torch.where(self.fixed_label_map > 0, costs - self.fixed_label_map.log(), torch.inf)
+        return torch.nn.functional.one_hot(allowed.argmin(1), costs.shape[1]).to(costs)
+
+    def _constant(self, first: Transforms, target: Sample) -> Transforms:
+        """The head that predicts the class prior everywhere: its bound is the entropy of the target prior."""
+        prior = first.joint(target.prior).sum(0)
+        head = SoftmaxHead.constant(prior, self.reference.features.shape[1])
+        return replace(first, head=head, feature_map=FeatureMap.identity(target.features))
+
+    def _finish_head(self, transforms: Transforms, target: Sample) -> Transforms:
+        """Adapt a trained head to the feature map where tau is free."""
+        if self.settings.tau != "auto" or self.own_head is not None:
+            return transforms
+        if self.settings.ground_cost == "feature":
+            return replace(transforms, head=self._search_tau(transforms, target))
+        best, value = transforms, self._look(transforms, target)
+        for sharpness in (0.2, 0.05):
+            trial = self._logit_step(best, target, value.coupling, 0.0, sharpness, 40, move_map=False)
+            seen = self._look(trial, target)
+            if seen.bound < value.bound:
+                best, value = trial, seen
+        return best
+
+    def _search_tau(self, transforms: Transforms, target: Sample) -> SoftmaxHead:
+        """Head with the smallest bound over tau for the feature cost, whose couplings do not depend on tau.
+
+        The bound is convex in tau: double it as long as the bound falls, then look on both sides of the best.
+        """
+        reference = self.reference_fit
+        prior = transforms.joint(target.prior).sum(0)
+        mapped = target.with_features(transforms.feature_map(target.features))
+        support = transforms.label_map > 0
+        distance = couple(
+            reference, mapped, transforms.conditional, support, "feature", self.settings.max_samples
+        ).cost  # fmt: skip
+        best = SoftmaxHead.constant(prior, reference.features.shape[1])
+        lowest = float(prior @ class_losses(best, reference))
+        start = transforms.head
+
+        def try_tau(tau: float) -> bool:
+            nonlocal best, lowest, start
+            start = self._train(prior, tau, start.limited(tau), 40)
+            value = float(prior @ class_losses(start, reference)) + start.lipschitz_constant * distance
+            better = value < lowest
+            if better:
+                best, lowest = start, value
+            return better
+
+        tau = typical_tau(reference) / 16
+        while tau < 100 * typical_tau(reference) and try_tau(tau):
+            tau *= 2
+        for factor in (0.7, 1.4, 0.85, 1.2):
+            try_tau(max(best.lipschitz_constant, typical_tau(reference) / 64) * factor)
+        return best
+
+    def _choose_ridge(self, start: Transforms, target: Sample) -> tuple[float, Certificate | None]:
+        """Fit with each ridge on a part of the target, from strong to weak, and compare on the rest."""
+        fit, rest = target.split(4)
+        if len(rest.labels) < target.num_classes:
+            return RIDGES[1], None
+        ridge, best = RIDGES[1], None
+        current = start
+        for trial in RIDGES:
+            current = self._descend(current, fit, trial, 2, record=False)
+            seen = self._look(current, rest)
+            if best is None or seen.bound < best.bound:
+                ridge, best = trial, seen
+            elif seen.bound > best.bound:
+                break
+        return ridge, best
+
+    def _descend(self, start: Transforms, target: Sample, ridge: float, rounds: int, record: bool = True) -> Transforms:
+        """Alternate couplings with steps of the transforms; the best iterate is the answer."""
+        best, lowest = start, math.inf
+        current = start
+        for round_ in range(rounds + 1):
+            seen = self._look(current, target)
+            if record:
+                self.history.append(seen.bound)
+            if seen.bound < lowest:
+                best, lowest = current, seen.bound
+            if round_ < rounds:
+                current = self._step(current, target, seen.coupling, ridge, round_)
+        return best
+
+    def _step(self, current: Transforms, target: Sample, coupling: Coupling, ridge: float, round_: int) -> Transforms:
+        settings = self.settings
+        if settings.ground_cost == "feature":
+            return replace(current, feature_map=self._map_step(current.feature_map, target, coupling, ridge))
+        if settings.feature_map != "affine" or not self._is_moved(current):
+            current = replace(current, feature_map=self._map_step(current.feature_map, target, coupling, ridge))
+            if settings.feature_map != "affine":
+                return self._finish_head(current, target)
+            coupling = self._look(current, target).coupling
+        return self._logit_step(current, target, coupling, ridge, 0.3 * 0.5**round_, 40, move_map=True)
+
+    @staticmethod
+    def _is_moved(current: Transforms) -> bool:
+        identity = FeatureMap.identity(current.feature_map.matrix)
+        return not torch.equal(current.feature_map.matrix, identity.matrix)
+
+    def _map_step(self, current: FeatureMap, target: Sample, coupling: Coupling, ridge: float) -> FeatureMap:
+        """Minimise the expected distance for a fixed coupling: iteratively re-weighted least squares."""
+        settings = self.settings
+        z = self.reference_fit.features
+        for _ in range(_IRLS_ROUNDS):
+            distance = (z[coupling.source] - current(target.features)[coupling.target]).norm(dim=1)
+            pull = coupling.mass / distance.clamp_min(1e-3 * float(distance.mean()) + 1e-12)
+            weights = pull.new_zeros(len(target.labels)).index_add_(0, coupling.target, pull)
+            goals = z.new_zeros(len(target.labels), z.shape[1])
+            goals.index_add_(0, coupling.target, pull[:, None] * z[coupling.source])
+            current = fit_feature_map(
+                settings.feature_map, target.features, goals / weights[:, None], weights, ridge, settings.rank
+            )
+        return current
+
+    def _logit_step(
+        self,
+        current: Transforms,
+        target: Sample,
+        coupling: Coupling,
+        ridge: float,
+        sharpness: float,
+        max_iter: int,
+        *,
+        move_map: bool,
+    ) -> Transforms:
+        """Minimise the bound over head and feature map for a fixed coupling.
+
+        With the logits of reference and target as unknowns both the cross-entropy and the cost are convex. The extrema
+        of the cost are smoothed from above by log-sum-exp, with a temperature of ``sharpness`` times the present cost.
+        """
+        reference = self.reference_fit
+        prior = current.joint(target.prior).sum(0)
+        weights = (prior / reference.counts.clamp_min(1))[reference.labels]
+        support = (current.label_map > 0)[target.labels[coupling.target]]
+        move_head = self.settings.tau == "auto" and self.own_head is None
+        free = move_map and self.free_logits
+        weight = current.head.weight - current.head.weight.mean(0)
+        bias = current.head.bias.clone()
+        matrix, offset = current.feature_map.matrix, current.feature_map.offset
+        if free:
+            matrix, offset = weight @ matrix, weight @ offset
+        temperature = max(sharpness * coupling.cost, 1e-3)
+        moving = [*([weight, bias] if move_head else []), *([matrix, offset] if move_map else [])]
+        moving = [part.clone() for part in moving]
+        if move_head:
+            weight, bias = moving[0], moving[1]
+        if move_map:
+            matrix, offset = moving[-2], moving[-1]
+        for part in moving:
+            part.requires_grad_()
+        solver = lbfgs(moving, max_iter)
+
+        def closure() -> Tensor:
+            solver.zero_grad()
+            logits = reference.features @ weight.T
+            mapped = target.features @ matrix.T + offset
+            change = (mapped if free else mapped @ weight.T)[coupling.target] - logits[coupling.source]
+            high = torch.logsumexp(change / temperature, dim=1)
+            lowered = -change / temperature
+            if self.settings.ground_cost == "logit_margin":
+                lowered = lowered.masked_fill(~support, -torch.inf)
+            cost = coupling.mass @ (high + torch.logsumexp(lowered, dim=1)) * temperature
+            loss = cross_entropy(logits + bias, reference.labels, reduction="none") @ weights
+            loss = loss + cost + 0.1 * ridge * (weight.square().sum() + matrix.square().sum())
+            loss.backward()
+            return loss
+
+        with torch.enable_grad():
+            solver.step(closure)
+        head = SoftmaxHead(weight.detach(), bias.detach()) if move_head else current.head
+        matrix, offset = matrix.detach(), offset.detach()
+        if free:
+            matrix, offset = _lift(head.weight, matrix, offset, current.feature_map)
+        return replace(current, head=head, feature_map=FeatureMap(matrix, offset))
+
+
+def _lift(weight: Tensor, matrix: Tensor, offset: Tensor, near: FeatureMap) -> tuple[Tensor, Tensor]:
+    """The feature map nearest to another one that gives these logits, up to a constant added to all of them."""
+    centred = weight - weight.mean(0)
+    inverse = torch.linalg.pinv(centred)
+    lifted = near.matrix + inverse @ (matrix - matrix.mean(0) - centred @ near.matrix)
+    return lifted, near.offset + inverse @ (offset - offset.mean() - centred @ near.offset)
