@@ -41,10 +41,10 @@ def h_score(
     Example:
         >>> import torch
         >>> from lightning_transfer.functional import h_score
-        >>> features = torch.tensor([[0.0, 0.0], [1.0, 0.2], [4.0, 0.1], [5.0, 0.3]])
-        >>> labels = torch.tensor([0, 0, 1, 1])
+        >>> features = torch.tensor([[0.0, 1.0], [1.0, 3.0], [2.0, 0.0], [5.5, 2.0], [7.0, 0.5], [8.0, 3.5]])
+        >>> labels = torch.tensor([0, 0, 0, 1, 1, 1])
         >>> h_score(features, labels), h_score(features, labels, shrinkage="ledoit_wolf")
-        (tensor(0.9880, dtype=torch.float64), tensor(0.5801, dtype=torch.float64))
+        (tensor(0.9081, dtype=torch.float64), tensor(0.7146, dtype=torch.float64))
     """
     check_shrinkage(shrinkage)
     return h_score_from_moments(ClassMoments.from_samples(features, labels, ignore_index), shrinkage)

@@ -42,7 +42,7 @@ def linear_mse(features: Tensor, targets: Tensor, *, regularization: float = 0.0
         >>> features = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
         >>> targets = torch.tensor([0.0, 2.0, 4.0, 7.0])
         >>> linear_mse(features, targets), linear_mse(features, targets, regularization=1.0)
-        (tensor(-0.0750, dtype=torch.float64), tensor(-3.0972, dtype=torch.float64))
+        (tensor(-0.0750, dtype=torch.float64), tensor(-3.0139, dtype=torch.float64))
     """
     check_linear_mse_arguments(regularization, variant)
     return linear_mse_from_moments(TargetMoments.from_samples(features, targets), regularization, variant)

@@ -42,9 +42,9 @@ def log_maximum_evidence(features: Tensor, labels: Tensor, *, ignore_index: int 
         >>> from lightning_transfer.functional import log_maximum_evidence
         >>> features = torch.tensor([[0.0, 0.0], [1.0, 0.2], [4.0, 0.1], [5.0, 0.3]])
         >>> log_maximum_evidence(features, torch.tensor([0, 0, 1, 1]))
-        tensor(-0.3671, dtype=torch.float64)
+        tensor(0.8322, dtype=torch.float64)
         >>> log_maximum_evidence(features, torch.tensor([0.1, 0.9, 4.2, 4.8]))
-        tensor(-0.3040, dtype=torch.float64)
+        tensor(-0.5604, dtype=torch.float64)
     """
     if isinstance(labels, Tensor) and labels.is_floating_point():
         return log_maximum_evidence_from_moments(TargetMoments.from_samples(check_features(features), labels))

@@ -143,7 +143,7 @@ class TransferMetric(Metric, ABC):
         """Say something once."""
         if message not in self._warned:
             self._warned.add(message)
-            rank_zero_warn(f"{type(self).__name__}: {message}", category=UserWarning)
+            rank_zero_warn(f"{self.plot_legend_name or type(self).__name__}: {message}", category=UserWarning)
 
     def _require_data(self, count: int) -> None:
         if not count:

@@ -38,10 +38,10 @@ class HScore(ClassMomentMetric):
         >>> import torch
         >>> from lightning_transfer.metrics import HScore
         >>> metric = HScore()
-        >>> metric.update(torch.tensor([[0.0, 0.0], [1.0, 0.2]]), torch.tensor([0, 0]))
-        >>> metric.update(torch.tensor([[4.0, 0.1], [5.0, 0.3]]), torch.tensor([1, 1]))
+        >>> metric.update(torch.tensor([[0.0, 1.0], [1.0, 3.0], [2.0, 0.0]]), torch.tensor([0, 0, 0]))
+        >>> metric.update(torch.tensor([[5.5, 2.0], [7.0, 0.5], [8.0, 3.5]]), torch.tensor([1, 1, 1]))
         >>> metric.compute()
-        tensor(0.9880, dtype=torch.float64)
+        tensor(0.9081, dtype=torch.float64)
     """
 
     plot_lower_bound: float = 0.0

@@ -76,11 +76,11 @@ class LogME(TransferMetric):
         >>> metric = LogME()
         >>> metric.update(features, torch.tensor([0, 0, 1, 1]))
         >>> metric.compute()
-        tensor(-0.3671, dtype=torch.float64)
+        tensor(0.8322, dtype=torch.float64)
         >>> metric = LogME(task="regression")
         >>> metric.update(features=features, targets=torch.tensor([0.1, 0.9, 4.2, 4.8]))
         >>> metric.compute()
-        tensor(-0.3040, dtype=torch.float64)
+        tensor(-0.5604, dtype=torch.float64)
     """
 
     def __new__(

@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from lightning_transfer.functional.ridge_probe import ridge_probe
-from lightning_transfer.metrics.base import SampleMetric, check_width
+from lightning_transfer.metrics.base import SampleMetric, TransferMetric, check_width
 from lightning_transfer.utilities.checks import check_features, check_in_interval, check_one_of, check_targets
 
 
-class RidgeProbe(SampleMetric):
+class _ClassRidgeProbe(SampleMetric):
+    """Leave-one-out accuracy of a ridge probe."""
+
+    plot_upper_bound: float = 1.0
+    plot_legend_name: str = "Ridge probe"
+
+    def __init__(self, regularization: float | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if regularization is not None:
+            check_in_interval(regularization, 0, float("inf"), "regularization")
+        self.regularization = regularization
+
+    def score_range(self) -> tuple[float, float]:
+        """Limits of an accuracy."""
+        return 0.0, 1.0
+
+    def _score(self, **samples: Tensor) -> Tensor:
+        features, responses = (samples[name] for name in self.requires)
+        return ridge_probe(features, responses, regularization=self.regularization)
+
+
+class _TargetRidgeProbe(_ClassRidgeProbe):
+    """Leave-one-out R² of a ridge probe."""
+
+    requires = ("features", "targets")
+
+    def update(self, features: Tensor, targets: Tensor) -> None:
+        """Add a batch of features ``(n, d)`` and targets ``(n,)`` or ``(n, m)`` to the samples."""
+        features = check_features(features)
+        check_width(self._width, features)
+        self._keep(features=features, targets=check_targets(targets, len(features)))
+
+    def score_range(self) -> tuple[float, float]:
+        """R² is at most 1."""
+        return -float("inf"), 1.0
+
+
+class RidgeProbe(TransferMetric):
     """Leave-one-out accuracy or R² of a linear ridge probe, in closed form; higher is better.
 
     Leaving a sample out needs the sample, so this score keeps at most ``max_samples`` of them.
@@ -28,10 +65,10 @@ class RidgeProbe(SampleMetric):
       :func:`lightning_transfer.functional.ridge_probe`.
 
     Args:
-        task: ``"classification"`` (accuracy) or ``"regression"`` (R²).
-        regularization: A fixed strength relative to the mean variance of the features, or None to choose it.
-        max_samples: Samples kept at most; None for all.
-        kwargs: ``seed``, ``num_resamples``, ``ignore_index`` and keyword arguments of :class:`torchmetrics.Metric`.
+        task: ``"classification"`` (accuracy) or ``"regression"`` (R²); the instance is of the class for the task.
+        kwargs: ``regularization``, a fixed strength relative to the mean variance of the features, or None to choose
+            it; ``max_samples`` (10 000), ``seed``, ``num_resamples``, ``ignore_index``, and keyword arguments of
+            :class:`torchmetrics.Metric`.
 
     Raises:
         ValueError: If an argument is malformed, or at ``compute`` fewer than two classes were seen.
@@ -46,44 +83,10 @@ class RidgeProbe(SampleMetric):
         tensor(1., dtype=torch.float64)
     """
 
-    plot_upper_bound: float = 1.0
-    plot_legend_name: str = "Ridge probe"
-
-    def __init__(
-        self,
-        task: str = "classification",
-        regularization: float | None = None,
-        max_samples: int | None = 10_000,
-        **kwargs: Any,
-    ) -> None:
+    def __new__(cls, task: Literal["classification", "regression"] = "classification", **kwargs: Any) -> Any:
+        """Make an instance of the class for the task."""
         check_one_of(task, ("classification", "regression"), "task")
-        if regularization is not None:
-            check_in_interval(regularization, 0, float("inf"), "regularization")
-        super().__init__(max_samples=max_samples, **kwargs)
-        self.task = task
-        self.regularization = regularization
+        return {"classification": _ClassRidgeProbe, "regression": _TargetRidgeProbe}[task](**kwargs)
 
-    def update(self, features: Tensor, labels: Tensor | None = None, targets: Tensor | None = None) -> None:
-        """Add a batch to the samples.
 
-        Args:
-            features: Shape ``(n, d)``, any floating dtype.
-            labels: Class ids ``(n,)``, for classification.
-            targets: Shape ``(n,)`` or ``(n, m)``, for regression.
-
-        Raises:
-            ValueError: If an input is malformed, not finite, or of another width than before.
-        """
-        if self.task == "classification":
-            super().update(features, labels)  # type: ignore[arg-type]
-            return
-        features = check_features(features)
-        check_width(self._width, features)
-        self._keep(features=features, labels=check_targets(targets, len(features)))  # type: ignore[arg-type]
-
-    def score_range(self) -> tuple[float, float]:
-        """Limits: accuracy in ``[0, 1]``, R² at most 1."""
-        return (0.0 if self.task == "classification" else -float("inf")), 1.0
-
-    def _score(self, **samples: Tensor) -> Tensor:
-        return ridge_probe(samples["features"], samples["labels"], regularization=self.regularization)
+RidgeProbe.register(_ClassRidgeProbe)
