@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, overload
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from lightning_transfer.data.sampling import stratified_order
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
@@ -157,13 +157,13 @@ class TransferDataModule(LightningDataModule, ABC):
     @cached_property
     def _data(self) -> LoadedData:
         data = self.load()
-        if not len(data.splits.get("train", ())):
-            raise ValueError(f"Expected the training split of `{self.name}` to hold samples, but got none.")
         if self.classes is not None:
             data = choose_classes(data, self.classes)
         data = replace(data, splits={split: dataset for split, dataset in data.splits.items() if len(dataset)})
+        if "train" not in data.splits:
+            raise ValueError(f"Expected the training split of `{self.name}` to hold samples, but got none.")
         if data.task == "classification":
-            present = data.splits["train"].answers.unique() if "train" in data.splits else []
+            present = data.splits["train"].answers.unique()
             if len(present) < 2:
                 known = [data.names[int(label)] for label in present]
                 raise ValueError(
@@ -257,13 +257,15 @@ class TransferDataModule(LightningDataModule, ABC):
         return self._loader(self._data.splits[split])
 
     def _loader(self, dataset: TransferDataset, *, shuffle: bool = False) -> DataLoader[dict[str, Tensor]]:
+        # generators of their own: without them a loader draws from the global state, and workers would change the order
+        sampler = RandomSampler(dataset, generator=torch.Generator().manual_seed(self.seed)) if shuffle else None
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
-            shuffle=shuffle,
+            sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            generator=torch.Generator().manual_seed(self.seed),  # a loader without one draws from the global state
+            generator=torch.Generator().manual_seed(self.seed),
         )
 
 
