@@ -42,10 +42,9 @@ def probe_of_targets(features, targets):
 
 
 JACKKNIFE = {"jackknife_groups": 6}
-WIDE_CASES = (
-    "wide",
-    "regression_wide",
-)  # public code stops early (1e-2) or leaves out part of the evidence where n < d
+# With fewer samples than features public code stops early, or leaves out part of the evidence: test_logme.py.
+OTHER_THAN_CLASSES = (*REGRESSION, "wide")
+OTHER_THAN_TARGETS = (*CLASSIFICATION, "regression_wide")
 
 ROWS = [
     Estimator(
