@@ -74,6 +74,9 @@ def feasible_plan(plan: np.ndarray, source: np.ndarray, target: np.ndarray) -> n
     Returns:
         Shape ``(n, m)``.
     """
+    worst = max(np.abs(plan.sum(1) - source).max(), np.abs(plan.sum(0) - target).max())
+    if worst < 1e-15:
+        return plan
     plan = plan * np.minimum(1, source / np.maximum(plan.sum(1), 1e-300))[:, None]
     plan = plan * np.minimum(1, target / np.maximum(plan.sum(0), 1e-300))[None]
     rows, columns = source - plan.sum(1), target - plan.sum(0)

@@ -1,0 +1,229 @@
+"""The task-relatedness bound as a Metric."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from lightning_transfer.functional.task_relatedness import task_relatedness
+from lightning_transfer.metrics.base import SampleMetric, ScoreInterval, check_width
+from lightning_transfer.utilities.checks import check_features, check_in_interval, check_labels, flatten_positions
+
+if TYPE_CHECKING:
+    from lightning_transfer.relatedness.result import TaskRelatednessResult
+
+_OPTIONS = frozenset(
+    name
+    for name, parameter in inspect.signature(task_relatedness).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+) - {"seed", "num_resamples", "level"}
+_REFERENCE = ("reference_features", "reference_labels")
+_NO_LABEL = -1
+
+
+class TaskRelatedness(SampleMetric):
+    """Upper bound of the loss that a reference task guarantees on the target, in nats; lower is better.
+
+    Target batches are streamed with ``update``. The reference is handed in once with :meth:`set_reference`, or streamed
+    with ``update(..., reference=True)``; ``reset`` keeps it. Batches of all ranks are put together, and the solver puts
+    samples into an order of its own, so the value depends neither on batches nor on ranks.
+
+    Args:
+        kept_samples: Target samples kept at most (a seeded sample, see
+            :class:`~lightning_transfer.metrics.base.SampleMetric`); None for all. The bound is certified for these.
+        seed: Seed of the sample and of the solver.
+        num_resamples: Bootstrap resamples of ``compute_with_interval``.
+        ignore_index: Samples with this label are left out.
+        kwargs: Keyword arguments of :func:`lightning_transfer.functional.task_relatedness`, and of
+            :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If an argument is known to neither.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.metrics.task_relatedness import TaskRelatedness
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> labels = torch.arange(60) % 3
+        >>> features = torch.eye(3)[labels] * 4 + torch.randn(60, 3, generator=generator)
+        >>> metric = TaskRelatedness(ground_cost="logit_range")
+        >>> metric.set_reference(features, labels)
+        >>> for start in (0, 20, 40):
+        ...     metric.update(features[start : start + 20], labels[start : start + 20])
+        >>> bool(metric.compute() < torch.tensor(3.0).log())
+        True
+    """
+
+    higher_is_better = False
+    full_state_update = True
+    requires = ("features", "labels")
+    kept_labels: list[Tensor]
+    kept_reference_features: list[Tensor]
+    kept_reference_labels: list[Tensor]
+    fixed_reference_features: Tensor | None
+    fixed_reference_labels: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        kept_samples: int | None = None,
+        seed: int = 0,
+        num_resamples: int = 100,
+        ignore_index: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        rest = {name: value for name, value in kwargs.items() if name not in _OPTIONS}
+        super().__init__(
+            max_samples=kept_samples, seed=seed, num_resamples=num_resamples, ignore_index=ignore_index, **rest
+        )
+        self.options = {name: value for name, value in kwargs.items() if name in _OPTIONS}
+        self.result: TaskRelatednessResult | None = None
+        for name in _REFERENCE:
+            self.add_state(f"kept_{name}", [], dist_reduce_fx="cat")
+            self.register_buffer(f"fixed_{name}", None, persistent=False)
+
+    def set_reference(self, features: Tensor, labels: Tensor) -> None:
+        """Fix the reference; on several ranks, hand the same one to all of them.
+
+        Args:
+            features: Shape ``(n, d)``, any floating dtype.
+            labels: Class ids of shape ``(n,)``, any integer dtype.
+
+        Raises:
+            ValueError: If an input is malformed, not finite, or of another width than the target.
+        """
+        features = check_features(features, "features")
+        labels = check_labels(labels, len(features))
+        check_width(super()._width, features)
+        self.fixed_reference_features = features.clone().to(self.device)
+        self.fixed_reference_labels = labels.clone().to(self.device)
+        self.kept_reference_features, self.kept_reference_labels = [], []
+        self._computed = None
+
+    def update(self, features: Tensor, labels: Tensor | None = None, *, reference: bool = False) -> None:
+        """Add a batch.
+
+        Args:
+            features: Shape ``(n, d)`` (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too), any floating dtype.
+            labels: Class ids of shape ``(n,)``, any integer dtype; None in all target batches to find labels.
+            reference: Whether the batch belongs to the reference.
+
+        Raises:
+            ValueError: If an input is malformed, not finite, of another width than before, or only some target batches
+                have labels, or the reference has been fixed already.
+        """
+        if labels is None:
+            if reference:
+                raise ValueError("Expected argument `labels` for a batch of the reference, but got None.")
+            features = check_features(features)
+            labels = torch.full((len(features),), _NO_LABEL, device=features.device)
+        else:
+            raw = features
+            features, labels = flatten_positions(features, labels, self.ignore_index)
+            if self.ignore_index is not None and isinstance(raw, Tensor) and raw.numel() and not len(features):
+                return
+            features = check_features(features)
+            labels = check_labels(labels, len(features))
+        check_width(self._width, features)
+        if reference:
+            if self.fixed_reference_features is not None:
+                raise ValueError("Expected no batches of the reference after `set_reference`.")
+            self.kept_reference_features.append(features.clone())
+            self.kept_reference_labels.append(labels.clone())
+            return
+        if self.kept_labels and (int(self.kept_labels[0][0]) == _NO_LABEL) != (int(labels[0]) == _NO_LABEL):
+            raise ValueError("Expected argument `labels` in all target batches or in none, but got it in some.")
+        self._keep(features=features, labels=labels)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Add a batch and return the bound of that batch; nothing for a batch of the reference."""
+        if kwargs.get("reference"):
+            self.update(*args, **kwargs)
+            return None
+        return super().forward(*args, **kwargs)
+
+    def reset(self) -> None:
+        """Forget the target; the reference stays. See :meth:`reset_reference`."""
+        kept = {f"kept_{name}": getattr(self, f"kept_{name}") for name in _REFERENCE}
+        super().reset()
+        for name, parts in kept.items():
+            setattr(self, name, parts)
+        self.result = None
+
+    def reset_reference(self) -> None:
+        """Forget the reference."""
+        self.kept_reference_features, self.kept_reference_labels = [], []
+        self.fixed_reference_features = self.fixed_reference_labels = None
+
+    def sync(
+        self,
+        dist_sync_fn: Callable[..., Any] | None = None,
+        process_group: Any | None = None,
+        should_sync: bool = True,
+        distributed_available: Callable[..., Any] | None = None,
+    ) -> None:
+        """Gather target and streamed reference of all ranks."""
+        available = distributed_available if distributed_available is not None else self.distributed_available_fn
+        if should_sync and not self._is_synced and callable(available) and available():
+            for name in _REFERENCE:
+                self._match_empty(f"kept_{name}", dist_sync_fn or gather_all_tensors, process_group)
+        super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
+
+    def compute(self) -> Tensor:
+        """Solve for the transforms and return the bound, 0-d float64; :attr:`result` holds all the rest."""
+        return super().compute()
+
+    def compute_with_interval(self, level: float = 0.95) -> ScoreInterval:
+        """Compute the bound with a bootstrap interval for fixed transforms.
+
+        Args:
+            level: Nominal coverage, in (0, 1).
+
+        Returns:
+            The bound, its standard error, and a normal interval around it.
+        """
+        check_in_interval(level, 0, 1, "level")
+        with self.sync_context(should_sync=not self._is_synced, should_unsync=True):
+            result = self._solve(**self._prepared(), num_resamples=self.num_resamples, level=level)
+        assert result.standard_error is not None
+        assert result.interval is not None
+        return ScoreInterval(result.bound, result.standard_error, *result.interval, level, "bootstrap")
+
+    def score_range(self) -> tuple[float, float]:
+        """A bound of a cross-entropy is not negative."""
+        return 0.0, float("inf")
+
+    def _score(self, **samples: Tensor) -> Tensor:
+        self.result = self._solve(**samples)
+        return torch.tensor(self.result.bound, dtype=torch.float64, device=self.device)
+
+    def _solve(self, features: Tensor, labels: Tensor, **options: Any) -> TaskRelatednessResult:
+        reference = self.fixed_reference_features, self.fixed_reference_labels
+        if self.fixed_reference_features is None:
+            reference = _joined(self.kept_reference_features), _joined(self.kept_reference_labels)
+        if reference[0] is None or reference[1] is None:
+            raise ValueError("Expected `set_reference` or `update(..., reference=True)` before `compute`.")
+        known = None if int(labels[0]) == _NO_LABEL else labels
+        with torch.no_grad():
+            return task_relatedness(
+                reference[0], reference[1], features, known, seed=self.seed, **self.options, **options
+            )
+
+    @property
+    def _width(self) -> int:
+        parts = self.kept_reference_features
+        streamed = parts if isinstance(parts, Tensor) else (parts[0] if parts else None)
+        known = self.fixed_reference_features if self.fixed_reference_features is not None else streamed
+        return known.shape[1] if known is not None else super()._width
+
+
+def _joined(parts: list[Tensor] | Tensor) -> Tensor | None:
+    """One tensor of a list state, which is a tensor already after a sync."""
+    if isinstance(parts, Tensor):
+        return parts if len(parts) else None
+    return torch.cat(parts) if parts else None
