@@ -72,10 +72,9 @@ def _parse_idx(stream: IO[bytes], path: Path) -> np.ndarray:
     shape = tuple(int(size) for size in np.frombuffer(header, ">u4"))
     dtype = np.dtype(_DTYPES[magic[2]])
     expected = math.prod(shape) * dtype.itemsize
-    content = stream.read(expected)
-    if len(content) < expected or stream.read(1):
-        found = "more" if len(content) == expected else len(content)
-        raise ValueError(f"Expected {path} to hold {expected} bytes for its shape {shape}, but got {found}.")
+    content = stream.read()
+    if len(content) != expected:
+        raise ValueError(f"Expected {path} to hold {expected} bytes for its shape {shape}, but got {len(content)}.")
     return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 

@@ -117,6 +117,8 @@ class Table(TransferDataModule):
     def _check_columns(self, frame: pd.DataFrame, used: list[str], numbers: list[str]) -> None:
         from pandas.api.types import is_numeric_dtype
 
+        if frame.empty:
+            raise ValueError(f"Expected argument `path` to be a table with rows, but got none in {self.path}.")
         known = ", ".join(str(column) for column in frame.columns)
         for column in used:
             if used.count(column) > 1 or list(frame.columns).count(column) != 1:
