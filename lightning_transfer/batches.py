@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, Sampler
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Sampler
 
 from lightning_transfer.utilities.checks import check_one_of, check_positive_int
 
@@ -65,8 +65,10 @@ def _name_answer(answer: Any) -> dict[str, Tensor]:
     return {"targets" if answer.is_floating_point() else "labels": answer}
 
 
-class ShardSampler(Sampler[int]):
+class ShardSampler(DistributedSampler[int]):
     """The indices of one rank: every sample on exactly one rank, none repeated, ranks may stay empty.
+
+    Lightning leaves a ``DistributedSampler`` alone; its own one repeats samples or refuses empty ranks.
 
     Args:
         indices: Indices of all ranks.
@@ -75,6 +77,7 @@ class ShardSampler(Sampler[int]):
     """
 
     def __init__(self, indices: Sequence[int], rank: int, world_size: int) -> None:
+        super().__init__(indices, num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]
         self.indices = list(indices[rank::world_size])
 
     def __iter__(self) -> Iterator[int]:
@@ -142,7 +145,7 @@ class ScoringPass(LightningDataModule):
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         loaders = _as_loaders(self._ask_for_loaders())
         if not loaders:
-            raise ValueError(f"Expected argument `data` to have batches for split {self.split!r}, but got none.")
+            raise ValueError(f"Expected argument `data` to hold samples for split {self.split!r}, but got none.")
         left = self.max_samples
         passes: list[Any] = []
         for loader in loaders:

@@ -107,8 +107,6 @@ def extract(
     if unknown:
         raise ValueError(f"Expected argument `keep` to hold names among {INPUTS}, but got {unknown}.")
     scoring_pass = ScoringPass(data, split=split, max_samples=max_samples, seed=seed)
-    if metrics is not None:
-        metrics.reset()
     module = _FeaturePass(backbone, metrics, keep)
     with ExitStack() as stack:
         for context in (quiet_lightning(), preserve_rng(), preserve_modules(backbone), _preserve_weights(backbone)):
@@ -145,13 +143,15 @@ class _FeaturePass(LightningModule):
         self._missing_checked = False
 
     def on_predict_start(self) -> None:
+        if self.metrics is not None:
+            self.metrics.reset()  # here, since spawned processes begin with states in memory that they share
         self._start = time.perf_counter()
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> int:
         inputs, available = split_batch(batch)
         try:
             output = self.backbone(inputs)
-            with torch.autocast(self.device.type, enabled=False):
+            with torch.autocast(self.device.type, enabled=False), _default_dtype(torch.float32):
                 return self._feed({**available, **_describe(output.features, output.logits)})
         except Exception as error:
             kind = ValueError if isinstance(error, ValueError) else RuntimeError
@@ -287,6 +287,17 @@ def quiet_lightning() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Let new tensors have a dtype: the step of a Trainer in half or double precision changes the default."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager

@@ -96,8 +96,10 @@ class TransformersBackbone(Backbone):
             self.feature_dim = features.shape[-1]
             self._head_fits = False
             head = self._classifier()
-            if logits is not None and isinstance(head, nn.Linear) and head.in_features == self.feature_dim:
-                self._head_fits = torch.allclose(head(features), logits, atol=1e-5)
+            if logits is not None and isinstance(head, (nn.Linear, nn.Sequential)):
+                widths = [child.in_features for child in head.modules() if isinstance(child, nn.Linear)]
+                if widths and widths[0] == self.feature_dim:
+                    self._head_fits = torch.allclose(head(features), logits, atol=1e-5)
 
     @property
     def head(self) -> nn.Module | None:
