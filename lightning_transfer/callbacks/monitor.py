@@ -156,7 +156,8 @@ class FeatureMonitor(Callback, ABC):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._detach()
-        backbone = next((child for child in pl_module.modules() if isinstance(child, Backbone) and child.head), None)
+        backbones = (child for child in pl_module.modules() if isinstance(child, Backbone))
+        backbone = next((child for child in backbones if child.head is not None), None)
         self._capture = Capture(*find_layer(pl_module, self.layer), backbone)
         self._last_epoch = -1
         self.available = ("features", *(_SOURCE if backbone is not None else ()))

@@ -1,0 +1,379 @@
+"""Fine-tune a backbone on a target, by hand or as the job ``lightning-transfer finetune``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from typing_extensions import override
+
+from lightning_transfer.backbones import Backbone, load_backbone
+from lightning_transfer.batches import split_batch
+from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from torchmetrics import Metric
+
+    from lightning_transfer.data import TransferDataModule
+
+Task = Literal["classification", "multilabel", "regression"]
+Mode = Literal["head", "full", "head_then_full"]
+_SCORE_NAMES = {"classification": "accuracy", "multilabel": "accuracy", "regression": "r2"}
+
+
+class FineTuningModule(pl.LightningModule):
+    """A backbone with a new linear head for a target task.
+
+    Logs ``train/loss``, ``val/loss``, ``test/loss`` and for validation and test the score of the task: ``accuracy``
+    (classification; the mean over labels for several labels a sample) or ``r2`` (regression). The original head stays
+    in the backbone, frozen, so that :class:`~lightning_transfer.callbacks.TransferabilityMonitor` can follow scores
+    that need source probabilities.
+
+    Args:
+        backbone: Any backbone of the package; raw inputs go in, its own preprocessing runs inside.
+        num_outputs: Number of classes, labels or regression targets.
+        task: ``"classification"`` (cross-entropy), ``"multilabel"`` (binary cross-entropy) or ``"regression"`` (mean
+            squared error of standardised targets).
+        mode: ``"head"`` trains the head on a frozen backbone in evaluation mode, ``"full"`` all weights,
+            ``"head_then_full"`` the head alone for ``head_epochs`` epochs first.
+        head_epochs: See ``mode``.
+        optimizer: Called with parameter groups; by default AdamW with learning rate 1e-3 and weight decay 1e-2. Biases
+            and normalisation weights are not decayed.
+        backbone_factor: Learning rate of the backbone over that of the head.
+        layer_decay: Each of the ``blocks`` consecutive parts of the backbone learns by this factor slower than the
+            part after it.
+        blocks: Number of such parts.
+        scheduler: ``"cosine"`` or ``"linear"`` decay to zero over the whole training, or ``"constant"``.
+        warmup: Share of the training in which the learning rates rise from zero.
+        label_smoothing: Of the cross-entropy.
+        target_mean: Mean of each regression target, for standardisation.
+        target_std: Standard deviation of each regression target.
+
+    Raises:
+        ValueError: For a bad argument.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lightning_transfer.backbones import ModuleBackbone
+        >>> from lightning_transfer.finetuning import FineTuningModule
+        >>> backbone = ModuleBackbone(nn.Sequential(nn.Linear(4, 8), nn.ReLU()), input_shape=(4,), head=None)
+        >>> module = FineTuningModule(backbone, num_outputs=3, mode="head")
+        >>> module(torch.zeros(2, 4)).shape
+        torch.Size([2, 3])
+        >>> sum(parameter.requires_grad for parameter in module.parameters())
+        2
+    """
+
+    target_mean: Tensor
+    target_std: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone | nn.Module | str,
+        num_outputs: int,
+        *,
+        task: Task = "classification",
+        mode: Mode = "full",
+        head_epochs: int = 1,
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer] | None = None,
+        backbone_factor: float = 0.1,
+        layer_decay: float = 1.0,
+        blocks: int = 4,
+        scheduler: Literal["cosine", "linear", "constant"] = "cosine",
+        warmup: float = 0.1,
+        label_smoothing: float = 0.0,
+        target_mean: Sequence[float] | None = None,
+        target_std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        check_one_of(task, tuple(_SCORE_NAMES), "task")
+        check_one_of(mode, ("head", "full", "head_then_full"), "mode")
+        check_one_of(scheduler, ("cosine", "linear", "constant"), "scheduler")
+        check_positive_int(num_outputs, "num_outputs")
+        self.save_hyperparameters(ignore=["backbone", "optimizer"])
+        self.task, self.mode, self.head_epochs = task, mode, check_positive_int(head_epochs, "head_epochs", 0)
+        self.optimizer_factory = optimizer or partial(torch.optim.AdamW, lr=1e-3, weight_decay=1e-2)
+        self.backbone_factor = check_in_interval(backbone_factor, 0, math.inf, "backbone_factor")
+        self.layer_decay = check_in_interval(layer_decay, 0, 1, "layer_decay")
+        self.blocks = check_positive_int(blocks, "blocks")
+        self.scheduler, self.warmup = scheduler, check_in_interval(warmup, 0, 1, "warmup")
+        self.label_smoothing = check_in_interval(label_smoothing, 0, 1, "label_smoothing")
+
+        self.backbone = load_backbone(backbone)
+        self.head = nn.Linear(self.backbone.feature_dim, num_outputs)
+        if self.backbone.head is not None:
+            self.backbone.head.requires_grad_(False)
+        if mode == "head":
+            self.backbone.requires_grad_(False)
+        self.register_buffer("target_mean", torch.tensor(target_mean or [0.0] * num_outputs))
+        self.register_buffer("target_std", torch.tensor(target_std or [1.0] * num_outputs))
+        self.val_score, self.test_score = _make_score(task, num_outputs), _make_score(task, num_outputs)
+
+    @classmethod
+    def for_target(
+        cls, backbone: Backbone | nn.Module | str, target: TransferDataModule, **options: Any
+    ) -> FineTuningModule:
+        """Build the module that fits a target: its task, number of outputs and, for regression, scale.
+
+        Args:
+            backbone: The backbone, or its name.
+            target: The target.
+            options: Further arguments of the class.
+        """
+        if target.task != "regression":
+            return cls(backbone, len(target.class_names), task=target.task, **options)
+        targets = target.train_dataset.answers.double()
+        mean, std = targets.mean(dim=0), targets.std(dim=0).clamp_min(torch.finfo(torch.float32).eps)
+        scale: dict[str, Any] = {"target_mean": mean.tolist(), "target_std": std.tolist()}
+        return cls(backbone, targets.shape[1], task=target.task, **scale, **options)
+
+    @property
+    def objective(self) -> str:
+        """Name of the score that the validation logs; higher is better."""
+        return f"val/{_SCORE_NAMES[self.task]}"
+
+    @property
+    def backbone_is_frozen(self) -> bool:
+        """Whether the backbone is left as it is in the current epoch."""
+        waits = self.mode == "head_then_full" and self._trainer is not None and self.current_epoch < self.head_epochs
+        return self.mode == "head" or waits
+
+    @override
+    def forward(self, inputs: Any) -> Tensor:
+        """Output of the head for raw inputs, shape ``(b, num_outputs)``: logits, or standardised targets."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.backbone_is_frozen):
+            features = self.backbone(inputs).features
+        output: Tensor = self.head(features)
+        return output
+
+    @override
+    def on_fit_start(self) -> None:
+        finds_unused = getattr(self.trainer.strategy, "_ddp_kwargs", {}).get("find_unused_parameters", False)
+        if self.mode == "head_then_full" and self.trainer.world_size > 1 and not finds_unused:
+            raise MisconfigurationException(
+                "`mode='head_then_full'` leaves weights unused at first: "
+                "use `strategy='ddp_find_unused_parameters_true'` with several processes."
+            )
+
+    @override
+    def on_train_epoch_start(self) -> None:
+        self.backbone.train(not self.backbone_is_frozen)
+
+    @override
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss, _, answers = self._step(batch)
+        self.log("train/loss", loss, batch_size=len(answers))
+        return loss
+
+    @override
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate(batch, "val", self.val_score)
+
+    @override
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate(batch, "test", self.test_score)
+
+    @override
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Probabilities ``(b, k)``, of each class or of each label, or targets ``(b, m)`` in their own units."""
+        output: Tensor = self(split_batch(batch)[0]).float()
+        if self.task == "regression":
+            return output * self.target_std + self.target_mean
+        return output.softmax(dim=1) if self.task == "classification" else output.sigmoid()
+
+    def _step(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+        inputs, named = split_batch(batch)
+        wanted = "targets" if self.task == "regression" else "labels"
+        if wanted not in named:
+            raise ValueError(f"Expected batches with `{wanted}` for a {self.task} task, but got {sorted(named)}.")
+        output, answers = self(inputs), named[wanted]
+        if self.task == "classification":
+            loss = nn.functional.cross_entropy(output, answers.long(), label_smoothing=self.label_smoothing)
+        elif self.task == "multilabel":
+            loss = nn.functional.binary_cross_entropy_with_logits(output, answers.to(output.dtype))
+        else:
+            answers = (answers.reshape(len(answers), -1) - self.target_mean) / self.target_std
+            loss = nn.functional.mse_loss(output, answers.to(output.dtype))
+        return loss, output, answers
+
+    def _evaluate(self, batch: Any, split: str, score: Metric) -> None:
+        loss, output, answers = self._step(batch)
+        score.update(output.float(), answers)
+        self.log(f"{split}/loss", loss, batch_size=len(answers), sync_dist=True)
+        self.log(f"{split}/{_SCORE_NAMES[self.task]}", score, batch_size=len(answers), prog_bar=True)
+
+    @override
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer_factory(list(self.parameter_groups()))
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] * group["factor"]
+        if self.scheduler == "constant" and not self.warmup:
+            return optimizer
+        schedule = LambdaLR(optimizer, self._share_of_rate(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def parameter_groups(self) -> Iterator[dict[str, Any]]:
+        """Parameters that learn together, first layers first, the head last; ``factor`` scales the learning rate."""
+        parts: list[tuple[float, list[nn.Parameter]]] = []
+        layers = [own for layer in self.backbone.modules() if (own := _own_parameters(layer))]
+        size = -(-len(layers) // self.blocks)
+        for block, start in enumerate(range(0, len(layers), max(size, 1))):
+            factor = self.backbone_factor * self.layer_decay ** (self.blocks - 1 - block)
+            parts.append((factor, [parameter for own in layers[start : start + size] for parameter in own]))
+        parts.append((1.0, list(self.head.parameters())))
+        for factor, parameters in parts:
+            matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+            vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
+            if matrices:
+                yield {"params": matrices, "factor": factor}
+            if vectors:
+                yield {"params": vectors, "factor": factor, "weight_decay": 0.0}
+
+    def _share_of_rate(self, total: float) -> Callable[[int], float]:
+        if self.scheduler != "constant" and not math.isfinite(total):
+            raise ValueError(
+                f"Expected a Trainer that ends somewhere for `scheduler={self.scheduler!r}`, but got {total} steps."
+            )
+        rising = self.warmup * total if math.isfinite(total) else 0.0
+
+        def share(step: int) -> float:
+            if step < rising:
+                return (step + 1) / (rising + 1)
+            done = min(1.0, (step - rising) / max(total - rising, 1.0))
+            decay = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 + 0.5 * math.cos(math.pi * done)}
+            return decay[self.scheduler]
+
+        return share
+
+
+def _own_parameters(layer: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in layer.parameters(recurse=False) if parameter.requires_grad]
+
+
+def _make_score(task: Task, num_outputs: int) -> Metric:
+    from torchmetrics.classification import MulticlassAccuracy, MultilabelAccuracy
+    from torchmetrics.regression import R2Score
+
+    if task == "regression":
+        return R2Score()
+    if task == "multilabel":
+        return MultilabelAccuracy(num_outputs)
+    return MulticlassAccuracy(num_outputs, average="micro")
+
+
+def run(cfg: DictConfig) -> float:
+    """Fine-tune what a config describes.
+
+    Args:
+        cfg: ``conf/finetune.yaml`` with its choices made.
+
+    Returns:
+        The objective of a sweep: the value of ``cfg.objective`` in the best epoch, if a checkpoint follows it, else its
+        last value.
+
+    Raises:
+        ValueError: If nothing was logged under that name (the message says what was), or ``-m`` is asked for with a
+            strategy that starts the script again.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    from lightning_transfer.extraction import quiet_lightning
+    from lightning_transfer.utilities.instantiate import instantiate
+
+    output_dir = Path(HydraConfig.get().runtime.output_dir)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    with quiet_lightning():
+        target: TransferDataModule = instantiate(cfg.target)
+        target.prepare_data()
+        module = FineTuningModule.for_target(
+            instantiate(cfg.backbone), target, optimizer=instantiate(cfg.optimizer), **instantiate(cfg.finetuning)
+        )
+        cfg.objective = cfg.objective or module.objective
+        callbacks = {
+            name: instantiate(node)
+            for name, node in (cfg.callbacks or {}).items()
+            if "reference" not in node or node.reference is not None
+        }
+        checkpoint = next((c for c in callbacks.values() if isinstance(c, ModelCheckpoint)), None)
+        trainer: pl.Trainer = instantiate(
+            cfg.trainer,
+            callbacks=list(callbacks.values()),
+            logger=list(instantiate(cfg.logger).values()) if cfg.logger else False,
+            enable_checkpointing=checkpoint is not None,
+        )
+        _refuse_restarts(trainer)
+        trainer.fit(module, datamodule=target, ckpt_path=cfg.ckpt_path, **_safely(trainer.fit))
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        objective = _objective(cfg.objective, logged, checkpoint)
+        tested: Mapping[str, float] = {}
+        if cfg.test and target.test_dataset is not None and not trainer.interrupted:
+            best = checkpoint.best_model_path if checkpoint is not None else ""
+            (tested,) = trainer.test(
+                module, datamodule=target, ckpt_path=best or None, verbose=False, **_safely(trainer.test)
+            )
+    history = {name: callback.history for name, callback in callbacks.items() if hasattr(callback, "history")}
+    if trainer.is_global_zero:
+        summary = {"objective": {cfg.objective: objective}, "logged": logged, "test": dict(tested), "history": history}
+        (output_dir / "finetune.json").write_text(json.dumps(summary, indent=2) + "\n")
+        _show(summary, output_dir)
+    return objective
+
+
+def _safely(method: Callable[..., Any]) -> dict[str, bool]:
+    """Ask for checkpoints to be loaded as data only, where this version of Lightning can be asked."""
+    return {"weights_only": True} if "weights_only" in signature(method).parameters else {}
+
+
+def _refuse_restarts(trainer: pl.Trainer) -> None:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+    sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
+    if sweeping and trainer.num_devices > 1 and isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
+        raise ValueError(
+            "Each process of this strategy would start the whole sweep again: use trainer.strategy=ddp_spawn with -m."
+        )
+
+
+def _objective(name: str, logged: Mapping[str, float], checkpoint: ModelCheckpoint | None) -> float:
+    if name not in logged:
+        raise ValueError(f"The objective `{name}` was not logged; available are {', '.join(sorted(logged))}.")
+    if checkpoint is not None and checkpoint.monitor == name and checkpoint.best_model_score is not None:
+        return float(checkpoint.best_model_score)
+    return logged[name]
+
+
+def _show(summary: Mapping[str, Any], output_dir: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Before fine-tuning, and after it")
+    for column in ("value", "before", "after"):
+        table.add_column(column, justify="left" if column == "value" else "right")
+    for history in summary["history"].values():
+        for name in history[-1] if history else ():
+            if name not in ("epoch", "step"):
+                table.add_row(name, f"{history[0].get(name, math.nan):.4f}", f"{history[-1][name]:.4f}")
+    for name, value in {**summary["logged"], **summary["test"]}.items():
+        if name.startswith(("val/", "test/")):
+            table.add_row(name, "", f"{value:.4f}")
+    console = Console()
+    console.print(table)
+    for name, value in summary["objective"].items():
+        console.print(f"Objective {name}: {value:.4f}", highlight=False)
+    console.print(f"Written to {output_dir}: finetune.json", soft_wrap=True, highlight=False)
