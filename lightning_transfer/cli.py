@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import TYPE_CHECKING, NoReturn
 
 from lightning_transfer.utilities.allocator import tune_allocator
@@ -19,20 +20,47 @@ if TYPE_CHECKING:
 PROGRAM = "lightning-transfer"
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+_WANTS_TRACEBACK = os.environ.get(_FULL_ERROR) == "1"
+_MAIN_PROCESS = os.getpid()
+_LAUNCHER_EXTRAS = {"joblib": "joblib", "ray": "ray", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 
 
+class BadInputError(SystemExit):
+    """Ends the program with one line about what was wrong: Hydra adds its own to any other exception of a job."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(BAD_INPUT)
+        self.line = explain(error)
+
+
+def _job(run: Callable[[DictConfig], float]) -> Callable[[DictConfig], float]:
+    @wraps(run)
+    def guarded(cfg: DictConfig) -> float:
+        try:
+            return run(cfg)
+        except _bad_input() as error:
+            if _WANTS_TRACEBACK or os.getpid() != _MAIN_PROCESS:  # a launcher's worker hands the error on
+                raise
+            raise BadInputError(error) from error
+
+    return guarded
+
+
+@_job
 def _screen(cfg: DictConfig) -> float:
     from lightning_transfer.screening.jobs import run_screen
 
     return run_screen(cfg)
 
 
+@_job
 def _relate(cfg: DictConfig) -> float:
     from lightning_transfer.screening.jobs import run_relate
 
     return run_relate(cfg)
 
 
+@_job
 def _finetune(cfg: DictConfig) -> float:
     from lightning_transfer.finetuning import run
 
@@ -125,14 +153,11 @@ def job_help(job: str) -> str:
 
 def _run(job: str, overrides: Sequence[str]) -> int:
     import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
     from lightning_transfer.screening.jobs import JobFailedError
 
     if any(override.startswith("--experimental-rerun") for override in overrides):
         _fail("--experimental-rerun reads a pickle, which can run any code; repeat the overrides instead.")
-    wants_traceback = os.environ.get(_FULL_ERROR) == "1"
     os.environ[_FULL_ERROR] = "1"  # makes Hydra hand errors on instead of printing them
     sys.argv = [PROGRAM, *overrides]
     try:
@@ -142,11 +167,21 @@ def _run(job: str, overrides: Sequence[str]) -> int:
     except JobFailedError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return FAILED
-    except (ValueError, ModuleNotFoundError, FileNotFoundError, HydraException, OmegaConfBaseException) as error:
-        if wants_traceback:
+    except BadInputError as stop:
+        _fail(stop.line)
+    except _bad_input() as error:
+        if _WANTS_TRACEBACK:
             raise
         _fail(explain(error))
     return 0
+
+
+def _bad_input() -> tuple[type[Exception], ...]:
+    """What a user can cause by a wrong name or value."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    return ValueError, ModuleNotFoundError, FileNotFoundError, HydraException, OmegaConfBaseException
 
 
 def explain(error: BaseException) -> str:
@@ -156,11 +191,15 @@ def explain(error: BaseException) -> str:
         error: What the job, Hydra or OmegaConf raised.
     """
     from hydra.errors import MissingConfigException
+    from omegaconf.errors import MissingMandatoryValue
 
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+    if isinstance(error, MissingMandatoryValue) and error.full_key:
+        return f"{error.full_key} has no value: add {error.full_key}=VALUE."
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        if group and error.options:
-            return f"unknown {group} {name!r}; known are {', '.join(error.options)}."
+        extra = _LAUNCHER_EXTRAS.get(name, "")
+        remedy = f" Install the launcher: pip install {PROGRAM}[{extra}]" if extra else ""
+        return f"unknown {group} {name!r}; known are {', '.join(error.options)}.{remedy}"
     text = " ".join(str(error).split()) or type(error).__name__
     cause = " ".join(str(error.__cause__).split()) if error.__cause__ else ""
     return text if not cause or cause in text else f"{text} ({cause})"

@@ -87,18 +87,18 @@ def human_seconds(value: float | None) -> str:
 
 
 def score_texts(values: Sequence[float]) -> list[str]:
-    """Scores of one column with as many decimals as they need to be told apart: three to five.
+    """Scores of one column with as many decimals as they need to be told apart: three or four.
 
     Example:
         >>> from lightning_transfer.report.text import score_texts
-        >>> score_texts([0.5, float("nan"), 0.25]), score_texts([0.12341, 0.12342]), score_texts([123.456, 7.0])
-        (['0.500', '-', '0.250'], ['0.12341', '0.12342'], ['123.5', '7.0'])
+        >>> score_texts([0.5, float("nan"), 0.25]), score_texts([0.1234, 0.1235]), score_texts([123.456, 7.0])
+        (['0.500', '-', '0.250'], ['0.1234', '0.1235'], ['123.5', '7.0'])
     """
     known = [value for value in values if math.isfinite(value)]
-    different = len({f"{value:.5f}" for value in known})
+    different = len({f"{value:.4f}" for value in known})
     largest = max((abs(value) for value in known), default=0.0)
     decimals = 3 if largest < 10 else 2 if largest < 100 else 1
-    while decimals < 5 and len({f"{value:.{decimals}f}" for value in known}) < different:
+    while decimals < 4 and len({f"{value:.{decimals}f}" for value in known}) < different:
         decimals += 1
     return [f"{value:.{decimals}f}" if math.isfinite(value) else MISSING for value in values]
 
@@ -134,7 +134,7 @@ def describe(board: Leaderboard) -> list[str]:
     largest = [name for name, rank in sizes.items() if rank == 1]
     if len(largest) < len(sizes):
         places = " and ".join(str(board.ranks()[name] or "last") for name in largest)
-        lines.append(f"Static baseline: the most parameters has {' and '.join(largest)}, ranked {places} here.")
+        lines.append(f"Static baseline (most parameters): {' and '.join(largest)}, ranked {places} here.")
     if board.has_errors(board.rank_by):
         pairs = board.undecided()
         listed = "; ".join(f"{i} ≈ {j}" for i, j in pairs) or "none"

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.experimental.callback import Callback
 
 from lightning_transfer.screening.leaderboard import Leaderboard
+from lightning_transfer.utilities.instantiate import instantiate
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_WIDTH_OF_FILES = 140  # columns where output goes to a file or pipe
+_WIDTH_OF_FILES = 160  # columns where output goes to a file or pipe
 
 
 class JobFailedError(RuntimeError):
@@ -35,31 +37,31 @@ def run_screen(cfg: DictConfig) -> float:
         KeyboardInterrupt: After what was done has been shown and written, if the screen was interrupted.
     """
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
 
     from lightning_transfer.screening.screen import screen
 
-    choices = HydraConfig.get().runtime.choices
     output_dir = Path(HydraConfig.get().runtime.output_dir)
-    plain: Any = OmegaConf.to_container(cfg, resolve=False)
-    if plain.get("backbone") is not None:
-        backbones: Any = {_choice(choices, "backbone"): OmegaConf.to_container(cfg.backbone, resolve=True)}
-    else:
-        backbones = OmegaConf.to_container(cfg.zoo, resolve=True)
+    loggers = instantiate(cfg.logger) if cfg.get("logger") else {}
     board = screen(
-        backbones,
-        cfg.target,
-        OmegaConf.to_container(cfg.metrics, resolve=True),  # type: ignore[arg-type]
-        reference=cfg.get("reference"),
+        _backbones(cfg, HydraConfig.get().runtime.choices),
+        _plain(cfg, "target"),
+        _plain(cfg, "metrics"),
+        reference=_plain(cfg, "reference") if cfg.get("reference") else None,
         rank_by=cfg.rank_by,
         split=cfg.split,
         max_samples=cfg.max_samples,
         trainer=_trainer_arguments(cfg),
         output_dir=output_dir,
         error_bars=cfg.error_bars,
-        relatedness=OmegaConf.to_container(cfg.relatedness, resolve=True),  # type: ignore[arg-type]
+        relatedness=_plain(cfg, "relatedness"),
     )
-    _log(board, cfg)
+    missing = [row.status for row in board.rows if row.status.startswith(ModuleNotFoundError.__name__)]
+    if missing and len(missing) == len(board):
+        raise ModuleNotFoundError(missing[0].partition(": ")[2])
+    for logger in loggers.values():
+        for row in board.rows:
+            logger.log_metrics({f"{row.backbone}/{column}": score for column, score in row.scores.items()}, step=0)
+        logger.finalize("success")
     show(board, output_dir)
     if board.info.get("interrupted"):
         raise KeyboardInterrupt
@@ -147,20 +149,20 @@ def run_relate(cfg: DictConfig) -> float:
         The bound: the objective of a sweep, lower is better.
     """
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
 
     from lightning_transfer.screening.relate import relate
 
     output_dir = Path(HydraConfig.get().runtime.output_dir)
     result = relate(
-        OmegaConf.to_container(cfg.backbone, resolve=True),
-        cfg.reference,
-        cfg.target,
+        _plain(cfg, "backbone"),
+        _plain(cfg, "reference"),
+        _plain(cfg, "target"),
         split=cfg.split,
+        evaluation_split=cfg.evaluation_split,
         max_samples=cfg.max_samples,
         trainer=_trainer_arguments(cfg),
         output_dir=output_dir,
-        **OmegaConf.to_container(cfg.relatedness, resolve=True),  # type: ignore[arg-type]
+        **_plain(cfg, "relatedness"),
     )
     print(result)
     names = ", ".join(path.name for path in sorted(output_dir.glob("relatedness*")))
@@ -168,28 +170,35 @@ def run_relate(cfg: DictConfig) -> float:
     return result.bound
 
 
-def _choice(choices: Any, group: str) -> str:
-    name = str(choices[group])
-    if name.startswith("["):
-        raise ValueError(f"{group}={name} would mix several configs into one: use -m {group}={name.strip('[]')}.")
-    return name
+def _backbones(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
+    """The chosen backbone under the name of its config, or the zoo."""
+    if cfg.get("backbone") is None:
+        return _plain(cfg, "zoo")
+    if "backbone" not in choices:  # a list, whose configs Hydra merges into one
+        raise ValueError("backbone takes one name; to screen several use a zoo, or -m backbone=NAME,NAME.")
+    return {str(choices["backbone"]): _plain(cfg, "backbone")}
+
+
+def _plain(cfg: DictConfig, key: str) -> dict[str, Any]:
+    """A part of the config as plain containers, every value known."""
+    from omegaconf import OmegaConf
+
+    part: Any = OmegaConf.to_container(cfg[key], resolve=True, throw_on_missing=True)
+    return cast("dict[str, Any]", part)
 
 
 def _trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
-    from omegaconf import OmegaConf
+    """The arguments of the Trainer that is made for each pass, tried once before the first."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from lightning_transfer.utilities.instantiate import instantiate
+    from lightning_transfer.extraction import quiet_lightning
 
-    arguments: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
-    arguments.pop("_target_", None)  # a Trainer is made for each pass
+    arguments = _plain(cfg, "trainer")
+    try:
+        with quiet_lightning():
+            instantiate(arguments)
+    except (MisconfigurationException, TypeError) as error:
+        raise ValueError(f"trainer: {error}") from None
+    arguments.pop("_target_")
     built: dict[str, Any] = instantiate(arguments)
     return built
-
-
-def _log(board: Leaderboard, cfg: DictConfig) -> None:
-    from lightning_transfer.utilities.instantiate import instantiate
-
-    for logger in instantiate(cfg.logger).values() if cfg.get("logger") else ():
-        for row in board.rows:
-            logger.log_metrics({f"{row.backbone}/{column}": score for column, score in row.scores.items()}, step=0)
-        logger.finalize("success")
