@@ -290,6 +290,7 @@ def run(cfg: DictConfig) -> float:
             strategy that starts the script again.
     """
     from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
 
     from lightning_transfer.extraction import quiet_lightning
     from lightning_transfer.utilities.instantiate import instantiate
@@ -305,14 +306,14 @@ def run(cfg: DictConfig) -> float:
         cfg.objective = cfg.objective or module.objective
         callbacks = {
             name: instantiate(node)
-            for name, node in (cfg.callbacks or {}).items()
-            if "reference" not in node or node.reference is not None
+            for name, node in (cfg.get("callbacks") or {}).items()
+            if cfg.get("reference") or not ("reference" in node and OmegaConf.is_interpolation(node, "reference"))
         }
         checkpoint = next((c for c in callbacks.values() if isinstance(c, ModelCheckpoint)), None)
         trainer: pl.Trainer = instantiate(
             cfg.trainer,
             callbacks=list(callbacks.values()),
-            logger=list(instantiate(cfg.logger).values()) if cfg.logger else False,
+            logger=list(instantiate(cfg.logger).values()) if cfg.get("logger") else False,
             enable_checkpointing=checkpoint is not None,
         )
         _refuse_restarts(trainer)

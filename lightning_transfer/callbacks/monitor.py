@@ -79,7 +79,7 @@ class FeatureMonitor(Callback, ABC):
         self._places: dict[int, Places] = {}
         self._warned: set[str] = set()
         self._pending: dict[str, float] | None = None
-        self._restored = False
+        self._fitting, self._restored = True, False
         self._last_epoch = -1
         self.available: tuple[str, ...] = ("features",)
         self._sound, self._num_loaders = True, 0
@@ -142,12 +142,14 @@ class FeatureMonitor(Callback, ABC):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.values, self.history = dict(state_dict.get("values", {})), list(state_dict.get("history", []))
-        self._restored = True
+        if self._fitting:  # testing the best checkpoint does not undo the history of the fit
+            self.values, self.history = dict(state_dict.get("values", {})), list(state_dict.get("history", []))
+            self._restored = True
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit" and isinstance(trainer.strategy, _SHARDED):
+        self._fitting, self._restored = stage == "fit", False
+        if self._fitting and isinstance(trainer.strategy, _SHARDED):
             raise MisconfigurationException(
                 f"`{type(self).__name__}` runs the whole module on each process and does not support sharded "
                 f"strategies, but got `{type(trainer.strategy).__name__}`."

@@ -111,8 +111,9 @@ class TaskRelatednessMonitor(FeatureMonitor):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        results = state_dict.get("results", {})
-        self.results = {loader: TaskRelatednessResult.from_state(state) for loader, state in results.items()}
+        if self._restored:
+            results = state_dict.get("results", {})
+            self.results = {loader: TaskRelatednessResult.from_state(state) for loader, state in results.items()}
 
     @override
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -496,6 +496,23 @@ def test_stop_and_resume(tmp_path):
     assert resumed.history[:3] == whole.history[:3]
 
 
+def test_testing_a_checkpoint_leaves_the_history_alone(tmp_path):
+    monitor, checkpoint = TransferabilityMonitor("logme"), ModelCheckpoint(tmp_path, every_n_epochs=1, save_top_k=-1)
+
+    class Tested(Net):
+        def test_step(self, batch, batch_idx):
+            self(batch[0])
+
+    module, trainer = fit([monitor, checkpoint], Tested(), enable_checkpointing=True)
+    history = monitor.history.copy()
+    first = min(tmp_path.glob("*.ckpt"))
+    trainer.test(module, DataLoader(Points(20), 8), ckpt_path=first, verbose=False)
+    assert monitor.history == history
+    trainer = make_trainer([monitor], max_epochs=1)
+    trainer.fit(module, DataLoader(Points(60), 16), DataLoader(Points(37, seed=1), 8))
+    assert len(monitor.history) == len(history) + 2
+
+
 # failures
 
 

@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import json
+import math
+from functools import partial
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from _training import Diary, make_trainer
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import open_dict
+from torch import nn
+from torch.utils.data import DataLoader
+
+from lightning_transfer.backbones import ModuleBackbone
+from lightning_transfer.callbacks import TransferabilityMonitor
+from lightning_transfer.data import Digits
+from lightning_transfer.finetuning import FineTuningModule, run
+
+MODES = ("head", "full", "head_then_full")
+
+
+def _backbone():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 10)
+    )
+    return ModuleBackbone(net, input_shape=(1, 8, 8))
+
+
+def _fit(module, data=None, callbacks=(), **options):
+    pl.seed_everything(0, verbose=False)
+    trainer = make_trainer(callbacks, **{"num_sanity_val_steps": 0, **options})
+    trainer.fit(module, datamodule=data or Digits(max_samples=300, batch_size=32))
+    return trainer
+
+
+def _weights(module):
+    return {name: value.clone() for name, value in module.backbone.state_dict().items()}
+
+
+def _moved(module, before):
+    return {name for name, value in module.backbone.state_dict().items() if not torch.equal(value, before[name])}
+
+
+class Phases(pl.Callback):
+    """Notes after each epoch which tensors of the backbone have moved since the epoch before."""
+
+    def __init__(self):
+        self.moved = []
+
+    def on_fit_start(self, trainer, pl_module):
+        self.before = _weights(pl_module)
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.moved.append(_moved(pl_module, self.before))
+        self.before = _weights(pl_module)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_modes_train_what_they_say(mode):
+    module, phases = FineTuningModule(_backbone(), 10, mode=mode), Phases()
+    _fit(module, callbacks=[phases], max_epochs=2)
+    body = {name for name in phases.before if not name.startswith("module.6")}  # the original head never moves
+    expected = {"head": [set(), set()], "full": [body, body], "head_then_full": [set(), body]}
+    assert phases.moved == expected[mode]
+    assert module.backbone.module[2].training is (mode != "head")
+
+
+def test_classification_learns_and_logs():
+    quick = partial(torch.optim.AdamW, lr=1e-2)
+    module, diary = FineTuningModule(_backbone(), 10, backbone_factor=1.0, optimizer=quick), Diary()
+    trainer = _fit(
+        module, callbacks=[TransferabilityMonitor(["logme", "leep"])], max_epochs=6, logger=diary, log_every_n_steps=1
+    )
+    names = set().union(*(row for _, row in diary.rows))
+    assert {"train/loss", "val/loss", "val/accuracy", "transfer-logme", "transfer-leep"} <= names
+    assert float(trainer.callback_metrics["val/accuracy"]) > 0.6
+    (tested,) = trainer.test(module, datamodule=trainer.datamodule, verbose=False)
+    assert tested["test/accuracy"] > 0.6
+    probabilities = torch.cat(trainer.predict(module, datamodule=trainer.datamodule))
+    assert probabilities.sum(dim=1).allclose(torch.ones(300))
+
+
+class Table(pl.LightningDataModule):
+    def __init__(self, answers):
+        super().__init__()
+        self.inputs = torch.rand(120, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        self.answers = answers(self.inputs.flatten(1))
+
+    def _loader(self, shuffle=False):
+        rows = [{"inputs": x, **a} for x, a in zip(self.inputs, self.answers, strict=True)]
+        return DataLoader(rows, batch_size=16, shuffle=shuffle)
+
+    def train_dataloader(self):
+        return self._loader(shuffle=True)
+
+    def val_dataloader(self):
+        return self._loader()
+
+    def predict_dataloader(self):
+        return self._loader()
+
+
+def test_regression_standardises_its_targets():
+    data = Table(lambda x: [{"targets": 500 + 100 * row[:2]} for row in x])
+    targets = torch.stack([row["targets"] for row in data.answers])
+    module = FineTuningModule(
+        _backbone(), 2, task="regression", backbone_factor=1.0, target_mean=targets.mean(0).tolist(),
+        target_std=targets.std(0).tolist(), optimizer=partial(torch.optim.AdamW, lr=5e-3),
+    )  # fmt: skip
+    trainer = _fit(module, data, [TransferabilityMonitor(["logme", "linear_mse"])], max_epochs=12)
+    assert float(trainer.callback_metrics["val/r2"]) > 0.5
+    assert {"transfer/logme", "transfer/linear_mse"} <= set(trainer.callback_metrics)
+    predicted = torch.cat(trainer.predict(module, datamodule=data))
+    assert (predicted - targets).abs().mean() < 25
+
+
+def test_several_labels_a_sample():
+    data = Table(lambda x: [{"labels": (row[:3] > 0.5).long()} for row in x])
+    module = FineTuningModule(_backbone(), 3, task="multilabel", backbone_factor=1.0)
+    trainer = _fit(module, data, max_epochs=2)
+    assert module.objective == "val/accuracy"
+    assert 0 <= float(trainer.callback_metrics["val/accuracy"]) <= 1
+    predicted = torch.cat(trainer.predict(module, datamodule=data))
+    assert predicted.shape == (120, 3)
+    assert predicted.min() > 0
+
+
+def test_for_target_reads_task_and_scale():
+    module = FineTuningModule.for_target(_backbone(), Digits(), mode="head")
+    assert (module.task, module.head.out_features) == ("classification", 10)
+
+    class Targets(Digits):
+        task, train_dataset = "regression", type("T", (), {"answers": torch.tensor([[1.0, 5.0], [3.0, 5.0]])})
+
+    module = FineTuningModule.for_target(_backbone(), Targets())
+    assert module.target_mean.tolist() == [2.0, 5.0]
+    assert module.target_std[0] == pytest.approx(math.sqrt(2))
+    assert module.target_std[1] > 0
+
+
+def test_parts_learn_at_different_rates():
+    module = FineTuningModule(_backbone(), 10, backbone_factor=0.1, layer_decay=0.5, blocks=3)
+    groups = list(module.parameter_groups())
+    assert sorted({group["factor"] for group in groups}) == [0.025, 0.05, 0.1, 1.0]
+    assert all(("weight_decay" in group) == (group["params"][0].ndim == 1) for group in groups)
+    trained = {id(parameter) for group in groups for parameter in group["params"]}
+    assert trained == {id(parameter) for parameter in module.parameters() if parameter.requires_grad}
+    assert len(trained) == sum(len(group["params"]) for group in groups)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "expected"),
+    [("constant", [1.0, 1.0, 1.0]), ("linear", [0.6, 0.3, 0.0]), ("cosine", [0.7, 0.25, 0.0])],
+)
+def test_schedules(scheduler, expected):
+    share = FineTuningModule(_backbone(), 10, scheduler=scheduler, warmup=0.2)._share_of_rate(100)
+    rising = [share(step) for step in range(20)]
+    assert rising == sorted(rising)
+    assert 0 < rising[0] < 0.1
+    assert share(20) == pytest.approx(1.0)
+    assert [share(step) for step in (52, 76, 100)] == pytest.approx(expected, abs=0.06)
+
+
+def test_a_schedule_needs_an_end():
+    module = FineTuningModule(_backbone(), 10)
+    with pytest.raises(ValueError, match="scheduler"):
+        module._share_of_rate(math.inf)
+    assert FineTuningModule(_backbone(), 10, scheduler="constant")._share_of_rate(math.inf)(5) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("task", "ranking"), ("mode", "none"), ("scheduler", "step"), ("warmup", 2), ("blocks", 0), ("num_outputs", 0)],
+)
+def test_bad_arguments(argument, value):
+    with pytest.raises(ValueError, match=argument):
+        FineTuningModule(**{"backbone": _backbone(), "num_outputs": 3, argument: value})
+
+
+def test_batches_without_answers_are_refused():
+    with pytest.raises(ValueError, match="targets"):
+        FineTuningModule(_backbone(), 2, task="regression")._step((torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 0])))
+
+
+def test_head_then_full_in_several_processes_asks_for_the_right_strategy():
+    module = FineTuningModule(_backbone(), 3, mode="head_then_full")
+    module._trainer = type("T", (), {"strategy": object(), "world_size": 2, "current_epoch": 0})()
+    with pytest.raises(MisconfigurationException, match="find_unused"):
+        module.on_fit_start()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_resume_continues_where_it_stopped(mode, tmp_path):
+    data = partial(Digits, max_samples=200, batch_size=64)
+    whole = FineTuningModule(_backbone(), 10, mode=mode, scheduler="constant")
+    _fit(whole, data(), max_epochs=1)
+    stopped = FineTuningModule(_backbone(), 10, mode=mode, scheduler="constant")
+    keep = ModelCheckpoint(tmp_path, save_last=True)
+    _fit(stopped, data(), [keep], max_epochs=1, enable_checkpointing=True)
+    resumed = FineTuningModule(_backbone(), 10, mode=mode, scheduler="constant")
+    pl.seed_everything(0, verbose=False)
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(resumed, datamodule=data(), ckpt_path=keep.last_model_path, weights_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+    loaded = FineTuningModule.load_from_checkpoint(keep.last_model_path, backbone=_backbone(), weights_only=True)
+    assert loaded.mode == mode
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), loaded.parameters(), strict=True))
+
+
+# the job
+
+
+def _job(folder, *overrides):
+    with initialize_config_module("lightning_transfer.conf", version_base="1.3"):
+        cfg = compose("finetune", list(overrides), return_hydra_config=True)
+    with open_dict(cfg):
+        cfg.hydra.runtime.output_dir = str(folder)
+        cfg.backbone = {
+            "_target_": "lightning_transfer.backbones.ModuleBackbone",
+            "module": {"_target_": "torch.nn.Sequential", "_args_": [
+                {"_target_": "torch.nn.Flatten"},
+                {"_target_": "torch.nn.Linear", "in_features": 64, "out_features": 16},
+                {"_target_": "torch.nn.ReLU"},
+                {"_target_": "torch.nn.Linear", "in_features": 16, "out_features": 5},
+            ]},
+            "input_shape": [1, 8, 8],
+        }  # fmt: skip
+    HydraConfig.instance().set_config(cfg)
+    with open_dict(cfg):
+        del cfg.hydra
+    return cfg
+
+
+SMALL = (
+    "target=digits", "target.max_samples=200", "reference=digits_0_4", "trainer=cpu",
+    "+trainer.enable_progress_bar=false", "callbacks.relatedness.reference_samples=100",
+    "callbacks.relatedness.max_samples=60", "+callbacks.relatedness.options.rounds=1",
+    "+callbacks.relatedness.options.tau=0.5",
+)  # fmt: skip
+
+
+def test_job_with_both_monitors(tmp_path, capsys):
+    value = run(_job(tmp_path, *SMALL, "epochs=2", "mode=head_then_full"))
+    summary = json.loads((tmp_path / "finetune.json").read_text())
+    assert summary["objective"] == {"val/accuracy": value}
+    assert {"transfer/logme", "transfer/leep", "transfer/bound", "val/loss"} <= set(summary["logged"])
+    assert "test/accuracy" in summary["test"]
+    assert [record["epoch"] for record in summary["history"]["relatedness"]] == [0, 0, 1]
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert "distribution_mismatch" in capsys.readouterr().out
+    rows = (tmp_path / "csv/metrics.csv").read_text().splitlines()
+    assert "transfer/bound" in rows[0]
+
+
+def test_job_resumes(tmp_path):
+    (tmp_path / "second").mkdir()
+    run(_job(tmp_path / "first", *SMALL[:5], "epochs=1", "~callbacks.relatedness"))
+    last = tmp_path / "first/checkpoints/last.ckpt"
+    run(_job(tmp_path / "second", *SMALL[:2], *SMALL[3:5], "epochs=3", "~reference", "~logger", f"ckpt_path={last}"))
+    summary = json.loads((tmp_path / "second/finetune.json").read_text())
+    assert list(summary["history"]) == ["transferability"]
+    assert [record["epoch"] for record in summary["history"]["transferability"]] == [0, 0, 1, 2]
+
+
+def test_job_names_what_is_there_when_the_objective_is_missing(tmp_path):
+    overrides = [*SMALL[:2], *SMALL[3:5], "epochs=1", "~reference", "callbacks=none", "optimizer=sgd"]
+    with pytest.raises(ValueError, match=r"`val/f1` was not logged; available are .*val/accuracy"):
+        run(_job(tmp_path, *overrides, "objective=val/f1", "~logger", "test=false"))
+
+
+@pytest.mark.parametrize("name", ["default", "none", "early_stopping", "[default,early_stopping]"])
+def test_callback_configs_compose(name, tmp_path):
+    cfg = _job(tmp_path, f"callbacks={name}")
+    assert cfg.callbacks is None or all("_target_" in node for node in cfg.callbacks.values())
