@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Sampler
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_transfer.utilities.checks import check_one_of, check_positive_int
 
@@ -63,29 +64,6 @@ def _name_answer(answer: Any) -> dict[str, Tensor]:
     if not isinstance(answer, Tensor):
         return {}
     return {"targets" if answer.is_floating_point() else "labels": answer}
-
-
-class ShardSampler(DistributedSampler[int]):
-    """The indices of one rank: every sample on exactly one rank, none repeated, ranks may stay empty.
-
-    Lightning leaves a ``DistributedSampler`` alone; its own one repeats samples or refuses empty ranks.
-
-    Args:
-        indices: Indices of all ranks.
-        rank: Number of this rank.
-        world_size: Number of ranks.
-    """
-
-    def __init__(self, indices: Sequence[int], rank: int, world_size: int) -> None:
-        super().__init__(indices, num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]
-        self.indices = list(indices[rank::world_size])
-
-    def __iter__(self) -> Iterator[int]:
-        """Give the indices in their order."""
-        return iter(self.indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
 
 
 class ScoringPass(LightningDataModule):
@@ -143,20 +121,20 @@ class ScoringPass(LightningDataModule):
     def predict_dataloader(self) -> list[Any]:
         """The loaders of the pass, for this rank."""
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        loaders = _as_loaders(self._ask_for_loaders())
-        if not loaders:
-            raise ValueError(f"Expected argument `data` to hold samples for split {self.split!r}, but got none.")
         left = self.max_samples
         passes: list[Any] = []
-        for loader in loaders:
+        for loader in _as_loaders(self._ask_for_loaders()):
             if left == 0:
                 break
-            if _is_indexable(loader):
-                indices = self._choose(len(loader.dataset), left)
-                left = None if left is None else left - len(indices)
-                passes.append(_rebuild(loader, ShardSampler(indices, rank, world_size)))
-            else:
+            if not _is_indexable(loader):
                 passes.append(_EveryNth(loader, rank, world_size, left))
+                continue
+            indices = self._choose(len(loader.dataset), left)
+            left = None if left is None else left - len(indices)
+            if indices:
+                passes.append(_Share(loader, indices, rank, world_size))
+        if not passes:
+            raise ValueError(f"Expected argument `data` to hold samples for split {self.split!r}, but got none.")
         return passes
 
     def _ask_for_loaders(self) -> Any:
@@ -173,11 +151,26 @@ class ScoringPass(LightningDataModule):
         return list(map(int, chosen.sort().values))
 
 
-class _EveryNth:
-    """An iterable of batches, one rank's share of it, cut after a number of samples.
+class _Share:
+    """One rank's share of map-style data: every sample on one rank, none repeated; ranks may stay empty.
 
-    Lightning takes it as it is, since it is no ``DataLoader``.
+    Lightning takes it as it is, since it is no ``DataLoader``. Its length is that of the first rank, so that a rank
+    without samples takes part in everything that the ranks do together.
     """
+
+    def __init__(self, loader: DataLoader[Any], indices: Sequence[int], rank: int, world_size: int) -> None:
+        self.loader = _rebuild(loader, indices[rank::world_size])
+        self.length = math.ceil(len(indices[::world_size]) / (self.loader.batch_size or 1))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader)
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class _EveryNth:
+    """One rank's share of an iterable of batches, which is cut after a number of samples."""
 
     def __init__(self, batches: Iterable[Any], rank: int, world_size: int, max_samples: int | None) -> None:
         self.batches, self.rank, self.world_size, self.max_samples = batches, rank, world_size, max_samples
@@ -232,12 +225,12 @@ def _is_indexable(loader: Any) -> bool:
     )
 
 
-def _rebuild(loader: DataLoader[Any], sampler: Sampler[int]) -> DataLoader[Any]:
+def _rebuild(loader: DataLoader[Any], indices: Sequence[int]) -> DataLoader[Any]:
     size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or 64
     return DataLoader(
         loader.dataset,
         batch_size=size,
-        sampler=sampler,
+        sampler=indices,
         collate_fn=loader.collate_fn,
         num_workers=loader.num_workers,
         pin_memory=loader.pin_memory,

@@ -132,7 +132,7 @@ class _FeaturePass(LightningModule):
         super().__init__()
         self.backbone = backbone
         collection = MetricCollection({type(metrics).__name__: metrics}) if isinstance(metrics, Metric) else metrics
-        self.metrics: MetricCollection | None = collection
+        self._hidden = (collection,)  # no submodule: a Trainer in half precision would cast the states
         self.keep = tuple(keep)
         self.num_samples = 0
         self.seconds = 0.0
@@ -142,8 +142,14 @@ class _FeaturePass(LightningModule):
         self._start = 0.0
         self._missing_checked = False
 
+    @property
+    def metrics(self) -> MetricCollection | None:
+        """The metrics that are fed."""
+        return self._hidden[0]
+
     def on_predict_start(self) -> None:
         if self.metrics is not None:
+            self.metrics.to(self.device)
             self.metrics.reset()  # here, since spawned processes begin with states in memory that they share
         self._start = time.perf_counter()
 
