@@ -44,7 +44,11 @@ class PhotoPatches(TransferDataModule):
     Training patches lie in the left half of each picture and test patches in the right half. The right quarter of the
     left half (at least one patch wide) is kept for validation. Between these three strips, ``gap`` columns belong to
     none of them, so no pixel, and no 8-pixel JPEG block, is shared. Inside a strip the corners are drawn at random
-    without repetition, so patches of one split may overlap each other.
+    without repetition, so patches of one split may overlap each other: leave-one-out scores on the training split
+    are flattered by it, accuracy on the test split is not.
+
+    A logistic regression on the features of EfficientNet-Lite 0, 1 and 2 at 64 pixels, trained on the default training
+    split, names the picture of 83 to 85 % of the test patches with ImageNet weights and of 51 to 52 % with random ones.
 
     Args:
         patch_size: Side of a patch in pixels.
