@@ -48,7 +48,7 @@ class PhotoPatches(TransferDataModule):
     are flattered by it, accuracy on the test split is not.
 
     A logistic regression on the features of EfficientNet-Lite 0, 1 and 2 at 64 pixels, trained on the default training
-    split, names the picture of 83 to 85 % of the test patches with ImageNet weights and of 51 to 52 % with random ones.
+    split, names the picture of 83 to 85 % of the test patches with ImageNet weights and of 50 to 52 % with random ones.
 
     Args:
         patch_size: Side of a patch in pixels.
