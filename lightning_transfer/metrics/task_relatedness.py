@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_transfer.functional.task_relatedness import task_relatedness
-from lightning_transfer.metrics.base import SampleMetric, ScoreInterval, check_width
+from lightning_transfer.metrics.base import Health, SampleMetric, ScoreInterval, check_width
 from lightning_transfer.utilities.checks import check_features, check_in_interval, check_labels, flatten_positions
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class TaskRelatedness(SampleMetric):
 
     def reset(self) -> None:
         """Forget the target; the reference stays. See :meth:`reset_reference`."""
-        kept = {f"kept_{name}": getattr(self, f"kept_{name}") for name in _REFERENCE}
+        kept = {f"kept_{name}": list(getattr(self, f"kept_{name}")) for name in _REFERENCE}
         super().reset()
         for name, parts in kept.items():
             setattr(self, name, parts)
@@ -193,6 +193,24 @@ class TaskRelatedness(SampleMetric):
         assert result.standard_error is not None
         assert result.interval is not None
         return ScoreInterval(result.bound, result.standard_error, *result.interval, level, "bootstrap")
+
+    def health(self) -> Health:
+        """Describe the data behind the bound, and whether the last solve converged."""
+        kept = self._kept()
+        labels = kept["labels"] if int(kept["labels"][0]) != _NO_LABEL else None
+        counts = None if labels is None else torch.unique(labels, return_counts=True)[1]
+        messages = [] if self.result is None else list(self.result.messages)
+        if int(self.seen) > len(kept["labels"]):
+            messages.append(f"computed on a seeded sample of {len(kept['labels'])} of {int(self.seen)} target samples")
+        return Health(
+            num_samples=len(kept["features"]),
+            num_features=kept["features"].shape[1],
+            num_classes=None if counts is None else len(counts),
+            smallest_class=None if counts is None else int(counts.min()),
+            samples_per_feature=len(kept["features"]) / kept["features"].shape[1],
+            converged=self.result is None or self.result.converged,
+            messages=tuple(messages),
+        )
 
     def score_range(self) -> tuple[float, float]:
         """A bound of a cross-entropy is not negative."""

@@ -41,7 +41,7 @@ def solve(problem: Problem, settings: Settings, label_map: LabelMap, start: Tran
         chosen = assign_classes(rough_costs(problem, settings), problem.target.prior)
         problem.keep_reference_classes(chosen.sum(0).nonzero()[:, 0])
     elif "labels" not in settings.learn:
-        fixed = initial_label_map(problem, settings, label_map or "matched")
+        fixed = initial_label_map(problem, settings, "matched" if label_map is None else label_map)
     solver = AlternatingSolver(problem.reference, problem.target, settings, problem.head, fixed, start)
     return solver.solve()
 

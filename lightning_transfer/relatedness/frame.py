@@ -9,11 +9,14 @@ from torch import Tensor
 
 _FLOOR = 0.05  # of the root mean square deviation: units that hardly fire are not blown up
 _ROWS = 4096
+_GRID = 2.0**24  # what is smaller than its inverse is noise: without it the last bit of an input could decide an answer
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Fixed affine maps of both sides into the working space. They are part of what is certified.
+    """Fixed maps of both sides into the working space: affine, then rounded to a fine grid, then projected.
+
+    They are part of the classifier that is certified.
 
     Attributes:
         reference_mean: Shape ``(d,)``.
@@ -45,7 +48,7 @@ class Frame:
         return self._apply(features, self.target_mean, self.target_scale)
 
     def _apply(self, features: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        parts = ((part.double() - mean) / scale for part in features.split(_ROWS))
+        parts = (((part.double() - mean) / scale * _GRID).round() / _GRID for part in features.split(_ROWS))
         return torch.cat([part if self.basis is None else part @ self.basis.T for part in parts])
 
     @staticmethod

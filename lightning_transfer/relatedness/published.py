@@ -209,6 +209,9 @@ def train_published_head(
 
     Returns:
         The head; its certified constant may exceed ``tau``.
+
+    Raises:
+        RuntimeError: If the steps diverge.
     """
     width, classes = sample.features.shape[1], sample.num_classes
     bound = width**-0.5
@@ -235,6 +238,8 @@ def train_published_head(
             penalty = sum((g.norm(dim=1) - tau).relu().square().mean() for g in gradients)
             (cross_entropy(logits, labels) + schedule.head_penalty * penalty).backward()
         optimizer.step()
+    if not bool(torch.isfinite(weight).all() and torch.isfinite(bias).all()):
+        raise RuntimeError("The head diverged under the penalty of the schedule; lower `head_rate` or `head_penalty`.")
     return SoftmaxHead(weight.detach(), bias.detach())
 
 

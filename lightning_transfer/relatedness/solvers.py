@@ -147,7 +147,14 @@ class AlternatingSolver:
         candidates = {"identity map": self._finish_head(first, target)}
         held_out, ridge = None, settings.ridge if settings.ridge is not None else RIDGES[1]
         if settings.learns_map:
-            start = self.start if self.start is not None else first
+            start = self.start
+            if start is None:  # a head near the constant one would leave the first coupling to chance
+                finished = candidates["identity map"]
+                telling = finished.head.lipschitz_constant > 0.1 * first.head.lipschitz_constant
+                start = finished if telling and settings.ground_cost != "feature" else first
+            elif self.own_head is None and settings.tau != "auto":  # features may have moved since
+                prior = start.joint(target.prior).sum(0)
+                start = replace(start, head=self._train(prior, settings.tau, start.head))
             if settings.ridge is None and self.start is None:
                 ridge, held_out = self._choose_ridge(start, target)
             learned = self._descend(start, target, ridge, settings.rounds)

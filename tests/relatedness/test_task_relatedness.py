@@ -1,0 +1,325 @@
+"""The public function: properties of its answer, its options, and bad input."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_transfer.functional.task_relatedness import task_relatedness
+from lightning_transfer.relatedness import SoftmaxHead, TaskRelatednessResult, rank_backbones, rank_references
+
+COSTS = ("feature", "logit_range", "logit_margin")
+some = settings(deadline=None, max_examples=8)
+
+
+def make(seed=0, num_reference=3, num_target=3, n_reference=48, n_target=36, width=4, noise=0.7):
+    generator = torch.Generator().manual_seed(seed)
+    y, t = torch.arange(n_reference) % num_reference, torch.arange(n_target) % num_target
+    corners = 3 * torch.randn(max(num_reference, num_target), width, generator=generator)
+    z = corners[y] + noise * torch.randn(n_reference, width, generator=generator)
+    x = corners[t] + noise * torch.randn(n_target, width, generator=generator)
+    return z, y, 0.5 * x @ torch.linalg.qr(torch.randn(width, width, generator=generator))[0] + 1, t
+
+
+def entropy(labels):
+    p = torch.bincount(labels).double() / len(labels)
+    return float(-torch.special.xlogy(p, p).sum())
+
+
+@some
+@given(
+    st.integers(0, 1000),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.sampled_from(COSTS),
+    st.sampled_from([0.3, 2, "auto"]),
+)
+def test_answer_is_certified_and_no_worse_than_doing_nothing(seed, num_reference, num_target, ground_cost, tau):
+    data = make(seed, num_reference, num_target)
+    options = {"tau": tau, "ground_cost": ground_cost, "rounds": 2}
+    result = task_relatedness(*data, **options)
+    identity = task_relatedness(*data, **options, feature_map="identity")
+    log_p = result.log_probabilities(data[2])
+    loss = float(-log_p.gather(1, data[3][:, None]).mean())
+    assert result.target_loss == pytest.approx(loss, abs=1e-12)
+    assert result.bound >= loss - 1e-9
+    assert result.bound <= identity.bound + 1e-9
+    terms = result.reweighted_reference_loss + result.label_mismatch + result.distribution_mismatch
+    assert result.bound == pytest.approx(terms, abs=1e-9)
+    torch.testing.assert_close(result.joint.sum(1), result.target_prior, rtol=0, atol=1e-12)
+    torch.testing.assert_close(result.class_prior, result.joint.sum(0), rtol=0, atol=1e-12)
+    torch.testing.assert_close(result.label_map.sum(0), torch.ones(len(result.reference_classes)).double())
+    if tau == "auto":
+        assert result.bound <= entropy(data[3]) + 1e-6
+    else:
+        assert result.tau <= tau + 1e-12
+
+
+@some
+@given(st.integers(0, 1000), st.sampled_from(COSTS), st.booleans(), st.floats(-3, 3))
+def test_scale_of_all_features_does_not_matter(seed, ground_cost, standardize, exponent):
+    z, y, x, t = make(seed)
+    options = {"ground_cost": ground_cost, "standardize": standardize, "rounds": 2}
+    s = 10**exponent
+    one = task_relatedness(z.double(), y, x.double(), t, **options)
+    other = task_relatedness(s * z.double(), y, s * x.double(), t, **options)
+    assert one.bound == pytest.approx(other.bound, abs=1e-3)
+
+
+@some
+@given(st.integers(0, 1000), st.sampled_from(COSTS), st.sampled_from([0.5, "auto"]))
+def test_order_of_samples_and_ids_of_classes_do_not_matter(seed, ground_cost, tau):
+    z, y, x, t = make(seed, num_reference=4)
+    generator = torch.Generator().manual_seed(seed + 1)
+    options = {"ground_cost": ground_cost, "tau": tau, "rounds": 2, "fit_samples": 8, "max_samples": 5}
+    one = task_relatedness(z, y, x, t, **options)
+    rows, columns = torch.randperm(len(z), generator=generator), torch.randperm(len(x), generator=generator)
+    names, others = torch.randperm(9, generator=generator)[:4], torch.randperm(9, generator=generator)[:3]
+    other = task_relatedness(z[rows], names[y][rows], x[columns], others[t][columns], **options)
+    assert one.bound == pytest.approx(other.bound, abs=1e-9)
+    matched = dict(zip(one.target_classes.tolist(), one.conditional.argmax(1).tolist(), strict=True))
+    again = dict(zip(other.target_classes.tolist(), other.conditional.argmax(1).tolist(), strict=True))
+    for k, j in matched.items():
+        same = other.reference_classes[again[int(others[k])]]
+        assert int(same) == int(names[one.reference_classes[j]])
+
+
+@some
+@given(st.integers(0, 1000), st.sampled_from(COSTS), st.sampled_from(["learned_all", "fixed_all", "learned_a"]))
+def test_identical_tasks_have_no_mismatch(seed, ground_cost, transforms):
+    z, y, _, _ = make(seed)
+    result = task_relatedness(z, y, z, y, tau=0.5, ground_cost=ground_cost, transforms=transforms)
+    assert result.label_mismatch == 0
+    assert result.distribution_mismatch == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("ground_cost", COSTS)
+@pytest.mark.parametrize(
+    "transforms", ["fixed_all", "learned_a", "learned_all", {"labels"}, {"prior"}, {"prior", "labels"}, {"features"}]
+)
+def test_every_set_of_transforms_is_certified(ground_cost, transforms):
+    data = make(3, num_reference=4)
+    result = task_relatedness(*data, tau=0.5, ground_cost=ground_cost, transforms=transforms)
+    assert result.target_loss <= result.tighter_bound + 1e-9 <= result.bound + 2e-9
+    if transforms == {"labels"}:
+        torch.testing.assert_close(result.class_prior, torch.full((4,), 0.25).double(), rtol=0, atol=1e-9)
+    if "features" not in result.learned:
+        assert torch.equal(result.feature_map.matrix, torch.eye(4).double())
+
+
+@pytest.mark.parametrize("kind", ["identity", "orthogonal", "affine", "low_rank"])
+@pytest.mark.parametrize("ground_cost", COSTS)
+def test_feature_maps_stay_in_their_family(kind, ground_cost):
+    result = task_relatedness(*make(1, noise=1.0), tau=0.5, feature_map=kind, rank=2, ground_cost=ground_cost)
+    matrix = result.feature_map.matrix
+    if kind == "orthogonal":
+        torch.testing.assert_close(matrix @ matrix.T, torch.eye(4).double())
+    if kind == "low_rank" and result.kind == "learned":
+        assert torch.linalg.matrix_rank(matrix, rtol=1e-8) <= 2
+
+
+def test_larger_families_of_maps_reach_lower_bounds():
+    bounds = [
+        task_relatedness(*make(1), tau=0.5, feature_map=kind).bound for kind in ("identity", "orthogonal", "affine")
+    ]
+    assert bounds[0] > bounds[1] > bounds[2]
+
+
+@pytest.mark.parametrize("ground_cost", COSTS)
+def test_fewer_reference_classes_share(ground_cost):
+    result = task_relatedness(*make(2, num_reference=2, num_target=4), tau="auto", ground_cost=ground_cost)
+    assert result.label_mismatch > 0
+    assert result.bound <= math.log(4) + 1e-6
+
+
+def test_reference_classes_are_chosen_and_reported():
+    data = make(2, num_reference=6, num_target=2)
+    result = task_relatedness(*data, tau=0.5)
+    assert len(result.reference_classes) == 2
+    assert "2 of 6 reference classes are used" in result.messages
+    assert result.label_mismatch == 0
+
+
+def test_evaluation_data_are_certified_and_the_fit_is_reported_beside():
+    z, y, x, t = make(5, n_reference=120, n_target=90)
+    fit = (z[:60], y[:60], x[:45], t[:45])
+    for ground_cost in COSTS:
+        result = task_relatedness(*fit, evaluation=(z[60:], y[60:], x[45:], t[45:]), ground_cost=ground_cost)
+        loss = float(-result.log_probabilities(x[45:]).gather(1, t[45:, None]).mean())
+        assert result.target_loss == pytest.approx(loss)
+        assert loss <= result.bound + 1e-9
+        assert result.bound <= math.log(3) + 1e-6  # never vacuous, on any data
+        assert result.evaluated_on == "evaluation data"
+        assert result.figures.num_target == 45
+        assert result.fit_figures.num_target == 45
+        assert result.held_out_figures is not None
+
+
+def test_evaluation_with_another_class_prior_keeps_the_row_sums():
+    z, y, x, t = make(5, n_reference=120, n_target=90)
+    some_rows = torch.cat([torch.arange(45, 90)[t[45:] != 1], torch.tensor([46])])
+    result = task_relatedness(z, y, x[:45], t[:45], tau=0.5, evaluation=(z, y, x[some_rows], t[some_rows]))
+    torch.testing.assert_close(result.joint.sum(1), result.target_prior, rtol=0, atol=1e-12)
+    assert result.target_loss <= result.bound
+    absent = t[45:] != 1
+    result = task_relatedness(z, y, x[:45], t[:45], tau=0.5, evaluation=(z, y, x[45:][absent], t[45:][absent]))
+    assert result.target_prior[1] == 0
+    assert result.target_loss <= result.bound
+
+
+def test_a_head_of_ones_own_is_taken_as_it_is():
+    z, y, x, t = make(4)
+    head = torch.nn.Linear(4, 3).requires_grad_(False)
+    result = task_relatedness(z, y, x, t, head=head, standardize=False)
+    torch.testing.assert_close(result.head.weight, head.weight.detach().double())
+    assert result.tau == pytest.approx(float(torch.pdist(head.weight.detach().double()).max()), rel=1e-6)
+    standard = task_relatedness(z, y, x, t, head=(head.weight, head.bias))
+    expected = head(z).log_softmax(1)[torch.arange(len(y)), y].mean()
+    assert standard.reweighted_reference_loss == pytest.approx(-float(expected), rel=1e-5)
+    limited = task_relatedness(z, y, x, t, head=SoftmaxHead(head.weight.double(), head.bias.double()), tau=0.01)
+    assert limited.tau == pytest.approx(0.01)
+
+
+def test_labels_that_are_found():
+    z, y, x, t = make(6)
+    given_ = task_relatedness(z, y, x, t, tau=0.5)
+    pseudo = task_relatedness(z, y, x, tau=0.5)
+    clusters = task_relatedness(z, y, x, tau=0.5, pseudo_labels="kmeans", evaluation=(z, y, x, None))
+    assert (given_.labels_used, pseudo.labels_used, clusters.labels_used) == ("given", "pseudo", "kmeans")
+    for result in (pseudo, clusters):
+        assert result.target_loss <= result.bound
+        assert f"target labels: {result.labels_used}" in str(result)
+    two = task_relatedness(z, y, x, num_target_classes=2, ground_cost="logit_range")
+    assert len(two.target_classes) == 2
+
+
+def test_warm_start_goes_on_where_the_last_solve_ended():
+    z, y, x, t = make(7, noise=1.2)
+    first = task_relatedness(z, y, x, t, ground_cost="logit_range", rounds=1)
+    stored = TaskRelatednessResult.from_state({k: v.clone() for k, v in first.state_dict().items()})
+    second = task_relatedness(z, y, x, t, ground_cost="logit_range", rounds=1, warm_start=stored)
+    assert second.bound <= first.bound + 1e-9
+    assert second.history[0] == pytest.approx(first.bound, abs=1e-9)
+    with pytest.raises(ValueError, match="warm_start"):
+        task_relatedness(z[:, :3], y, x[:, :3], t, warm_start=first)
+    with pytest.raises(ValueError, match="warm_start"):
+        task_relatedness(z, y, x, t + 1, warm_start=first)
+
+
+def test_state_survives_and_json_is_plain():
+    result = task_relatedness(*make(0), num_resamples=4, target_class_names=("a", "b", "c"))
+    state = result.state_dict()
+    assert all(isinstance(value, torch.Tensor) for value in state.values())
+    assert TaskRelatednessResult.from_state(state).to_dict() == result.to_dict()
+    plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert plain["bound"] == result.bound
+    assert plain["target_class_names"] == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="state"):
+        TaskRelatednessResult.from_state({"meta": state["meta"]})
+
+
+def test_interval_covers_the_bound_and_narrows_with_data():
+    def width(n):
+        result = task_relatedness(*make(0, n_reference=n, n_target=n), tau=0.5, num_resamples=8)
+        low, high = result.interval
+        assert low < result.bound < high
+        return high - low
+
+    assert width(300) < width(30)
+
+
+def test_table_and_plot():
+    names = ("shirt", "shoe", "bag")
+    result = task_relatedness(*make(0), reference_class_names=names, num_resamples=3)
+    text = str(result)
+    assert all(word in text for word in ("label mismatch", "distribution mismatch", "shirt", "guessing", "interval"))
+    figure = result.plot()
+    bars, heat = figure.axes[:2]
+    heights = [patch.get_height() for patch in bars.patches]
+    assert sum(heights) == pytest.approx(result.bound)
+    assert [tick.get_text() for tick in heat.get_xticklabels()] == list(names)
+
+
+def test_rankings():
+    z, y, x, t = make(0)
+    generator = torch.Generator().manual_seed(1)
+    ranking = rank_references(
+        {"noise": (torch.randn(z.shape, generator=generator), y), "related": (z, y)}, x, t, ground_cost="logit_range"
+    )
+    assert ranking.best == "related"
+    assert list(ranking) == list(ranking.to_dict()) == ["related", "noise"]
+    assert "related" in str(ranking)
+    wide = make(0, width=9, noise=0.1)
+    assert set(rank_backbones({"narrow": (z, y, x, t), "wide": wide}, ground_cost="logit_range")) == {"narrow", "wide"}
+    with pytest.raises(ValueError, match="at least one candidate"):
+        rank_backbones({})
+
+
+def test_wide_features_are_reduced():
+    generator = torch.Generator().manual_seed(0)
+    z, y, x, t = make(0)
+    lift = torch.randn(4, 600, generator=generator)
+    result = task_relatedness(z @ lift, y, x @ lift, t, tau=0.5)
+    assert result.frame.basis.shape == (256, 600)
+    assert result.target_loss <= result.bound
+    full = task_relatedness(z, y, x, t, tau=0.5)
+    assert task_relatedness(z, y, x, t, tau=0.5, dimension=4).bound == pytest.approx(full.bound, abs=0.2)
+
+
+def test_nothing_is_changed_behind_the_callers_back():
+    data = make(0)
+    copies = [part.clone() for part in data]
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    task_relatedness(*data)
+    assert all(torch.equal(a, b) for a, b in zip(data, copies, strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (np.random.get_state()[1] == numpy_state).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target_features": torch.zeros(36, 5)}, "the same width, but got 4 and 5"),
+        ({"target_features": torch.full((36, 4), float("nan"))}, "`target_features` to be finite"),
+        ({"reference_features": torch.zeros(48, 4, 2)}, "`reference_features` to be a 2D floating"),
+        ({"reference_labels": torch.zeros(47).long()}, "`reference_labels` to have 48 rows"),
+        ({"target_labels": torch.zeros(36)}, "`target_labels` to be a 1D integer"),
+        ({"num_target_classes": 5}, r"none of \[3, 4\]"),
+        ({"head": torch.nn.Linear(4, 7)}, "`head` to map 4 features to 3 reference classes"),
+        ({"head": torch.nn.Linear(5, 3)}, "`head` to map 4 features to 3 reference classes"),
+        ({"head": "softmax"}, "`head` to be a linear layer"),
+        ({"tau": -1.0}, "`tau`"),
+        ({"tau": "small"}, "`tau`"),
+        ({"ground_cost": "squared"}, "`ground_cost`"),
+        ({"transforms": "learned"}, "`transforms`"),
+        ({"transforms": {"maps"}}, "`transforms`"),
+        ({"feature_map": "cubic"}, "`feature_map`"),
+        ({"method": "other"}, "`method`"),
+        ({"max_samples": 1}, "`max_samples`"),
+        ({"transforms": "learned_a", "label_map": torch.eye(4)}, "`label_map`"),
+        ({"transforms": "learned_a", "label_map": torch.full((3, 3), 0.5)}, "columns that sum to 1"),
+        ({"evaluation": (1, 2)}, "`evaluation`"),
+        ({"evaluation": (torch.zeros(3, 4), torch.arange(3), torch.zeros(1, 4), torch.tensor([7]))}, "target classes"),
+        (
+            {"evaluation": (torch.zeros(1, 4), torch.tensor([0]), torch.zeros(1, 4), torch.tensor([0]))},
+            "every reference",
+        ),
+        ({"evaluation": (torch.zeros(1, 5), torch.tensor([0]), torch.zeros(1, 5), torch.tensor([0]))}, "width 4"),
+    ],
+)
+def test_bad_input(change, message):
+    arguments = dict(
+        zip(("reference_features", "reference_labels", "target_features", "target_labels"), make(0), strict=True)
+    )
+    with pytest.raises(ValueError, match=message):
+        task_relatedness(**{**arguments, **change})
+
+
+def test_a_deterministic_map_needs_enough_reference_classes():
+    for transforms in ("fixed_all", "learned_a"):
+        with pytest.raises(ValueError, match="at least as many reference classes"):
+            task_relatedness(*make(0, num_reference=2, num_target=3), transforms=transforms)

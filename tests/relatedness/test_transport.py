@@ -1,0 +1,60 @@
+"""Exact transport, and what happens when the solver gives up."""
+
+import numpy as np
+import ot
+import pytest
+from _reference.relatedness import transport_cost
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_transfer.functional.task_relatedness import task_relatedness
+from lightning_transfer.relatedness.transport import exact_plan, feasible_plan
+
+many = settings(deadline=None, max_examples=25)
+
+
+def problem(seed, n, m):
+    rng = np.random.default_rng(seed)
+    return rng.random((n, m)), rng.dirichlet(np.ones(n)), rng.dirichlet(np.ones(m))
+
+
+@many
+@given(st.integers(0, 10**6), st.integers(1, 7), st.integers(1, 7))
+def test_plan_is_optimal_and_feasible(seed, n, m):
+    cost, a, b = problem(seed, n, m)
+    plan, optimal = exact_plan(cost, a, b)
+    assert optimal
+    assert (plan * cost).sum() == pytest.approx(transport_cost(cost, a, b), abs=1e-9)
+    np.testing.assert_allclose(plan.sum(1), a, atol=1e-14)
+    np.testing.assert_allclose(plan.sum(0), b, atol=1e-14)
+
+
+@many
+@given(st.integers(0, 10**6), st.integers(1, 7), st.integers(1, 7), st.floats(0, 2))
+def test_any_plan_is_made_feasible(seed, n, m, scale):
+    rng = np.random.default_rng(seed)
+    _, a, b = problem(seed, n, m)
+    plan = feasible_plan(scale * rng.random((n, m)) / (n * m), a, b)
+    assert plan.min() >= 0
+    np.testing.assert_allclose(plan.sum(1), a, atol=1e-13)
+    np.testing.assert_allclose(plan.sum(0), b, atol=1e-13)
+
+
+def test_a_solver_that_gives_up_is_noticed_and_its_plan_made_feasible():
+    cost, a, b = problem(0, 60, 60)
+    plan, optimal = exact_plan(cost, a, b, max_iter=2)
+    assert not optimal
+    np.testing.assert_allclose(plan.sum(1), a, atol=1e-13)
+    np.testing.assert_allclose(plan.sum(0), b, atol=1e-13)
+    best, _ = exact_plan(cost, a, b)
+    assert (plan * cost).sum() >= (best * cost).sum()
+
+
+def test_the_result_names_a_solver_that_gives_up(monkeypatch, blobs):
+    solve = ot.emd
+    monkeypatch.setattr(ot, "emd", lambda a, b, cost, **options: solve(a, b, cost, **{**options, "numItermax": 1}))
+    result = task_relatedness(*blobs(), tau=0.5)
+    assert not result.converged
+    assert any("not solved to optimality" in message for message in result.messages)
+    assert result.bound >= result.target_loss
+    assert "NOT converged" in str(result)
