@@ -101,10 +101,13 @@ class _ProfileEvidence:
         self.crossed = projected * along
         eps = torch.finfo(cross.dtype).eps
         total = square + self.n * mean.square()
-        self.empty = total <= 0  # an all-zero column is explained without noise and without weights
-        # An exact fit has unbounded evidence: the part left over is never below rounding noise.
-        floor = torch.where(self.empty, torch.ones_like(total), total) * eps
-        self.residual = (square - self.explained.sum(1)).clamp(min=0) + floor
+        empty = total <= 0  # an all-zero column is explained without noise and without weights
+        if len(self.values) >= self.n - 1:  # every column is fitted exactly, and the evidence stays bounded
+            floor, left = torch.where(empty, torch.ones_like(total), eps**2 * total), torch.zeros_like(total)
+        else:  # an exact fit would have unbounded evidence: what is left over is never below rounding noise
+            floor = torch.where(empty, torch.ones_like(total), total) * eps
+            left = (square - self.explained.sum(1)).clamp(min=0)
+        self.residual = left + floor
 
     def on_grid(self, log_t: Tensor) -> Tensor:
         """Evidence of every column at the same values, shape ``(c, len(log_t))``."""
@@ -138,7 +141,7 @@ class _ProfileEvidence:
             return self._evidence(self.residual + self.n * self.mean.square(), self.residual.new_zeros(()))
         scale = torch.cat([self.values, (self.n * (self.outside + self.along_square.sum())).reshape(1)])
         scale = scale[scale > 0].log()
-        grid = torch.linspace(float(scale.min()) - 12, float(scale.max()) + 24, _GRID).to(scale)
+        grid = torch.linspace(float(scale.min()) - 24, float(scale.max()) + 24, _GRID).to(scale)
         coarse = self.on_grid(grid)
         best = coarse.argmax(1)
         low, high = grid[(best - 1).clamp(min=0)], grid[(best + 1).clamp(max=_GRID - 1)]

@@ -1,0 +1,272 @@
+"""Speed and memory of the estimators.
+
+    python benchmarks/estimators.py                   # every part, several minutes
+    python benchmarks/estimators.py together ratios   # some of them
+
+Parts: ``together`` (moment-based scores of one pass against the same scores one by one from NumPy and SciPy,
+scikit-learn and transformer-ranker, in one process), ``ratios`` (updates against one float32 product, computes against
+one eigendecomposition), ``memory`` (peak of streamed batches against the number of samples), ``family`` (every
+estimator at three sizes, against independent versions written from the papers where those can run), ``million``
+(streaming scores of a million samples). Prints tables and writes ``benchmarks/results/estimators_<part>.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torchmetrics import MetricCollection
+
+from lightning_transfer.metrics import HScore, LinearMSE, LogME
+from lightning_transfer.metrics.registry import METRICS
+
+RESULTS = Path(__file__).parent / "results"
+BATCH = 256
+FAMILY_SIZES = ((2_000, 512, 10), (10_000, 1280, 100), (50_000, 768, 397))
+STREAMING = ("logme", "h_score", "h_score_shrunk", "lfc", "gbc")
+
+
+def make_data(n, d, classes, seed=0):
+    """Correlated float32 features with class means, ids, two regression targets and source probabilities."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (n,), generator=generator)
+    mixing = torch.randn(d, d, generator=generator) / d**0.5
+    means = 0.5 * torch.randn(classes, d, generator=generator)
+    features = torch.randn(n, d, generator=generator) @ mixing + means[labels]
+    targets = features[:, :2] + 0.3 * torch.randn(n, 2, generator=generator)
+    source_probs = torch.softmax(features[:, : min(d, 100)], dim=1)
+    return features, labels, targets, source_probs
+
+
+def timed(function, repeats=1):
+    """Best wall-clock seconds of several runs, and the last result."""
+    best, result = float("inf"), None
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = function()
+        best = min(best, time.perf_counter() - start)
+    return best, result
+
+
+def moment_collection():
+    return MetricCollection({"h_score": HScore(), "h_score_shrunk": HScore(shrinkage="ledoit_wolf"), "logme": LogME()})
+
+
+def run_update(collection, *inputs):
+    collection.reset()
+    for batch in zip(*(x.split(BATCH) for x in inputs), strict=True):
+        collection.update(*batch)
+
+
+def together():
+    """All moment-based scores of one pass against public code, one by one."""
+    import scipy.linalg
+    from sklearn.linear_model import LinearRegression
+    from transformer_ranker.estimators import HScore as RankerHScore
+    from transformer_ranker.estimators import LogME as RankerLogME
+
+    features, labels, targets, _ = make_data(10_000, 1280, 100)
+    array, ids, goals = features.double().numpy(), labels.numpy(), targets.double().numpy()
+
+    def plain_h_score():
+        covariance = np.cov(array, rowvar=False)
+        means = np.stack([array[ids == c].mean(0) for c in np.unique(ids)])[ids]
+        return np.trace(scipy.linalg.pinvh(covariance) @ np.cov(means, rowvar=False))
+
+    def plain_linear_mse():
+        fitted = LinearRegression().fit(array, goals).predict(array)
+        return -((goals - fitted) ** 2).sum(1).mean()
+
+    n = len(array)
+    others = {
+        "h_score": ("NumPy and SciPy", plain_h_score),
+        "h_score_shrunk": (
+            "transformer-ranker", lambda: RankerHScore().fit(embeddings=features, labels=labels) * (n - 1) / n
+        ),
+        "logme": ("transformer-ranker", lambda: RankerLogME().fit(embeddings=features, labels=labels)),
+        "linear_mse": ("scikit-learn", plain_linear_mse),
+    }  # fmt: skip
+
+    def ours():
+        classes, regression = moment_collection(), LinearMSE()
+        run_update(classes, features, labels)
+        run_update(regression, features, targets)
+        return {**classes.compute(), "linear_mse": regression.compute()}
+
+    seconds, scores = timed(ours, repeats=3)
+    table = Table("score", "theirs from", "theirs", "ours", "theirs, s", title="n = 10 000, d = 1280, 100 classes")
+    record = {"ours_seconds": seconds, "theirs": {}}
+    total = 0.0
+    for name, (source, function) in others.items():
+        other_seconds, value = timed(function, repeats=2)
+        total += other_seconds
+        record["theirs"][name] = {"from": source, "seconds": other_seconds, "value": float(value)}
+        table.add_row(name, source, f"{float(value):.6f}", f"{float(scores[name]):.6f}", f"{other_seconds:.2f}")
+    table.add_row("sum", "", "", f"{seconds:.2f} s together", f"{total:.2f}", end_section=True)
+    record |= {"theirs_seconds": total, "ratio": total / seconds}
+    Console(width=120).print(table, f"one by one / together = {total / seconds:.1f}")
+    return record
+
+
+def ratios():
+    """Cost of the updates and of the computes in units of what they cannot do without."""
+    features, labels, _, _ = make_data(10_000, 1280, 100)
+    collection = moment_collection()
+    run_update(collection, features, labels)
+
+    def products():
+        total = torch.zeros(features.shape[1], features.shape[1])
+        for batch in features.split(BATCH):
+            total += batch.T @ batch
+        return total
+
+    pairs = [
+        (timed(lambda: run_update(collection, features, labels))[0], timed(products)[0]) for _ in range(7)
+    ]  # fmt: skip
+    update = sorted(ours / theirs for ours, theirs in pairs)[len(pairs) // 2]
+    gram = features.double().T @ features.double()
+    pairs = []
+    for _ in range(5):
+        run_update(collection, features, labels)  # computes are cached until the next update
+        pairs.append((timed(collection.compute)[0], timed(lambda: torch.linalg.eigh(gram))[0]))
+    compute = sorted(ours / theirs for ours, theirs in pairs)[len(pairs) // 2]
+    Console(width=120).print(
+        f"all updates / one float32 product over the same batches of {BATCH}: {update:.2f} (median of 7)\n"
+        f"all computes / one float64 eigendecomposition of size 1280: {compute:.2f} (median of 5)"
+    )
+    return {"update_ratio": update, "compute_ratio": compute}
+
+
+def stream(n, d, classes, names):
+    """Feed generated batches to streaming metrics in this process; return seconds and peak memory."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(classes, d, generator=generator)
+    noise = torch.randn(4096, d, generator=generator)
+    collection = MetricCollection({name: METRICS[name].build() for name in names})
+    start = time.perf_counter()
+    for _ in range(0, n, 1024):
+        labels = torch.randint(classes, (1024,), generator=generator)
+        rows = torch.randint(4096, (1024,), generator=generator)
+        collection.update(features=means[labels] + noise[rows], labels=labels)
+    collection.compute()
+    return {
+        "seconds": time.perf_counter() - start,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def stream_in_child(n, d, classes, names):
+    """The same in a process of its own, so that its peak memory is its own."""
+    command = [sys.executable, __file__, "--stream", str(n), str(d), str(classes), ",".join(names)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def memory():
+    """Peak memory of streamed batches at d = 2048."""
+    names = ("logme", "h_score", "h_score_shrunk")
+    record = {str(n): stream_in_child(n, 2048, 100, names) for n in (10_000, 50_000, 200_000)}
+    table = Table("samples", "peak, MiB", "seconds", title="d = 2048, 100 classes, " + ", ".join(names))
+    for n, entry in record.items():
+        table.add_row(n, f"{entry['peak_mib']:.0f}", f"{entry['seconds']:.1f}")
+    peaks = [entry["peak_mib"] for entry in record.values()]
+    record["spread"] = max(peaks) / min(peaks) - 1
+    Console(width=120).print(table, f"largest over smallest peak: +{100 * record['spread']:.1f} %")
+    return record
+
+
+def million():
+    """A million samples of 768 features through every streaming score."""
+    entry = stream_in_child(1_000_000, 768, 100, STREAMING)
+    Console(width=120).print(
+        f"1 000 000 x 768, {', '.join(STREAMING)}: {entry['seconds']:.1f} s, peak {entry['peak_mib']:.0f} MiB"
+    )
+    return entry
+
+
+def references():
+    """Independent versions from the papers that the tests use, by name of the score; None where there is none."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from _reference import label_scores, sample_scores
+
+    return {
+        "knn_accuracy": lambda x, y, p: label_scores.reference_knn(x, y, 1),
+        "leep": lambda x, y, p: label_scores.reference_leep(p, y),
+        "nce": lambda x, y, p: label_scores.reference_nce(p.argmax(1), y),
+        "gbc": lambda x, y, p: sample_scores.reference_gbc(x, y, pca_dim=None),
+        "lfc": lambda x, y, p: sample_scores.reference_lfc(x, y),
+        "transrate": lambda x, y, p: sample_scores.reference_transrate(x, y),
+        "sfda": lambda x, y, p: sample_scores.reference_sfda(x, y),
+        "parc": lambda x, y, p: sample_scores.reference_parc(x, np.eye(y.max() + 1)[y]),
+    }
+
+
+def family():
+    """Every estimator at three sizes; n x n references run at the smallest size only."""
+    reference = references()
+    record: dict[str, dict[str, object]] = {}
+    for n, d, classes in FAMILY_SIZES:
+        features, labels, _, source_probs = make_data(n, d, classes)
+        inputs = {
+            "features": features, "labels": labels, "source_probs": source_probs,
+            "source_labels": source_probs.argmax(1), "source_outputs": source_probs.log(),
+        }  # fmt: skip
+        table = Table("score", "seconds", "reference, s", "score", title=f"n = {n}, d = {d}, {classes} classes")
+        for name, spec in METRICS.items():
+            if "classification" not in spec.tasks:
+                continue
+
+            def score(spec=spec, inputs=inputs):
+                metric = spec.build()
+                for start in range(0, len(inputs["labels"]), BATCH):
+                    rows = slice(start, start + BATCH)
+                    metric.update(**{key: inputs[key][rows] for key in metric.requires})
+                return metric.compute()
+
+            seconds, value = timed(score)
+            other = float("nan")
+            if name in reference and n <= FAMILY_SIZES[0][0]:
+                arrays = (features.double().numpy(), labels.numpy(), source_probs.double().numpy())
+                other, _ = timed(lambda name=name, arrays=arrays: reference[name](*arrays))
+            value = value if isinstance(value, torch.Tensor) else next(iter(value.values()))
+            table.add_row(name, f"{seconds:.2f}", "" if other != other else f"{other:.2f}", f"{float(value):.4f}")
+            record[f"{name} {n}x{d}x{classes}"] = {
+                "seconds": seconds, "reference_seconds": None if other != other else other,
+            }  # fmt: skip
+        Console(width=120).print(table)
+    return record
+
+
+PARTS = {part.__name__: part for part in (together, ratios, memory, family, million)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"some of {list(PARTS)}")
+    parser.add_argument("--stream", nargs=4, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    if arguments.stream:
+        n, d, classes, names = arguments.stream
+        print(json.dumps(stream(int(n), int(d), int(classes), names.split(","))))
+        return
+    unknown = set(arguments.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"unknown parts {sorted(unknown)}, known: {list(PARTS)}")
+    RESULTS.mkdir(exist_ok=True)
+    for part in arguments.parts:
+        record = PARTS[part]()
+        (RESULTS / f"estimators_{part}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
