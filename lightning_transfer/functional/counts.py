@@ -106,11 +106,18 @@ def count_joint(source_labels: Tensor, columns: Tensor, source_classes: int, cla
         tensor([[[1, 0],
                  [1, 1]]])
     """
-    m = columns.shape[1]
-    cells = check_cells(m, source_classes, classes)
+    check_cells(columns.shape[1], source_classes, classes)
+    counts = torch.zeros(columns.shape[1], source_classes, classes, dtype=torch.long, device=columns.device)
+    return add_joint_(counts, source_labels, columns)
+
+
+def add_joint_(counts: Tensor, source_labels: Tensor, columns: Tensor) -> Tensor:
+    """Add samples to joint counts of :func:`count_joint` in place, at a cost that does not depend on their size."""
+    m, source_classes, classes = counts.shape
     column = torch.arange(m, device=columns.device)
-    cell = (column * source_classes + source_labels[:, None]) * classes + columns
-    return torch.bincount(cell.flatten(), minlength=cells).reshape(m, source_classes, classes)
+    cell = ((column * source_classes + source_labels[:, None]) * classes + columns).flatten()
+    counts.view(-1).index_add_(0, cell, torch.ones_like(cell))
+    return counts
 
 
 def conditional_entropy(counts: Tensor, miller_madow: bool = False) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from lightning_transfer.functional.counts import (
 from lightning_transfer.utilities.checks import check_labels
 
 _CHUNK_ENTRIES = 2**24
+_NARROW = 256  # classes up to which a one-hot code is cheaper than sorting
 
 
 def negative_conditional_entropy(
@@ -117,53 +120,98 @@ def conditional_entropy_matrix(
                 [0.6931, 0.0000, 0.3466],
                 [0.4774, 0.4774, 0.0000]], dtype=torch.float64)
     """
-    source, target = (
-        _OneHotColumns(source_labels, "source_labels", ignore_index),
-        _OneHotColumns(labels, "labels", ignore_index),
-    )
+    source = _TaskColumns.checked(source_labels, "source_labels", ignore_index)
+    target = _TaskColumns.checked(labels, "labels", ignore_index)
     n = len(source.ids)
     if len(target.ids) != n:
         raise ValueError(
             f"Expected argument `labels` to have {n} rows like the other inputs, but got {len(target.ids)}."
         )
-    joint = torch.zeros(source.width, target.width, dtype=torch.float64, device=source.ids.device)
-    step = max(1, _CHUNK_ENTRIES // (source.width + target.width))  # below 2^24 rows float32 counts exactly
-    for start in range(0, n, step):
-        joint += source.codes(start, start + step).T @ target.codes(start, start + step)
-    per_source = target.sum_blocks(joint.T).T  # (source classes of all tasks, t): samples that have both labels
-    cells = target.sum_blocks(torch.xlogy(joint, joint).T).T
-    difference = source.sum_blocks(torch.xlogy(per_source, per_source) - cells).clamp(min=0)
-    total = source.sum_blocks(per_source).clamp(min=1)
-    if miller_madow:
-        occupied = target.sum_blocks((joint > 0).double().T).T - (per_source > 0).double()
-        difference = difference + source.sum_blocks(occupied) / 2
-    return difference / total
+    narrow_source, narrow_target = source.widths <= _NARROW, target.widths <= _NARROW
+    matrix = torch.zeros(len(source.widths), len(target.widths), dtype=torch.float64, device=source.ids.device)
+    by_product = narrow_source[:, None] & narrow_target
+    if bool(by_product.any()):
+        matrix[by_product] = _by_product(
+            source.select(narrow_source), target.select(narrow_target), miller_madow
+        ).flatten()
+    for s, t in (~by_product).nonzero().tolist():
+        both = source.present[:, s] & target.present[:, t]
+        matrix[s, t] = _of_pair(source.ids[both, s], target.ids[both, t], miller_madow)
+    return matrix
 
 
-class _OneHotColumns:
-    """Columns of class ids as blocks of one wide one-hot code."""
+class _TaskColumns(NamedTuple):
+    """Class ids of many tasks.
 
-    def __init__(self, labels: Tensor, name: str, ignore_index: int | None) -> None:
+    Attributes:
+        ids: One column a task, shape ``(n, m)``, int64; 0 where a label is missing.
+        present: Where labels are not missing, shape ``(n, m)``.
+        widths: More than the largest id of each column, shape ``(m,)``.
+    """
+
+    ids: Tensor
+    present: Tensor
+    widths: Tensor
+
+    @classmethod
+    def checked(cls, labels: Tensor, name: str, ignore_index: int | None) -> _TaskColumns:
+        """Check columns of class ids; wide gaps between ids are closed."""
         if not isinstance(labels, Tensor) or labels.ndim != 2 or labels.is_floating_point():
             shape = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
             raise ValueError(f"Expected argument `{name}` to be a 2D integer tensor of class ids, but got {shape}.")
-        self.present = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
-        self.ids = check_label_columns(torch.where(self.present, labels, 0), name)
-        columns = self.ids.shape[1]
-        widths = self.ids.amax(0) + 1
-        for j in torch.nonzero(widths > len(self.ids)).flatten().tolist():  # ids with wide gaps
-            self.ids[:, j], widths[j] = compact_ids(self.ids[:, j])
-        self.block = torch.repeat_interleave(torch.arange(columns, device=labels.device), widths)
-        self.ids = self.ids + (widths.cumsum(0) - widths)
-        self.width = len(self.block)
-        self.columns = columns
+        present = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
+        ids = check_label_columns(torch.where(present, labels, 0), name)
+        widths = ids.amax(0) + 1
+        for j in (widths > _NARROW).nonzero().flatten().tolist():
+            ids[:, j], widths[j] = compact_ids(ids[:, j])
+        return cls(ids, present, widths)
+
+    def select(self, chosen: Tensor) -> _TaskColumns:
+        """Some of the tasks."""
+        return _TaskColumns(self.ids[:, chosen], self.present[:, chosen], self.widths[chosen])
+
+    @property
+    def block(self) -> Tensor:
+        """Column of each entry of the joined one-hot code of all columns."""
+        return torch.repeat_interleave(torch.arange(len(self.widths), device=self.ids.device), self.widths)
 
     def codes(self, start: int, stop: int) -> Tensor:
         """One-hot codes of some rows, float32, zero where a label is missing."""
-        ids = self.ids[start:stop]
-        codes = torch.zeros(len(ids), self.width, device=ids.device)
+        ids = self.ids[start:stop] + (self.widths.cumsum(0) - self.widths)
+        codes = torch.zeros(len(ids), int(self.widths.sum()), device=ids.device)
         return codes.scatter_(1, ids, self.present[start:stop].float())
 
-    def sum_blocks(self, values: Tensor) -> Tensor:
-        """Sum the rows of each column's block, ``(width, ...)`` to ``(columns, ...)``."""
-        return values.new_zeros(self.columns, *values.shape[1:]).index_add_(0, self.block, values)
+
+def _by_product(source: _TaskColumns, target: _TaskColumns, miller_madow: bool) -> Tensor:
+    """Conditional entropies of all pairs of columns with few classes, from the product of their one-hot codes."""
+
+    def sum_sources(values: Tensor) -> Tensor:
+        return values.new_zeros(len(source.widths), values.shape[1]).index_add_(0, source_block, values)
+
+    def sum_targets(values: Tensor) -> Tensor:
+        return values.new_zeros(len(values), len(target.widths)).index_add_(1, target_block, values)
+
+    source_block, target_block = source.block, target.block
+    joint = torch.zeros(len(source_block), len(target_block), dtype=torch.float64, device=source.ids.device)
+    step = max(1, _CHUNK_ENTRIES // sum(joint.shape))  # below 2^24 rows float32 counts exactly
+    for start in range(0, len(source.ids), step):
+        joint += source.codes(start, start + step).T @ target.codes(start, start + step)
+    per_source = sum_targets(joint)  # samples of each source class that have both labels
+    cells = sum_targets(torch.xlogy(joint, joint))
+    difference = sum_sources(torch.xlogy(per_source, per_source) - cells).clamp(min=0)
+    if miller_madow:
+        occupied = sum_targets((joint > 0).double()) - (per_source > 0).double()
+        difference = difference + sum_sources(occupied) / 2
+    return difference / sum_sources(per_source).clamp(min=1)
+
+
+def _of_pair(source: Tensor, labels: Tensor, miller_madow: bool) -> Tensor:
+    """Conditional entropy of one pair of tasks with any number of classes, 0 without samples."""
+    if not len(labels):
+        return torch.zeros((), dtype=torch.float64)
+    cells = torch.unique(source * (labels.max() + 1) + labels, return_counts=True)[1].double()
+    per_source = torch.unique(source, return_counts=True)[1].double()
+    difference = (torch.xlogy(per_source, per_source).sum() - torch.xlogy(cells, cells).sum()).clamp(min=0)
+    if miller_madow:
+        difference = difference + (len(cells) - len(per_source)) / 2
+    return difference / len(labels)

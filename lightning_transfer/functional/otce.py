@@ -135,9 +135,9 @@ def transport_source(
     require_two_classes(num_classes)
     cost = _squared_distances(source_features.to(features.device), features)
     if label_weight:
-        between = _class_distances(cost, source_ids, ids, num_source, num_classes)
+        between = _class_distances(cost, source_ids, ids)
         cost = (1 - label_weight) * cost + label_weight * between[source_ids][:, ids]
-    plan = _exact_plan(cost) * len(features)
+    plan = torch.as_tensor(_exact_plan(cost.cpu().numpy()), device=cost.device) * len(features)
     probs = cost.new_zeros(num_source, len(features)).index_add_(0, source_ids, plan)
     return TransportedSource(probs.T, (plan * cost).sum(0), ids)
 
@@ -157,19 +157,18 @@ def _squared_distances(first: Tensor, second: Tensor) -> Tensor:
     return torch.addmm(square, first, second.T, alpha=-2).clamp(min=0)
 
 
-def _class_distances(cost: Tensor, source_ids: Tensor, ids: Tensor, num_source: int, num_classes: int) -> Tensor:
+def _class_distances(cost: Tensor, source_ids: Tensor, ids: Tensor) -> Tensor:
     """Exact transport cost between the samples of each source class and of each target class."""
-    distances = cost.new_zeros(num_source, num_classes)
-    of_source = [(source_ids == source).nonzero().flatten() for source in range(num_source)]
-    of_target = [(ids == target).nonzero().flatten() for target in range(num_classes)]
-    for source, rows in enumerate(of_source):
-        for target, columns in enumerate(of_target):
-            part = cost[rows][:, columns]
-            distances[source, target] = (_exact_plan(part) * part).sum()
-    return distances
+    rows, columns = source_ids.argsort(stable=True), ids.argsort(stable=True)
+    by_class = cost[rows][:, columns].cpu().numpy()
+    row_ends = torch.bincount(source_ids).cumsum(0)[:-1].tolist()
+    column_ends = torch.bincount(ids).cumsum(0)[:-1].tolist()
+    parts = [np.split(band, column_ends, axis=1) for band in np.split(by_class, row_ends)]
+    distances = [[float((_exact_plan(part) * part).sum()) for part in band] for band in parts]
+    return torch.tensor(distances, dtype=cost.dtype, device=cost.device)
 
 
-def _exact_plan(cost: Tensor) -> Tensor:
+def _exact_plan(cost: np.ndarray) -> np.ndarray:
     """Optimal coupling of two uniform distributions, shape of ``cost``.
 
     Raises:
@@ -177,10 +176,10 @@ def _exact_plan(cost: Tensor) -> Tensor:
     """
     import ot
 
-    matrix = np.ascontiguousarray(cost.cpu().numpy())
-    m, n = matrix.shape
-    # 100 pivots an arc are far more than the network simplex needs; small problems get a floor
-    plan, log = ot.emd(np.full(m, 1 / m), np.full(n, 1 / n), matrix, numItermax=max(10**6, 100 * m * n), log=True)
+    m, n = cost.shape
+    pivots = max(10**6, 100 * m * n)  # far more than the network simplex needs
+    shares = np.full(m, 1 / m), np.full(n, 1 / n)
+    plan, log = ot.emd(*shares, np.ascontiguousarray(cost), numItermax=pivots, log=True)
     if log["warning"] is not None:
         raise RuntimeError(f"The optimal transport solver did not reach the optimum: {log['warning']}")
-    return torch.as_tensor(plan, dtype=cost.dtype, device=cost.device)
+    return np.asarray(plan)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from lightning_transfer.functional.counts import check_cells, check_label_columns, conditional_entropy, count_joint
+from lightning_transfer.functional.counts import add_joint_, check_cells, check_label_columns, conditional_entropy
 from lightning_transfer.metrics.base import (
     Health,
     ScoreInterval,
@@ -75,7 +75,7 @@ class CountMetric(TransferMetric):
         self._grow(columns.shape[1], int(source_labels.max()) + 1, int(columns.max()) + 1)
         for group in range(self.jackknife_groups):
             turn = slice((group - int(self.seen)) % self.jackknife_groups, None, self.jackknife_groups)
-            self.joint_counts[group] += count_joint(source_labels[turn], columns[turn], *self.joint_counts.shape[2:])
+            add_joint_(self.joint_counts[group], source_labels[turn], columns[turn])
         self.seen += len(columns)
 
     def _grow(self, *shape: int) -> None:
