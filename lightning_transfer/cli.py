@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from lightning_transfer.utilities.allocator import tune_allocator
 from lightning_transfer.utilities.configs import CONF, known_configs
+from lightning_transfer.utilities.errors import JobFailedError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -153,8 +154,6 @@ def job_help(job: str) -> str:
 
 def _run(job: str, overrides: Sequence[str]) -> int:
     import hydra
-
-    from lightning_transfer.screening.jobs import JobFailedError
 
     if any(override.startswith("--experimental-rerun") for override in overrides):
         _fail("--experimental-rerun reads a pickle, which can run any code; repeat the overrides instead.")

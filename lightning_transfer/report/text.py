@@ -130,6 +130,9 @@ def describe(board: Leaderboard) -> list[str]:
         for column in board.columns
         if column != board.rank_by and not board.higher_is_better(column)
     ]
+    relative = dict.fromkeys(title(column) for row in board.rows for column in row.parts)
+    if relative and len(board) > 1:
+        lines.append(f"{', '.join(relative)}: scaled over the backbones of this table.")
     sizes = {name: rank for name, rank in board.size_ranks().items() if rank is not None}
     largest = [name for name, rank in sizes.items() if rank == 1]
     if len(largest) < len(sizes):

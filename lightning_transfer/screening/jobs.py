@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 from hydra.experimental.callback import Callback
 
 from lightning_transfer.screening.leaderboard import Leaderboard
+from lightning_transfer.screening.zoo import combine_zoo_scores
+from lightning_transfer.utilities.errors import JobFailedError
 from lightning_transfer.utilities.instantiate import instantiate
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _WIDTH_OF_FILES = 160  # columns where output goes to a file or pipe
-
-
-class JobFailedError(RuntimeError):
-    """A job ran and has no result."""
 
 
 def run_screen(cfg: DictConfig) -> float:
@@ -132,7 +130,7 @@ def _join(boards: list[Leaderboard]) -> Leaderboard:
     first = boards[0]
     columns = {column for row in rows.values() for column in row.scores}
     return Leaderboard(
-        rows.values(),
+        combine_zoo_scores(list(rows.values())),
         rank_by=first.rank_by if first.rank_by in columns else None,
         lower_is_better=first.lower_is_better,
         info=first.info,

@@ -38,6 +38,7 @@ class Row:
         seconds: Time from building the backbone to its last score.
         status: ``"ok"`` or in one line what went wrong.
         remarks: What the scores' health records say, in words.
+        parts: Raw parts, by column, of scores that exist only relative to the other backbones.
     """
 
     backbone: str
@@ -50,6 +51,7 @@ class Row:
     seconds: float | None = None
     status: str = OK
     remarks: tuple[str, ...] = ()
+    parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def score(self, column: str) -> float:
         """The score in a column, NaN where there is none."""

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +17,7 @@ from torchmetrics import MetricCollection
 
 from lightning_transfer.screening.inputs import MetricFactory, check_relatedness, load_data, name_candidates
 from lightning_transfer.screening.leaderboard import Leaderboard, Row
+from lightning_transfer.screening.zoo import combine_zoo_scores
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule, Trainer
@@ -161,7 +162,7 @@ class _Board:
     def leaderboard(self, *, figure: bool) -> Leaderboard:
         rows = [
             replace(row, scores={column: row.score(column) for column in self._known_columns()}) if row.scores else row
-            for row in self.rows
+            for row in combine_zoo_scores(self.rows)
         ]
         board = Leaderboard(rows, lower_is_better=self.lower_is_better, info=self.info)
         if self.rank_by in board.columns:
@@ -207,6 +208,7 @@ def _add_scores(row: Row, metrics: MetricCollection, error_bars: bool) -> Row:
         scores={name: value.score for name, value in found.items()},
         standard_errors={name: value.error for name, value in found.items() if not math.isnan(value.error)},
         remarks=tuple(dict.fromkeys(remark for value in found.values() for remark in value.remarks)),
+        parts={name: value.parts for name, value in found.items() if value.parts},
         status="; ".join(failures) or row.status,
     )
 
@@ -218,6 +220,7 @@ class _Found:
     score: float = math.nan
     error: float = math.nan
     remarks: tuple[str, ...] = ()
+    parts: Mapping[str, float] = field(default_factory=dict)
     failure: str = ""
 
 
@@ -227,6 +230,8 @@ def _compute(metric: Any, error_bars: bool) -> _Found:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # what they say is in the health record
             found.score = float(metric.compute())
+            if hasattr(metric, "parts"):
+                found.parts = {name: float(part) for name, part in metric.parts().items()}
             if hasattr(metric, "health"):
                 found.remarks = metric.health().messages
             if error_bars and hasattr(metric, "compute_with_interval"):

@@ -101,13 +101,16 @@ def _read_row(data: Any) -> Row:
         if data.get(name) is not None and not _is_number(data[name]):
             raise ValueError(f"Expected `{name}` to be a number, but got {data[name]!r}.")
     numbers = {name: _read_numbers(_expect(data, name, dict), name) for name in ("scores", "standard_errors")}
+    parts = {name: _read_numbers(value, "parts") for name, value in _expect(data, "parts", dict).items()}
     remarks = _expect(data, "remarks", list)
     if not all(isinstance(remark, str) for remark in remarks):
         raise ValueError(f"Expected `remarks` to hold strings, but got {remarks!r}.")
-    return Row(**{**data, **numbers, "remarks": tuple(remarks)})
+    return Row(**{**data, **numbers, "remarks": tuple(remarks), "parts": parts})
 
 
-def _read_numbers(values: dict, name: str) -> dict[str, float]:
+def _read_numbers(values: Any, name: str) -> dict[str, float]:
+    if not isinstance(values, dict):
+        raise ValueError(f"Expected `{name}` to hold numbers, but got {values!r}.")
     for value in values.values():
         if value is not None and not _is_number(value):
             raise ValueError(f"Expected `{name}` to hold numbers, but got {value!r}.")

@@ -278,3 +278,18 @@ def test_real_weights_on_a_few_patches(tmp_path):
     assert board["efficientnet_lite0"].parameters == board["efficientnet_lite0_random"].parameters > 4e6
     assert board["efficientnet_lite0"].score("ridge_probe") > board["efficientnet_lite0_random"].score("ridge_probe")
     assert {"logme", "h_score", "leep", "nce", "knn_accuracy"} < set(board.columns)
+
+
+def test_zoo_relative_scores_are_combined_over_the_rows(digits, tmp_path):
+    zoo = {"a": Linear(4), "b": Linear(8), "c": Linear(12), "bad": Failing(RuntimeError("gone"))}
+    board = screen(zoo, digits, ["etran", "h_score"], output_dir=tmp_path, error_bars=True)
+    parts = [board[name].parts["etran"] for name in "abc"]
+    expected = np.zeros(3)
+    for name, weight in (("energy", 0.15), ("fit", 0.85)):
+        values = np.array([part[name] for part in parts])
+        expected += weight * (values - values.min()) / (values.max() - values.min())
+    assert [board[name].score("etran") for name in "abc"] == pytest.approx(list(expected))
+    assert "etran" not in board["a"].standard_errors
+    assert Leaderboard.load(tmp_path)["b"].parts == board["b"].parts
+    alone = screen({"a": Linear(4)}, digits, ["etran"])
+    assert alone["a"].score("etran") == pytest.approx(0.15 * parts[0]["energy"] + 0.85 * parts[0]["fit"])

@@ -1,0 +1,175 @@
+"""The command line, mostly as a process of its own, from a folder that is not the repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from lightning_transfer import cli
+from lightning_transfer.screening import Leaderboard
+
+TINY = ("target=digits", "max_samples=60", "metrics=h_score")
+
+
+def run(folder, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in ("HYDRA_FULL_ERROR", "COLUMNS")}
+    return subprocess.run(
+        [sys.executable, "-m", "lightning_transfer", *arguments],
+        cwd=folder, env=environment | variables, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+
+
+def exit_code(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    return stop.value.code
+
+
+@pytest.fixture
+def in_process(tmp_path, monkeypatch):
+    """Run jobs here: what a process costs to start is spent once, in the tests that need one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setenv("LIGHTNING_TRANSFER_ALLOCATOR", "system")
+    return tmp_path
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_overview(capsys, arguments):
+    assert exit_code(*arguments) == 0
+    text = capsys.readouterr().out
+    for job in ("screen", "relate", "finetune"):
+        assert job in text
+
+
+@pytest.mark.parametrize("job", ["screen", "relate", "finetune"])
+def test_help_of_a_job_shows_examples_and_choices(capsys, job):
+    assert exit_code(job, "--help") == 0
+    text = capsys.readouterr().out
+    assert f"lightning-transfer {job} " in text
+    assert "efficientnet_lite0" in text
+    assert "photo_patches" in text
+
+
+def test_help_loads_nothing_heavy(tmp_path):
+    code = (
+        "import sys\nfrom lightning_transfer.cli import main\n"
+        "try:\n    main(['screen', '--help'])\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'torch', 'lightning', 'hydra', 'matplotlib', 'pandas', 'rich', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_version(capsys):
+    assert exit_code("--version") == 0
+    assert capsys.readouterr().out.startswith("lightning-transfer 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("scren",), "unknown job 'scren'; known jobs are screen, relate, finetune"),
+        (("screen", "target=nope"), "unknown target 'nope'; known are .*digits.*photo_patches"),
+        (("screen", "backbone=nope"), "unknown backbone 'nope'; known are .*efficientnet_lite0"),
+        (("screen", "metrics=nope"), "unknown metrics 'nope'; known are all, default, .*logme"),
+        (("screen", "zoo=nope"), "unknown zoo 'nope'; known are .*efficientnet_lite"),
+        (("screen", "reference=nope"), "unknown reference 'nope'"),
+        (("screen", "experiment=ray", "-m"), r"unknown hydra/launcher 'ray'; .*pip install lightning-transfer\[ray\]"),
+        (("screen", "nope=3"), "nope"),
+        (("screen", "a==b"), "Error parsing override"),
+        (("screen", "rank_by=nope", *TINY), "Expected argument `rank_by`"),
+        (("screen", "target=idx"), "target.root has no value: add target.root=VALUE"),
+        (("screen", "backbone=timm"), "backbone.model_name has no value"),
+        (("screen", "backbone=[efficientnet_lite0,efficientnet_lite1]", "target=digits"), "backbone takes one name"),
+        (("screen", "+trainer.nope=3", *TINY), "trainer: .*nope"),
+        (("screen", "target._target_=os.system", "zoo=efficientnet_lite"), "`_target_: os.system` is not allowed"),
+        (("screen", "--experimental-rerun=x.pickle"), "reads a pickle"),
+        (("relate", "target=digits"), "reference"),
+        (("finetune", "target=nope"), "unknown target 'nope'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(in_process, capsys, arguments, message):
+    assert exit_code(*arguments) == 2
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if not line.startswith("[")]
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("lightning-transfer: ")
+    assert re.search(message, lines[0]), lines[0]
+    assert "Traceback" not in captured.err
+
+
+def test_a_missing_extra_says_how_to_install_it(in_process, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert exit_code("screen", "backbone=timm", "backbone.model_name=resnet18", *TINY) == 2
+    assert "pip install lightning-transfer[timm]" in capsys.readouterr().err
+
+
+def test_screen_prints_a_table_and_writes_files(tmp_path):
+    done = run(tmp_path, "screen", "backbone=efficientnet_lite0", "backbone.input_size=32", *TINY)
+    assert done.returncode == 0, done.stderr
+    assert "Ranked by H-score (higher is better) on digits: 60 train samples, 10 classes." in done.stdout
+    folder = next(tmp_path.glob("outputs/screen/*/*"))
+    assert f"Written to {folder}" in done.stdout
+    assert {path.suffix for path in folder.glob("leaderboard.*")} == {".csv", ".html", ".json", ".png"}
+    table = pd.read_csv(folder / "leaderboard.csv")
+    assert {"backbone", "h_score", "parameters", "flops", "seconds", "status"} <= set(table.columns)
+    assert table["backbone"].tolist() == ["efficientnet_lite0"]
+    assert table["status"].tolist() == ["ok"]
+
+
+def test_unknown_names_as_a_process(tmp_path):
+    done = run(tmp_path, "screen", "target=nope")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_bugs_keep_their_traceback_when_asked(tmp_path):
+    done = run(tmp_path, "screen", "target=idx", HYDRA_FULL_ERROR="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_multirun_ranks_the_jobs_together(in_process, capsys):
+    backbones = "backbone=efficientnet_lite0,efficientnet_lite0_random"
+    assert exit_code("screen", "-m", backbones, "++backbone.input_size=32", *TINY) == 0
+    sweep = next(in_process.glob("multirun/screen/*/*"))
+    assert [Leaderboard.load(sweep / str(number)).rows[0].status for number in (0, 1)] == ["ok", "ok"]
+    both = Leaderboard.load(sweep)
+    assert {row.backbone for row in both.rows} == {"efficientnet_lite0", "efficientnet_lite0_random"}
+    assert f"Written to {sweep}: leaderboard.csv" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_joblib_launcher(tmp_path):
+    done = run(
+        tmp_path, "screen", "-m", "experiment=parallel", "backbone=efficientnet_lite0_random,efficientnet_lite1_random",
+        "++backbone.input_size=32", *TINY, OMP_NUM_THREADS="1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    sweep = next(tmp_path.glob("multirun/screen/*/*"))
+    assert len(Leaderboard.load(sweep)) == 2
+
+
+def test_every_backbone_failing_is_a_failed_job(in_process, capsys):
+    assert exit_code("screen", "backbone=checkpoint", "backbone.path=nowhere.pt", "backbone.input_shape=[1,8,8]",
+                     "backbone.module={_target_: torch.nn.Flatten}", *TINY) in (1, 2)  # fmt: skip
+    assert "nowhere.pt" in capsys.readouterr().err
+
+
+def test_relate_writes_the_bound(in_process, capsys):
+    assert exit_code("relate", "backbone.input_size=32", "reference=digits_0_4", "target=digits_5_9",
+                     "max_samples=60", "+relatedness.rounds=1") == 0  # fmt: skip
+    out = capsys.readouterr().out
+    assert "bound" in out
+    folder = next(in_process.glob("outputs/relate/*/*"))
+    result = json.loads((folder / "relatedness.json").read_text())
+    assert result["bound"] >= result["target_loss"] > 0
+    assert (folder / "relatedness.png").stat().st_size > 1000
