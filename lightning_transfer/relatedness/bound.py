@@ -55,52 +55,62 @@ def label_log_probabilities(logits: Tensor, label_map: Tensor) -> Tensor:
         Shape ``(n, K_T)``.
     """
     log_p = torch.log_softmax(logits, dim=1)
-    parts = []
-    for row in label_map:
-        used = row > 0
-        if bool(used.any()):
-            parts.append(torch.logsumexp(log_p[:, used] + row[used].log(), dim=1))
-        else:
-            parts.append(torch.full_like(log_p[:, 0], -torch.inf))
-    return torch.stack(parts, dim=1)
+    mapped = log_p.new_full((len(log_p), len(label_map)), -torch.inf)
+    counts = (label_map > 0).sum(1)
+    single = counts == 1
+    only = label_map[single].argmax(1)
+    mapped[:, single] = log_p[:, only] + label_map[single, only].log()
+    for k in (counts > 1).nonzero()[:, 0].tolist():
+        used = label_map[k] > 0
+        mapped[:, k] = torch.logsumexp(log_p[:, used] + label_map[k, used].log(), dim=1)
+    return mapped
 
 
 @dataclass(frozen=True)
-class Certificate:
-    """The bound and its parts for one pair of samples, in nats.
+class Terms:
+    """The three terms of the bound for one pair of samples, in nats.
 
     Attributes:
         reweighted_reference_loss: Loss of the head on the reference under the class prior.
         label_mismatch: Cost of the label map; the conditional entropy ``H(Y''|Y')`` where ``B = M / D``.
         distribution_mismatch: Transport cost between the transformed tasks.
+        coupling: The transport plan behind the distribution mismatch.
+    """
+
+    reweighted_reference_loss: float
+    label_mismatch: float
+    distribution_mismatch: float
+    coupling: Coupling
+
+    @property
+    def bound(self) -> float:
+        """Sum of the three terms (Theorem 3 of the paper)."""
+        return self.reweighted_reference_loss + self.label_mismatch + self.distribution_mismatch
+
+
+@dataclass(frozen=True)
+class Certificate(Terms):
+    """The terms, and what they bound.
+
+    Attributes:
         transformed_reference_loss: Loss of ``B h`` on the transformed reference; at most the first two terms.
         target_loss: Loss of the transformed classifier on the target sample: what the bound bounds.
         target_accuracy: Its accuracy.
         class_prior: ``D``, shape ``(K_R,)``.
         target_prior: ``P_T`` of the sample, shape ``(K_T,)``.
         joint: ``M``, shape ``(K_T, K_R)``.
-        coupling: The transport plan behind the distribution mismatch.
         num_reference: Reference samples of the classes in use.
         num_target: Target samples.
     """
 
-    reweighted_reference_loss: float
-    label_mismatch: float
-    distribution_mismatch: float
     transformed_reference_loss: float
     target_loss: float
     target_accuracy: float
     class_prior: Tensor
     target_prior: Tensor
     joint: Tensor
-    coupling: Coupling
     num_reference: int
     num_target: int
-
-    @property
-    def bound(self) -> float:
-        """Sum of the three terms (Theorem 3 of the paper)."""
-        return self.reweighted_reference_loss + self.label_mismatch + self.distribution_mismatch
 
     @property
     def tighter_bound(self) -> float:
@@ -139,9 +149,9 @@ def label_mismatch(joint: Tensor, label_map: Tensor) -> float:
     return float(-(joint[used] * label_map[used].log()).sum()) + 0.0
 
 
-def certify(
+def three_terms(
     transforms: Transforms, reference: Sample, target: Sample, ground_cost: GroundCost, max_samples: int
-) -> Certificate:
+) -> Terms:
     """Evaluate the bound: an upper bound of the target loss of ``B h(G z + g)`` on this very target sample.
 
     For every target class ``k`` and any coupling of the reference mixture ``conditional[k]`` with the class,
@@ -158,41 +168,63 @@ def certify(
             :func:`~lightning_transfer.relatedness.transport.couple`.
 
     Returns:
-        The bound with its parts.
+        The terms.
 
     Raises:
         ValueError: If a reference class that is used has no samples.
     """
     joint = transforms.joint(target.prior)
-    mapped = transforms.feature_map(target.features)
-    log_p = label_log_probabilities(transforms.head.logits(mapped), transforms.label_map)
-    support = transforms.label_map > 0
     coupling = couple(
         reference.with_features(embed(reference.features, transforms.head, ground_cost)),
-        target.with_features(embed(mapped, transforms.head, ground_cost)),
+        target.with_features(embed(transforms.feature_map(target.features), transforms.head, ground_cost)),
         transforms.conditional,
-        support,
+        transforms.label_map > 0,
         ground_cost,
         max_samples,
     )
-    prior = joint.sum(0)
+    return Terms(
+        reweighted_reference_loss=float(joint.sum(0) @ class_losses(transforms.head, reference)),
+        label_mismatch=label_mismatch(joint, transforms.label_map),
+        distribution_mismatch=coupling.cost,
+        coupling=coupling,
+    )
+
+
+def certify(
+    transforms: Transforms, reference: Sample, target: Sample, ground_cost: GroundCost, max_samples: int
+) -> Certificate:
+    """Evaluate the bound and what it bounds; see :func:`three_terms`.
+
+    Args:
+        transforms: What was chosen.
+        reference: Reference sample.
+        target: Target sample; classes may be empty.
+        ground_cost: Which cost between features dominates the change of the loss.
+        max_samples: Largest number of samples on a side of one transport problem.
+
+    Returns:
+        The bound with its parts.
+
+    Raises:
+        ValueError: If a reference class that is used has no samples.
+    """
+    terms = three_terms(transforms, reference, target, ground_cost, max_samples)
+    joint = transforms.joint(target.prior)
+    log_p = transforms.log_probabilities(target.features)
     reference_log_p = label_log_probabilities(transforms.head.logits(reference.features), transforms.label_map)
     # expected loss of B h for every pair of target class and true reference class
     sums = reference_log_p.new_zeros(reference.num_classes, target.num_classes)
     sums.index_add_(0, reference.labels, -reference_log_p.clamp_min(torch.finfo(torch.float64).min))
     pair_losses = (sums / reference.counts.clamp_min(1)[:, None]).T
-    used = joint > 0
+    used, prior = joint > 0, joint.sum(0)
     return Certificate(
-        reweighted_reference_loss=float(prior @ class_losses(transforms.head, reference)),
-        label_mismatch=label_mismatch(joint, transforms.label_map),
-        distribution_mismatch=coupling.cost,
+        **vars(terms),
         transformed_reference_loss=float((joint[used] * pair_losses[used]).sum()),
         target_loss=float(-log_p.gather(1, target.labels[:, None]).mean()),
         target_accuracy=float((log_p.argmax(1) == target.labels).double().mean()),
         class_prior=prior,
         target_prior=target.prior,
         joint=joint,
-        coupling=coupling,
         num_reference=int(reference.counts[prior > 0].sum()),
         num_target=len(target.labels),
     )

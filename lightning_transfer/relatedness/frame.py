@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -81,8 +81,7 @@ class Frame:
         if dimension is None or dimension >= reference.shape[1]:
             return frame
         moment = _second_moment(frame, reference, "reference") + _second_moment(frame, target, "target")
-        basis = torch.linalg.eigh(moment).eigenvectors[:, -dimension:].T.contiguous()
-        return Frame(reference_mean, reference_scale, target_mean, target_scale, basis)
+        return replace(frame, basis=_leading_directions(moment, dimension))
 
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,6 +92,18 @@ def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     deviation = (variance / len(features)).sqrt()
     floor = _FLOOR * deviation.square().mean().sqrt()
     return mean, deviation.clamp_min(floor) if bool(floor > 0) else torch.ones_like(deviation)
+
+
+def _leading_directions(moment: Tensor, count: int) -> Tensor:
+    """Leading eigenvectors of a moment matrix by subspace iteration, as orthonormal rows; any basis would be valid."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(len(moment), min(len(moment), count + 16), dtype=moment.dtype, generator=generator)
+    directions = torch.linalg.qr(start.to(moment.device))[0]
+    for _ in range(6):
+        directions = torch.linalg.qr(moment @ directions)[0]
+    inner = torch.linalg.eigh(directions.T @ moment @ directions).eigenvectors[:, -count:]
+    basis: Tensor = (directions @ inner).T.contiguous()
+    return basis
 
 
 def _second_moment(frame: Frame, features: Tensor, side: str) -> Tensor:

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lightning_transfer.relatedness.bound import Certificate, Transforms, certify, class_losses
+from lightning_transfer.relatedness.bound import (
+    Certificate,
+    Terms,
+    Transforms,
+    certify,
+    class_losses,
+    three_terms,
+)
 from lightning_transfer.relatedness.head import SoftmaxHead, lbfgs, train_head
 from lightning_transfer.relatedness.sample import Sample
 from lightning_transfer.relatedness.transforms import (
@@ -180,10 +187,10 @@ class AlternatingSolver:
         settings = self.settings
         return certify(transforms, self.reference, self.target, settings.ground_cost, settings.max_samples)
 
-    def _look(self, transforms: Transforms, target: Sample) -> Certificate:
+    def _look(self, transforms: Transforms, target: Sample) -> Terms:
         """The bound on the samples that the solver looks at."""
         settings = self.settings
-        return certify(transforms, self.reference_fit, target, settings.ground_cost, settings.max_samples)
+        return three_terms(transforms, self.reference_fit, target, settings.ground_cost, settings.max_samples)
 
     def _train(self, prior: Tensor, tau: float, start: SoftmaxHead | None, max_iter: int = 100) -> SoftmaxHead:
         head, converged = train_head(self.reference_fit, prior, tau, start, max_iter)
@@ -275,16 +282,16 @@ class AlternatingSolver:
         fit, rest = target.split(4)
         if len(rest.labels) < target.num_classes:
             return RIDGES[1], None
-        ridge, best = RIDGES[1], None
-        current = start
+        settings = self.settings
+        ridge, lowest = RIDGES[1], math.inf
+        current = best = start
         for trial in RIDGES:
             current = self._descend(current, fit, trial, 2, record=False)
-            seen = self._look(current, rest)
-            if best is None or seen.bound < best.bound:
-                ridge, best = trial, seen
-            elif seen.bound > best.bound:
+            bound = self._look(current, rest).bound
+            if bound > lowest:
                 break
-        return ridge, best
+            ridge, lowest, best = trial, bound, current
+        return ridge, certify(best, self.reference_fit, rest, settings.ground_cost, settings.max_samples)
 
     def _descend(self, start: Transforms, target: Sample, ridge: float, rounds: int, record: bool = True) -> Transforms:
         """Alternate couplings with steps of the transforms; the best iterate is the answer."""

@@ -1,0 +1,282 @@
+"""The task-relatedness bound against the algorithm as released, and at scale.
+
+    python benchmarks/relatedness.py                        # every part that needs no file, about a quarter of an hour
+    python benchmarks/relatedness.py pairs large_schedule   # some of them
+    python benchmarks/relatedness.py figures --data fmnist_to_digits.npz
+
+Parts: ``pairs`` (both methods on task pairs made of Fashion-MNIST, where Debian's dataset-fashion-mnist is installed,
+and of scikit-learn's digits, small schedule, both evaluated on test data), ``large_schedule`` (seconds of one step of
+the released large schedule, times its steps, against a whole run of ours), ``scale`` (2048 features, 1000 reference and
+100 target classes, 20 000 samples a side: seconds and peak memory), ``figures`` (bounds on stored features). Prints
+tables and writes ``benchmarks/results/relatedness_<part>.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import math
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from lightning_transfer.functional.task_relatedness import task_relatedness
+from lightning_transfer.relatedness.published import PublishedSchedule
+
+RESULTS = Path(__file__).parent / "results"
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+TAU = 0.2
+CONSOLE = Console(width=150)
+
+
+def read_idx(name):
+    raw = gzip.decompress((FASHION / name).read_bytes())
+    dims = [int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(raw[3])]
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * len(dims)).reshape(dims)
+
+
+def load_images():
+    """Images as float rows in [0, 1] of 784 pixels, with labels, by data set and split."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.kron(digits.images / 16, np.ones((1, 3, 3)))
+    images = np.pad(images, ((0, 0), (2, 2), (2, 2))).reshape(len(images), -1).astype(np.float32)
+    order = np.random.default_rng(0).permutation(len(images))
+    train, test = order[:1200], order[1200:]
+    data = {
+        "digits": tuple(
+            (torch.from_numpy(images[rows]), torch.from_numpy(digits.target[rows])) for rows in (train, test)
+        )
+    }
+    if FASHION.is_dir():
+        splits = []
+        for split, count in (("train", 6000), ("t10k", 4000)):
+            pixels = read_idx(f"{split}-images-idx3-ubyte.gz")[:count].reshape(count, -1).astype(np.float32) / 255
+            labels = read_idx(f"{split}-labels-idx1-ubyte.gz")[:count].astype(np.int64)
+            splits.append((torch.from_numpy(pixels), torch.from_numpy(labels)))
+        data["fashion"] = tuple(splits)
+    return data
+
+
+def train_backbone(data):
+    """A small network, trained on the garments where they are installed, else on the first five digits."""
+    torch.manual_seed(0)
+    images, labels = data["fashion"][0] if "fashion" in data else data["digits"][0]
+    if "fashion" not in data:
+        images, labels = images[labels < 5], labels[labels < 5]
+    body = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU())
+    head = nn.Linear(128, int(labels.max()) + 1)
+    optimizer = torch.optim.Adam([*body.parameters(), *head.parameters()], 1e-3)
+    for _ in range(5):
+        for rows in torch.randperm(len(images)).split(100):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(head(body(images[rows])), labels[rows]).backward()
+            optimizer.step()
+    return body.eval()
+
+
+def task_pairs(data):
+    """Names and classes of both sides: ``(data set, classes)``."""
+    low, high, even, odd = range(5), range(5, 10), range(0, 10, 2), range(1, 10, 2)
+    pairs = [
+        ("digits 0-4", "digits 5-9", ("digits", low), ("digits", high)),
+        ("digits 5-9", "digits 0-4", ("digits", high), ("digits", low)),
+        ("even digits", "odd digits", ("digits", even), ("digits", odd)),
+        ("odd digits", "even digits", ("digits", odd), ("digits", even)),
+    ]
+    if "fashion" not in data:
+        return [
+            *pairs,
+            ("digits 0-6", "digits 7-9", ("digits", range(7)), ("digits", range(7, 10))),
+            ("digits 3-9", "digits 0-2", ("digits", range(3, 10)), ("digits", range(3))),
+        ]
+    return [
+        ("garments", "digits", ("fashion", range(10)), ("digits", range(10))),
+        ("digits", "garments", ("digits", range(10)), ("fashion", range(10))),
+        ("garments 0-4", "garments 5-9", ("fashion", low), ("fashion", high)),
+        ("garments 5-9", "garments 0-4", ("fashion", high), ("fashion", low)),
+        ("garments", "digits 0-4", ("fashion", range(10)), ("digits", low)),
+        *pairs,
+    ]
+
+
+def features_of(body, data, side):
+    name, classes = side
+    splits = []
+    for images, labels in data[name]:
+        kept = torch.isin(labels, torch.tensor(list(classes)))
+        with torch.no_grad():
+            splits.append((body(images[kept]), labels[kept]))
+    return splits
+
+
+def pairs():
+    """Both methods on small task pairs, at the small schedule."""
+    data = load_images()
+    body = train_backbone(data)
+    table = Table(
+        "reference", "target", "published", "ours", "ours, auto tau", "logit range", "logit margin", "loss bounded",
+        "published, s", "ours, s", "ratio", title=f"certified bounds on test data, nats; tau = {TAU}, feature cost",
+    )  # fmt: skip
+    rows = []
+    for reference_name, target_name, reference, target in task_pairs(data):
+        (z, y), reference_test = features_of(body, data, reference)
+        (x, t), target_test = features_of(body, data, target)
+        evaluation = (*reference_test, *target_test)
+
+        def solve(z=z, y=y, x=x, t=t, evaluation=evaluation, **options):
+            return task_relatedness(z, y, x, t, evaluation=evaluation, **options)
+
+        released, ours = solve(tau=TAU, method="published", schedule="small"), solve(tau=TAU)
+        auto = {cost: solve(ground_cost=cost) for cost in ("feature", "logit_range", "logit_margin")}
+        ratio = released.seconds / ours.seconds
+        rows.append(
+            {
+                "reference": reference_name,
+                "target": target_name,
+                "guessing": math.log(len(ours.target_classes)),
+                "published": released.to_dict(),
+                "ours": ours.to_dict(),
+                "auto": {cost: result.to_dict() for cost, result in auto.items()},
+                "ratio": ratio,
+            }
+        )
+        table.add_row(
+            reference_name, target_name, f"{released.bound:.3f}", f"{ours.bound:.3f}",
+            *(f"{result.bound:.3f}" for result in auto.values()), f"{ours.target_loss:.3f}",
+            f"{released.seconds:.1f}", f"{ours.seconds:.2f}", f"{ratio:.0f}",
+        )  # fmt: skip
+    never_larger = all(
+        row["ours"]["bound"] <= row["published"]["bound"]
+        and row["ours"]["fit"]["bound"] <= row["published"]["fit"]["bound"]
+        for row in rows
+    )
+    smallest = min(row["ratio"] for row in rows)
+    CONSOLE.print(table, f"ours never larger, on test and on fit data: {never_larger}; smallest ratio {smallest:.0f}")
+    CONSOLE.print("seconds are whole runs of both: head, transforms and certificate")
+    return {"pairs": rows, "never_larger": never_larger, "smallest_ratio": smallest}
+
+
+def make_large(n_reference, n_target, reference_classes, target_classes, width=2048):
+    """Rectified Gaussian features of related classes."""
+    generator = torch.Generator().manual_seed(0)
+    centres = 0.35 * torch.randn(reference_classes, width, generator=generator)
+    y, t = torch.arange(n_reference) % reference_classes, torch.arange(n_target) % target_classes
+    shift = 0.3 * torch.randn(target_classes, width, generator=generator)
+    z = (centres[y] + torch.randn(n_reference, width, generator=generator)).relu_()
+    x = (centres[t * (reference_classes // target_classes)] + shift[t]).add_(
+        torch.randn(n_target, width, generator=generator)
+    )
+    return z, y, x.relu_(), t
+
+
+def large_schedule():
+    """Seconds of a whole run at the large schedule, extrapolated from some of its steps, against a run of ours."""
+    data = make_large(10_000, 10_000, 25, 25)
+    large = PublishedSchedule.large()
+
+    def seconds(**changes):
+        began = time.perf_counter()
+        task_relatedness(*data, tau=large.tau, dimension=None, method="published", schedule=replace(large, **changes))
+        return time.perf_counter() - began
+
+    base = seconds(steps=0, head_steps=0)
+    head_step = (seconds(steps=0, head_steps=40) - base) / 40
+    step = (seconds(steps=12, head_steps=0) - base) / 12
+    published = large.head_steps * head_step + large.steps * step
+    ours = task_relatedness(*data, tau=large.tau)
+    record = {
+        "head_step_seconds": head_step,
+        "step_seconds": step,
+        "published_seconds_extrapolated": published,
+        "ours_seconds": ours.seconds,
+        "ratio": published / ours.seconds,
+        "ours": ours.to_dict(),
+    }
+    CONSOLE.print(
+        f"large schedule, 10 000 samples a side, 25 classes, 2048 features: {step:.2f} s a step of the transforms, "
+        f"{head_step:.3f} s a step of the head; extrapolated to {large.steps} and {large.head_steps} steps "
+        f"{published:.0f} s (not run). Ours {ours.seconds:.1f} s, ratio {published / ours.seconds:.0f}."
+    )
+    return record
+
+
+def scale():
+    """Seconds and peak memory of one large problem, in a process of its own."""
+    finished = subprocess.run([sys.executable, __file__, "_scale"], check=True, capture_output=True, text=True)
+    record = json.loads(finished.stdout)
+    CONSOLE.print(
+        f"2048 features, 1000 reference and 100 target classes, 20 000 samples a side: {record['seconds']:.1f} s, peak "
+        f"{record['peak_gib']:.2f} GiB ({record['data_gib']:.2f} GiB before), {'; '.join(record['messages'])}"
+    )
+    return record
+
+
+def run_scale():
+    data = make_large(20_000, 20_000, 1000, 100)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    result = task_relatedness(*data)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    record = {"seconds": result.seconds, "peak_gib": peak, "data_gib": before, "messages": result.messages}
+    print(json.dumps({**record, "bound": result.bound, "threads": torch.get_num_threads()}))
+
+
+def figures(path):
+    """Bounds on stored features: learned on the training arrays, evaluated on the test arrays."""
+    arrays = np.load(path)
+    sides = [
+        torch.from_numpy(arrays[name + end].astype(kind))
+        for split in ("train", "test")
+        for name in (f"reference_{split}", f"target_{split}")
+        for end, kind in (("", np.float32), ("_labels", np.int64))
+    ]
+    fit, evaluation = sides[:4], tuple(sides[4:])
+    table = Table("tau", "ground cost", "reference", "labels", "distribution", "bound", "loss bounded", "accuracy",
+                  "probe loss", "tau found", "s")  # fmt: skip
+    rows = []
+    for tau, ground_cost in [
+        (TAU, "feature"), (TAU, "logit_range"), (TAU, "logit_margin"),
+        ("auto", "feature"), ("auto", "logit_range"), ("auto", "logit_margin"),
+    ]:  # fmt: skip
+        r = task_relatedness(*fit, tau=tau, ground_cost=ground_cost, evaluation=evaluation)
+        rows.append(r.to_dict())
+        numbers = (r.reweighted_reference_loss, r.label_mismatch, r.distribution_mismatch, r.bound, r.target_loss)
+        table.add_row(
+            str(tau), ground_cost, *(f"{value:.4f}" for value in (*numbers, r.target_accuracy, r.probe_loss, r.tau)),
+            f"{r.seconds:.2f}",
+        )  # fmt: skip
+    CONSOLE.print(table, f"guessing costs {math.log(len(r.target_classes)):.4f}")
+    return {"rows": rows}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = {"pairs": pairs, "large_schedule": large_schedule, "scale": scale}
+    parser.add_argument("parts", nargs="*", help=f"some of {[*parts, 'figures']}; by default all but figures")
+    parser.add_argument("--data", help="features as .npz with reference_train, reference_train_labels, ...")
+    arguments = parser.parse_args()
+    if arguments.parts == ["_scale"]:
+        run_scale()
+        return
+    for name in arguments.parts or [*parts, *(["figures"] if arguments.data else [])]:
+        if name == "figures" and not arguments.data:
+            parser.error("figures needs --data")
+        record = figures(arguments.data) if name == "figures" else parts[name]()
+        record["threads"] = torch.get_num_threads()
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"relatedness_{name}.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
