@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_transfer.functional.counts import (
+    MAX_CELLS,
     check_label_columns,
     compact_ids,
     conditional_entropy,
@@ -209,8 +210,11 @@ def _of_pair(source: Tensor, labels: Tensor, miller_madow: bool) -> Tensor:
     """Conditional entropy of one pair of tasks with any number of classes, 0 without samples."""
     if not len(labels):
         return torch.zeros((), dtype=torch.float64)
-    cells = torch.unique(source * (labels.max() + 1) + labels, return_counts=True)[1].double()
-    per_source = torch.unique(source, return_counts=True)[1].double()
+    per_source, classes = torch.bincount(source), int(labels.max()) + 1
+    code = source * classes + labels
+    small = len(per_source) * classes <= MAX_CELLS
+    cells = torch.bincount(code) if small else torch.unique(code, return_counts=True)[1]
+    per_source, cells = (counts[counts > 0].double() for counts in (per_source, cells))
     difference = (torch.xlogy(per_source, per_source).sum() - torch.xlogy(cells, cells).sum()).clamp(min=0)
     if miller_madow:
         difference = difference + (len(cells) - len(per_source)) / 2

@@ -122,12 +122,13 @@ def task_columns(n=300, count=5, seed=0):
     return torch.as_tensor(np.stack(columns, axis=1))
 
 
-@pytest.mark.parametrize("narrow", [256, 3])
+@pytest.mark.parametrize(("narrow", "max_cells"), [(256, 2**26), (3, 2**26), (3, 4)], ids=["product", "counts", "sort"])
 @pytest.mark.parametrize("miller_madow", [False, True])
-def test_matrix_equals_pairs_one_by_one(miller_madow, narrow, monkeypatch):
+def test_matrix_equals_pairs_one_by_one(miller_madow, narrow, max_cells, monkeypatch):
     module = importlib.import_module("lightning_transfer.functional.negative_conditional_entropy")
     monkeypatch.setattr(module, "_CHUNK_ENTRIES", 1000)  # several blocks of rows
     monkeypatch.setattr(module, "_NARROW", narrow)
+    monkeypatch.setattr(module, "MAX_CELLS", max_cells)
     source, target = task_columns(seed=1), task_columns(count=3, seed=2)
     target[:, 1] += 10**7  # wide gaps
     matrix = conditional_entropy_matrix(source, target, miller_madow=miller_madow)

@@ -335,11 +335,11 @@ def test_plot(row):
 def test_all_in_one_collection():
     inputs = {name: values for row in ESTIMATORS for name, values in row.make().items() if row.prepare is None}
     chosen = [row for row in ESTIMATORS if row.prepare is None]
-    collection = MetricCollection({row.name: row.new_metric() for row in chosen})
+    collection = MetricCollection({row.name.replace(".", "_"): row.new_metric() for row in chosen})
     for start in range(0, 110, 40):
         collection.update(**rows(inputs, slice(start, start + 40)))
     for name, value in collection.compute().items():
-        row = next(row for row in chosen if row.name == name)
+        row = next(row for row in chosen if row.name.replace(".", "_") == name)
         assert_close(value, row.score(row.make()), row.tolerance)
 
 
