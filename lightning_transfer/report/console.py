@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from rich import box
 from rich.cells import cell_len
@@ -106,6 +106,29 @@ def leaderboard_table(board: Leaderboard) -> RenderableType:
         from the worst to the best score that ranks, the costs, and sentences on how to read it.
     """
     return Group(LeaderboardView(board))
+
+
+def bounds_table(results: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Several task-relatedness bounds, the smallest first: which reference, or which backbone, to choose.
+
+    Args:
+        results: Contents of ``relatedness.json`` files.
+
+    Returns:
+        A rich renderable.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
+    for name in ("#", "Reference", "Target", "Backbone"):
+        table.add_column(name, justify="right" if name == "#" else "left")
+    figures = ("bound", "reweighted_reference_loss", "label_mismatch", "distribution_mismatch", "target_loss")
+    for name in (*figures, "target_accuracy"):
+        table.add_column(title(name), justify="right")
+    for rank, result in enumerate(sorted(results, key=lambda result: float(result["bound"])), start=1):
+        names = [Text(str(result[name])) for name in ("reference", "target", "backbone")]
+        cells = [Text(f"{float(result[name]):.4f}") for name in (*figures, "target_accuracy")]
+        cells[0].stylize("bold green" if rank == 1 else "")
+        table.add_row(str(rank), *names, *cells)
+    return Group(Text(), table, Text("\nBounds of the loss on the target in nats: lower is better.", style="dim"))
 
 
 def as_text(board: Leaderboard, width: int = 120) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,8 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra.experimental.callback import Callback
+from rich.console import Console
 
+from lightning_transfer.report.console import bounds_table
 from lightning_transfer.screening.leaderboard import Leaderboard
+from lightning_transfer.screening.storage import write_atomically
 from lightning_transfer.screening.zoo import combine_zoo_scores
 from lightning_transfer.utilities.errors import JobFailedError
 from lightning_transfer.utilities.instantiate import instantiate
@@ -76,19 +80,22 @@ def show(board: Leaderboard, folder: Path) -> None:
         board: The result of a screen.
         folder: Where it was saved.
     """
-    from rich.console import Console
-
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES, highlight=False)
-    console.print(board)
+    terminal = console()
+    terminal.print(board)
     names = ", ".join(path.name for path in sorted(folder.glob("leaderboard.*")))
-    console.print(f"\nWritten to {folder}: {names}", soft_wrap=True, markup=False)
+    terminal.print(f"\nWritten to {folder}: {names}", soft_wrap=True, markup=False)
 
 
-class CombineLeaderboards(Callback):
-    """A Hydra callback that shows and saves one leaderboard of all jobs of a sweep over backbones."""
+def console() -> Console:
+    """Where jobs print: a terminal as wide as it is, or a file or pipe with room for a whole table."""
+    return Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES, highlight=False)
+
+
+class CombineJobs(Callback):
+    """A Hydra callback that shows and saves what all jobs of a sweep found, side by side."""
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Join the leaderboards of the jobs, one for each target.
+        """Join the leaderboards of the jobs, one for each target, or their bounds.
 
         Args:
             config: Hydra's config of the sweep.
@@ -102,6 +109,10 @@ class CombineLeaderboards(Callback):
                 )
                 board.save(folder / name)
                 show(board, folder / name)
+        bounds = [json.loads(path.read_text()) for path in sorted(folder.glob("*/relatedness.json"))]
+        if len(bounds) > 1:
+            write_atomically(folder / "relatedness.json", json.dumps(bounds, indent=2).encode())
+            console().print(bounds_table(bounds))
 
 
 def combine(boards: list[Leaderboard]) -> list[Leaderboard]:
