@@ -40,6 +40,13 @@ def check_label_columns(labels: Tensor, name: str = "labels") -> Tensor:
     return columns
 
 
+def all_ignored(labels: Tensor, ignore_index: int | None) -> bool:
+    """Whether a batch has labels but every one of them is ``ignore_index``."""
+    if ignore_index is None or not isinstance(labels, Tensor) or not labels.numel():
+        return False
+    return bool((labels == ignore_index).all())
+
+
 def compact_ids(labels: Tensor) -> tuple[Tensor, int]:
     """Renumber the class ids that occur as 0, 1, ... in their order.
 

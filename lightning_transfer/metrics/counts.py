@@ -52,9 +52,9 @@ class CountMetric(TransferMetric):
         empty = torch.zeros((jackknife_groups, 0, 0, 0), dtype=torch.long)
         self.add_state("joint_counts", empty, dist_reduce_fx="sum")
         self.add_state("seen", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-        # Metrics that leave out different samples must not share states: collections compare states by value.
-        code = torch.tensor([0, 0] if ignore_index is None else [1, ignore_index])
-        self.add_state("filter_code", code, dist_reduce_fx="max")
+        # Metrics that count other things must not share states: collections compare states by value.
+        code = [len(self.requires), *([0, 0] if ignore_index is None else [1, ignore_index])]
+        self.add_state("filter_code", torch.tensor(code), dist_reduce_fx="max")
 
     @abstractmethod
     def _score(self, counts: Tensor) -> Tensor:

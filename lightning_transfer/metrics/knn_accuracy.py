@@ -6,12 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_transfer.functional.counts import all_ignored
 from lightning_transfer.functional.knn_accuracy import (
     Distance,
     check_knn_options,
+    features_and_columns,
     knn_outcomes,
 )
-from lightning_transfer.metrics.base import SampleMetric
+from lightning_transfer.metrics.base import SampleMetric, check_width
 
 
 class KNNAccuracy(SampleMetric):
@@ -59,6 +61,22 @@ class KNNAccuracy(SampleMetric):
         check_knn_options(k, distance)
         self.k = k
         self.distance: Distance = distance
+
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Add a batch of features and labels to the samples.
+
+        Args:
+            features: Shape ``(n, d)`` (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too), any floating dtype.
+            labels: Shape ``(n,)`` or ``(n, m)`` (``(b, t)``, ``(b, h, w)``), any integer dtype.
+
+        Raises:
+            ValueError: If an input is malformed, not finite, or of another width than before.
+        """
+        if all_ignored(labels, self.ignore_index):
+            return
+        features, columns = features_and_columns(features, labels, self.ignore_index)
+        check_width(self._width, features)
+        self._keep(features=features, labels=columns[:, 0] if columns.shape[1] == 1 else columns)
 
     def score_range(self) -> tuple[float, float]:
         """Limits ``[0, 1]``."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_transfer.functional.counts import compact_ids, conditional_entropy, count_joint
+from lightning_transfer.functional.counts import all_ignored, compact_ids, conditional_entropy, count_joint
 from lightning_transfer.functional.leep import leep, probabilities_and_columns
 from lightning_transfer.metrics.base import SampleMetric, check_width
 from lightning_transfer.utilities.checks import check_one_of
@@ -73,13 +73,7 @@ class LEEP(SampleMetric):
         Raises:
             ValueError: If an input is malformed, not finite, or of another width than before.
         """
-        everything_ignored = (
-            self.ignore_index is not None
-            and isinstance(labels, Tensor)
-            and bool(labels.numel())
-            and bool((labels == self.ignore_index).all())
-        )
-        if everything_ignored:
+        if all_ignored(labels, self.ignore_index):
             return
         probs, columns = probabilities_and_columns(source_probs, labels, self.ignore_index)
         check_width(self._width, probs, "source_probs")

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_transfer.functional.counts import conditional_entropy
+from lightning_transfer.functional.counts import all_ignored, conditional_entropy
 from lightning_transfer.functional.negative_conditional_entropy import flatten_pair, nce_from_counts
 from lightning_transfer.metrics.counts import CountMetric
 from lightning_transfer.utilities.checks import check_labels
@@ -65,9 +65,9 @@ class NegativeConditionalEntropy(CountMetric):
         Raises:
             ValueError: If an input is malformed.
         """
+        if all_ignored(labels, self.ignore_index):
+            return
         source, flat = flatten_pair(source_labels, labels, self.ignore_index)
-        if flat is not labels and not len(flat) and labels.numel():
-            return  # every position is ignored
         columns = self._checked_columns(flat)
         self._count(check_labels(source, len(columns), name="source_labels"), columns)
 

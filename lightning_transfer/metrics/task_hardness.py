@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_transfer.functional.counts import conditional_entropy
+from lightning_transfer.functional.counts import all_ignored, conditional_entropy
 from lightning_transfer.functional.task_hardness import flatten_labels
 from lightning_transfer.metrics.counts import CountMetric
 
@@ -58,10 +58,9 @@ class TaskHardness(CountMetric):
         Raises:
             ValueError: If ``labels`` is malformed.
         """
-        flat = flatten_labels(labels, self.ignore_index)
-        if flat is not labels and not len(flat) and labels.numel():
-            return  # every position is ignored
-        columns = self._checked_columns(flat)
+        if all_ignored(labels, self.ignore_index):
+            return
+        columns = self._checked_columns(flatten_labels(labels, self.ignore_index))
         self._count(torch.zeros_like(columns[:, 0]), columns)
 
     def score_range(self) -> tuple[float, float]:

@@ -66,22 +66,23 @@ def test_several_labels_a_sample_stream():
     assert float(hardness) == pytest.approx(float(task_hardness(columns)), abs=1e-12)
     probs = {"source_probs": inputs["source_probs"], "labels": columns}
     assert float(feed(LEEP(), probs, [30]).compute()) == pytest.approx(float(leep(**probs)), abs=1e-12)
+    features = {"features": inputs["features"], "labels": columns}
+    neighbours = feed(KNNAccuracy(k=3), features, [30]).compute()
+    assert float(neighbours) == pytest.approx(float(knn_accuracy(**features, k=3)), abs=1e-12)
 
 
-@pytest.mark.parametrize("cls", [NegativeConditionalEntropy, TaskHardness, LEEP])
+@pytest.mark.parametrize("cls", [NegativeConditionalEntropy, TaskHardness, LEEP, KNNAccuracy, NLEEP, OTCE])
 def test_ignored_positions_do_not_count(cls):
     inputs = make_inputs()
+    source = {"source_features": inputs["features"], "source_labels": inputs["source_labels"]} if cls is OTCE else {}
     inputs = {name: inputs[name] for name in cls.requires}
-    expected = feed(cls(), inputs).compute()
-    metric = feed(cls(ignore_index=-100), inputs)
+    metric = feed(cls(ignore_index=-100, **source), rows(inputs, slice(0, 60)))
+    before = float(metric.compute())
     metric.update(**{**inputs, "labels": torch.full((110,), -100)})
-    some = torch.where(torch.arange(110) < 50, inputs["labels"], -100)
-    metric.update(**{**inputs, "labels": some})
-    twice = feed(cls(), inputs)
-    twice.update(**rows(inputs, slice(0, 50)))
-    assert float(metric.compute()) == pytest.approx(float(twice.compute()), abs=1e-12)
-    assert float(metric.compute()) != pytest.approx(float(expected), abs=1e-12)
-    assert int(metric.seen) == 160
+    assert float(metric.compute()) == before
+    metric.update(**{**inputs, "labels": torch.where(torch.arange(110) < 60, -100, inputs["labels"])})
+    assert int(metric.seen) == 110
+    assert float(metric.compute()) == pytest.approx(float(feed(cls(**source), inputs).compute()), abs=1e-9)
 
 
 def test_collections_share_counts_only_where_they_agree():
@@ -110,6 +111,17 @@ def test_collections_share_counts_only_where_they_agree():
     expected = negative_conditional_entropy(source[kept], labels[kept])
     assert float(values["ignoring"]) == pytest.approx(float(expected), abs=1e-12)
     assert float(values["exact"]) == pytest.approx(float(leep(inputs["source_probs"], labels)), abs=1e-12)
+
+
+def test_hardness_and_nce_of_a_source_that_starts_constant_are_kept_apart():
+    inputs = make_inputs()
+    source = torch.where(torch.arange(110) < 40, 0, inputs["source_labels"])
+    collection = MetricCollection({"hardness": TaskHardness(), "nce": NegativeConditionalEntropy()})
+    for batch in (slice(0, 40), slice(40, None)):
+        collection.update(source_labels=source[batch], labels=inputs["labels"][batch])
+    values = collection.compute()
+    assert float(values["hardness"]) == float(task_hardness(inputs["labels"]))
+    assert float(values["nce"]) == float(negative_conditional_entropy(source, inputs["labels"]))
 
 
 def test_jackknife_error_of_the_hardness_is_that_of_theory():
