@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_transfer.relatedness.bound import certify
+from lightning_transfer.relatedness.bound import certify, sampled_constant
 from lightning_transfer.relatedness.estimate import bootstrap_error, probe, solve, solve_unlabelled, uniform_guess
 from lightning_transfer.relatedness.head import SoftmaxHead
 from lightning_transfer.relatedness.problem import EvaluationData, Problem
@@ -197,10 +197,11 @@ def task_relatedness(
         tau=chosen.head.lipschitz_constant,
         tau_requested=tau,
         tau_certificate="largest distance between two rows of the weight of the head",
+        tau_sampled=sampled_constant(chosen.head, chosen.label_map, chosen.feature_map(target.features), target.labels),
         ground_cost=ground_cost,
         method=method,
         learned=tuple(sorted(settings.learn)),
-        feature_map_kind=feature_map,
+        feature_map_kind=feature_map if "features" in settings.learn else "identity",
         kind=kind,
         labels_used=labels_used,
         frame=problem.frame,

@@ -118,6 +118,27 @@ class Certificate(Terms):
         return self.transformed_reference_loss + self.distribution_mismatch
 
 
+def sampled_constant(head: SoftmaxHead, label_map: Tensor, features: Tensor, labels: Tensor) -> float:
+    """Largest norm of the gradient of the loss over samples: the published estimate of the Lipschitz constant.
+
+    It looks at finitely many points, hence it is too small for a bound; compare it with
+    :attr:`~lightning_transfer.relatedness.head.SoftmaxHead.lipschitz_constant`.
+
+    Args:
+        head: The head.
+        label_map: ``B``, shape ``(K_T, K_R)``.
+        features: Points in the space of the head, shape ``(n, d)``.
+        labels: Target classes, shape ``(n,)``.
+
+    Returns:
+        The estimate.
+    """
+    p = head.logits(features).softmax(1)
+    posterior = p * label_map[labels]
+    posterior = posterior / posterior.sum(1, keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
+    return float(((p - posterior) @ head.weight).norm(dim=1).max())
+
+
 def class_losses(head: SoftmaxHead, sample: Sample) -> Tensor:
     """Mean cross-entropy of the head on each class, shape ``(K,)``; zero for an empty class."""
     losses = cross_entropy(head.logits(sample.features), sample.labels, reduction="none")

@@ -87,12 +87,16 @@ def solve_unlabelled(
         The best transforms with their certificate for the last labels.
     """
     features = problem.target.features
-    count = num_classes or problem.reference.num_classes
+    count = num_classes or len(problem.target_ids) or problem.reference.num_classes
     if kind == "kmeans":
         labels, problem.centres = cluster(features, count, problem.seed)
         problem.label_target(labels)
+        if start is not None and len(start.conditional) != len(problem.target_ids):
+            start = None
         return solve(problem, settings, label_map, start)
-    labels = first_guess(problem.reference, features, count, problem.seed)
+    labels = features.new_zeros(0, dtype=torch.long) if start is None else start.predict(features)
+    if len(torch.unique(labels)) < count:
+        labels, start = first_guess(problem.reference, features, count, problem.seed), None
     problem.label_target(labels)
     solution = solve(problem, settings, label_map, start)
     for _ in range(_REFRESHES):

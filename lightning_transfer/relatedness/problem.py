@@ -166,6 +166,8 @@ class Problem:
         """
         device = self.reference.features.device
         result = result.to(device)
+        if not len(self.target_ids):  # labels are still to be found: they will be numbered like those of the result
+            self.target_ids = torch.arange(len(result.target_classes), device=device)
         known = set(self.reference_ids.tolist())
         if (
             result.feature_map.matrix.shape[0] != self.reference.features.shape[1]

@@ -19,6 +19,7 @@ from lightning_transfer.relatedness.bound import (
     certify,
     class_losses,
     label_log_probabilities,
+    sampled_constant,
 )
 from lightning_transfer.relatedness.estimate import LabelMap, initial_label_map
 from lightning_transfer.relatedness.head import SoftmaxHead
@@ -310,31 +311,6 @@ def fit_published(
         tensor.requires_grad_(False)
 
 
-def published_tau(
-    head: SoftmaxHead, parameters: PublishedParameters, samples: list[Tensor], labels: list[Tensor]
-) -> float:
-    """The estimate of the released code: largest norm of the gradient over samples, in the variable before the head.
-
-    It is a largest value over finitely many points, hence too small for a bound, and it leaves out the inverse map.
-
-    Args:
-        head: The head.
-        parameters: The unknowns.
-        samples: Points in the space of the head.
-        labels: Target labels for each of them.
-
-    Returns:
-        The estimate.
-    """
-    largest = 0.0
-    for features, y in zip(samples, labels, strict=True):
-        p = head.logits(features).softmax(1)
-        posterior = p * parameters.label_map[y]
-        posterior = posterior / posterior.sum(1, keepdim=True).clamp_min(1e-300)
-        largest = max(largest, float(((p - posterior) @ head.weight).norm(dim=1).max()))
-    return largest
-
-
 def solve_published(
     problem: Problem, settings: Settings, label_map: LabelMap, schedule: str | PublishedSchedule
 ) -> tuple[Solution, dict[str, float]]:
@@ -458,10 +434,13 @@ def _printed(
     guesses = [
         torch.randint(target.num_classes, (len(part),), generator=generator).to(part.device) for part in (there, back)
     ]
-    tau = published_tau(
-        head, parameters, [there, there, back, back],
-        [label_map.argmax(0)[reference.labels], guesses[0], target.labels, guesses[1]],
-    )  # fmt: skip
+    pairs = [
+        (there, label_map.argmax(0)[reference.labels]),
+        (there, guesses[0]),
+        (back, target.labels),
+        (back, guesses[1]),
+    ]
+    tau = max(sampled_constant(head, label_map, features, labels) for features, labels in pairs)
     entropy = float(-(prior * torch.special.xlogy(label_map, label_map).sum(0)).sum())
     log_p = label_log_probabilities(head.logits(back), label_map)
     weighted = float(prior @ class_losses(head, reference))

@@ -76,6 +76,7 @@ class TaskRelatednessResult:
         tau: Certified Lipschitz constant of the head, in nats per unit of the working space.
         tau_requested: What was asked for.
         tau_certificate: How ``tau`` was certified, in words.
+        tau_sampled: The published estimate, the largest gradient over the evaluated target: too small for a bound.
         ground_cost: Cost between features.
         method: ``"alternating"`` or ``"published"``.
         learned: Which transforms were learned.
@@ -115,6 +116,7 @@ class TaskRelatednessResult:
     tau: float
     tau_requested: float | str
     tau_certificate: str
+    tau_sampled: float
     ground_cost: str
     method: str
     learned: tuple[str, ...]
@@ -334,8 +336,8 @@ class TaskRelatednessResult:
             spread,
             f"linear target probe under the same constant: loss {self.probe_loss:.4f}, "
             f"accuracy {self.probe_accuracy:.4f}; guessing costs {chance:.4f}",
-            f"tau {self.tau:.4g} ({self.tau_certificate}; requested {self.tau_requested}), "
-            f"ground cost {self.ground_cost}",
+            f"tau {self.tau:.4g} ({self.tau_certificate}; requested {self.tau_requested}, "
+            f"largest gradient on samples {self.tau_sampled:.4g}), ground cost {self.ground_cost}",
             f"method {self.method}, learned {', '.join(self.learned) or 'nothing'}, "
             f"{self.feature_map_kind} feature map, answer: {self.kind}, target labels: {self.labels_used}",
             f"{f.num_reference} reference and {f.num_target} target samples, "

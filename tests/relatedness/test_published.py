@@ -9,10 +9,10 @@ from _reference.relatedness import published_gradients
 
 from lightning_transfer.functional.task_relatedness import task_relatedness
 from lightning_transfer.relatedness import PublishedSchedule, SoftmaxHead
+from lightning_transfer.relatedness.bound import sampled_constant
 from lightning_transfer.relatedness.published import (
     PublishedParameters,
     published_objective,
-    published_tau,
     train_published_head,
 )
 from lightning_transfer.relatedness.sample import Sample
@@ -137,7 +137,7 @@ def test_sampled_constant_is_too_small():
     parameters, _, _, target, *_ = problem()
     weight = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     head = SoftmaxHead(weight, torch.zeros(4).double())
-    sampled = published_tau(head, parameters, [target.features], [target.labels])
+    sampled = sampled_constant(head, parameters.label_map, target.features, target.labels)
     assert 0 < sampled <= head.lipschitz_constant
 
 

@@ -57,6 +57,7 @@ def test_answer_is_certified_and_no_worse_than_doing_nothing(seed, num_reference
         assert result.bound <= entropy(data[3]) + 1e-6
     else:
         assert result.tau <= tau + 1e-12
+    assert 0 <= result.tau_sampled <= result.tau + 1e-12
 
 
 @some
@@ -204,6 +205,10 @@ def test_warm_start_goes_on_where_the_last_solve_ended():
     second = task_relatedness(z, y, x, t, ground_cost="logit_range", rounds=1, warm_start=stored)
     assert second.bound <= first.bound + 1e-9
     assert second.history[0] == pytest.approx(first.bound, abs=1e-9)
+    for kind in ("classifier", "kmeans"):
+        found = task_relatedness(z, y, x, tau=0.5, pseudo_labels=kind)
+        again = task_relatedness(z, y, x, tau=0.5, pseudo_labels=kind, warm_start=found)
+        assert again.bound <= found.bound + 0.05
     with pytest.raises(ValueError, match="warm_start"):
         task_relatedness(z[:, :3], y, x[:, :3], t, warm_start=first)
     with pytest.raises(ValueError, match="warm_start"):
