@@ -154,14 +154,7 @@ class AlternatingSolver:
         candidates = {"identity map": self._finish_head(first, target)}
         held_out, ridge = None, settings.ridge if settings.ridge is not None else RIDGES[1]
         if settings.learns_map:
-            start = self.start
-            if start is None:  # a head near the constant one would leave the first coupling to chance
-                finished = candidates["identity map"]
-                telling = finished.head.lipschitz_constant > 0.1 * first.head.lipschitz_constant
-                start = finished if telling and settings.ground_cost != "feature" else first
-            elif self.own_head is None and settings.tau != "auto":  # features may have moved since
-                prior = start.joint(target.prior).sum(0)
-                start = replace(start, head=self._train(prior, settings.tau, start.head))
+            start = self._first_iterate(first, candidates["identity map"], target)
             if settings.ridge is None and self.start is None:
                 ridge, held_out = self._choose_ridge(start, target)
             learned = self._descend(start, target, ridge, settings.rounds)
@@ -178,10 +171,25 @@ class AlternatingSolver:
             held_out=held_out,
             kind=kind,
             ridge=ridge,
-            rounds=len(self.history),
+            rounds=max(len(self.history) - 1, 0),
             converged=self.heads_converged and certificates[kind].coupling.converged,
             history=tuple(self.history),
         )
+
+    def _first_iterate(self, first: Transforms, finished: Transforms, target: Sample) -> Transforms:
+        """Where the descent starts. A head near the constant one would leave the first coupling to chance."""
+
+        def telling(head: SoftmaxHead) -> bool:
+            return head.lipschitz_constant > 0.1 * first.head.lipschitz_constant
+
+        if self.start is None:
+            return finished if telling(finished.head) and self.settings.ground_cost != "feature" else first
+        if self.own_head is not None:
+            return self.start
+        if self.settings.tau == "auto":
+            return self.start if telling(self.start.head) else replace(self.start, head=first.head)
+        prior = self.start.joint(target.prior).sum(0)  # features may have moved since
+        return replace(self.start, head=self._train(prior, self.settings.tau, self.start.head))
 
     def _certify(self, transforms: Transforms) -> Certificate:
         settings = self.settings
