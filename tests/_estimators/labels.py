@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 from _helpers import Estimator, Golden, make_inputs
@@ -21,6 +22,11 @@ def minus_entropy_to_zero(inputs):
 
 SOURCE = make_inputs(seed=50, n=90)
 SOURCE = (SOURCE["features"], SOURCE["source_labels"])
+
+
+def as_wide_as_the_source(inputs):
+    return {**inputs, "features": inputs["features"][:, : SOURCE[0].shape[1]]}
+
 
 ROWS = [
     Estimator(
@@ -45,7 +51,7 @@ ROWS = [
         functional.task_hardness,
         metrics.TaskHardness,
         inputs=("labels",),
-        bounds=lambda inputs: (0.0, float(torch.tensor(4.0).log())),
+        bounds=lambda inputs: (0.0, math.log(len(inputs["labels"].unique()))),
         invariances=frozenset({"repeat"}),
         one_class="defined",
         golden=Golden("hardness[definition]", absolute=1e-9),
@@ -104,6 +110,7 @@ ROWS = [
         functools.partial(functional.otce, *SOURCE),
         functools.partial(metrics.OTCE, *SOURCE),
         inputs=("features", "labels"),
+        prepare=as_wide_as_the_source,
         bounds=minus_entropy_to_zero,
         invariances=frozenset({"repeat"}),
     ),
@@ -112,6 +119,7 @@ ROWS = [
         functools.partial(functional.otce, *SOURCE),
         functools.partial(metrics.OTCE, *SOURCE),
         inputs=("features", "labels"),
+        prepare=as_wide_as_the_source,
         arguments={"label_weight": 0.5},
         bounds=minus_entropy_to_zero,
         invariances=frozenset({"repeat"}),

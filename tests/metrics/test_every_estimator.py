@@ -95,6 +95,29 @@ def test_class_missing_from_the_data(row):
     assert_close(feed(row.new_metric(), kept, [40]).compute(), row.score(dense), row.tolerance)
 
 
+def assert_metric_equals_function_in_range(row, inputs):
+    value = row.score(inputs)
+    low, high = row.bounds(inputs)
+    assert math.isfinite(value)
+    assert low - 1e-9 <= float(value) <= high + 1e-9
+    options = {"max_samples": None} if hasattr(row.new_metric(), "max_samples") else {}
+    assert_close(feed(row.new_metric(**options), inputs, [11, 700]).compute(), value, row.tolerance)
+
+
+@every
+def test_more_features_than_samples_and_a_class_with_one_sample(row):
+    inputs = row.make(n=26, d=40)
+    if "labels" in inputs:
+        inputs["labels"] = torch.arange(len(inputs["labels"])) % 3
+        inputs["labels"][7] = 3
+    assert_metric_equals_function_in_range(row, inputs)
+
+
+@with_input("labels")
+def test_a_thousand_classes(row):
+    assert_metric_equals_function_in_range(row, row.make(n=1500, classes=1000))
+
+
 @with_input("labels")
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
 def test_label_dtypes(row, dtype):
@@ -302,8 +325,8 @@ def test_interval_holds_the_value(row):
     assert_close(interval.value, row.score(inputs), row.tolerance)
     assert interval.level == 0.9
     assert float(interval.standard_error) >= 0
-    assert float(interval.lower) <= float(interval.value) + 1e-12
-    assert float(interval.value) <= float(interval.upper) + 1e-12
+    assert float(interval.lower) <= float(interval.value - interval.bias) + 1e-12
+    assert float(interval.value - interval.bias) <= float(interval.upper) + 1e-12
     again = feed(row.new_metric(**options), inputs, [25, 25, 25]).compute_with_interval(level=0.9)
     assert float(again.standard_error) == float(interval.standard_error)
 
