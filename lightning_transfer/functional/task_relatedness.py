@@ -30,6 +30,8 @@ _PRESETS: dict[str, Learned] = {
 }
 
 
+@torch.inference_mode(mode=False)  # the solvers need gradients of their own, also in a validation loop
+@torch.no_grad()
 def task_relatedness(
     reference_features: Tensor,
     reference_labels: Tensor,

@@ -275,6 +275,19 @@ def test_wide_features_are_reduced():
     assert task_relatedness(z, y, x, t, tau=0.5, dimension=4).bound == pytest.approx(full.bound, abs=0.2)
 
 
+@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
+def test_solves_where_gradients_are_off(guard):
+    expected = task_relatedness(*make(0), ground_cost="logit_range")
+    with guard():
+        data = [part.clone() for part in make(0)]
+        head = torch.nn.Linear(4, 3)
+        result = task_relatedness(*data, ground_cost="logit_range", evaluation=tuple(data))
+        assert task_relatedness(*data, head=head).target_loss > 0
+        again = task_relatedness(*data, ground_cost="logit_range", warm_start=result)
+    assert result.bound == pytest.approx(expected.bound, abs=1e-9)
+    assert again.bound <= result.bound + 1e-9
+
+
 def test_nothing_is_changed_behind_the_callers_back():
     data = make(0)
     copies = [part.clone() for part in data]
