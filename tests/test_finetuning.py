@@ -241,7 +241,7 @@ SMALL = (
     "target=digits", "target.max_samples=200", "reference=digits_0_4", "trainer=cpu",
     "+trainer.enable_progress_bar=false", "callbacks.relatedness.reference_samples=100",
     "callbacks.relatedness.max_samples=60", "+callbacks.relatedness.options.rounds=1",
-    "+callbacks.relatedness.options.tau=0.5",
+    "callbacks.relatedness.ground_cost=feature", "+callbacks.relatedness.options.tau=0.5",
 )  # fmt: skip
 
 

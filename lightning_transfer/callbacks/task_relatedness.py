@@ -14,6 +14,7 @@ from typing_extensions import override
 from lightning_transfer.callbacks.monitor import FeatureMonitor
 from lightning_transfer.callbacks.publish import publish_figures
 from lightning_transfer.relatedness import TaskRelatednessResult
+from lightning_transfer.relatedness.transport import GroundCost
 from lightning_transfer.utilities.checks import check_positive_int
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ class TaskRelatednessMonitor(FeatureMonitor):
         data: The target: ``"val"``, ``"train"``, a loader or a datamodule.
         max_samples: Look at no more target samples.
         reference_samples: Look at no more reference samples.
+        ground_cost: Cost between features. The published one, ``"feature"``, seldom says more here than the entropy of
+            the labels, unless ``options`` fix ``tau``; the others are valid bounds too, and never above it for the same
+            transforms.
         prefix: Group of the names of the values.
         strict: Let an exception end the training instead of warning once.
         options: Further arguments of :func:`lightning_transfer.functional.task_relatedness`.
@@ -75,6 +79,7 @@ class TaskRelatednessMonitor(FeatureMonitor):
         data: Any = "val",
         max_samples: int | None = 1000,
         reference_samples: int | None = 1000,
+        ground_cost: GroundCost = "logit_range",
         prefix: str = "transfer",
         strict: bool = False,
         options: Mapping[str, Any] | None = None,
@@ -98,7 +103,7 @@ class TaskRelatednessMonitor(FeatureMonitor):
         self.reference_samples = (
             None if reference_samples is None else check_positive_int(reference_samples, "reference_samples")
         )
-        self.options = dict(options or {})
+        self.options = {"ground_cost": ground_cost, **(options or {})}
         self.results: dict[int, TaskRelatednessResult] = {}
         self._fixed = fixed
         self._target: Sides = defaultdict(list)

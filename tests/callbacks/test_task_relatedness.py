@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from lightning_transfer.callbacks import TaskRelatednessMonitor, TransferabilityMonitor
 from lightning_transfer.functional.task_relatedness import task_relatedness
 
-OPTIONS = {"tau": 0.5, "rounds": 2}
+OPTIONS = {"tau": 0.5, "rounds": 2, "ground_cost": "feature"}
 TERMS = ("reweighted_reference_loss", "label_mismatch", "distribution_mismatch")
 
 
