@@ -61,7 +61,7 @@ def load_images():
     }
     if FASHION.is_dir():
         splits = []
-        for split, count in (("train", 6000), ("t10k", 4000)):
+        for split, count in (("train", 3000), ("t10k", 3000)):
             pixels = read_idx(f"{split}-images-idx3-ubyte.gz")[:count].reshape(count, -1).astype(np.float32) / 255
             labels = read_idx(f"{split}-labels-idx1-ubyte.gz")[:count].astype(np.int64)
             splits.append((torch.from_numpy(pixels), torch.from_numpy(labels)))
@@ -106,8 +106,7 @@ def task_pairs(data):
         ("digits", "garments", ("digits", range(10)), ("fashion", range(10))),
         ("garments 0-4", "garments 5-9", ("fashion", low), ("fashion", high)),
         ("garments 5-9", "garments 0-4", ("fashion", high), ("fashion", low)),
-        ("garments", "digits 0-4", ("fashion", range(10)), ("digits", low)),
-        *pairs,
+        *pairs[:2],
     ]
 
 
@@ -126,8 +125,9 @@ def pairs():
     data = load_images()
     body = train_backbone(data)
     table = Table(
-        "reference", "target", "published", "ours", "ours, auto tau", "logit range", "logit margin", "loss bounded",
-        "published, s", "ours, s", "ratio", title=f"certified bounds on test data, nats; tau = {TAU}, feature cost",
+        "reference", "target", "published", "ours", "guessing", "auto, logit range", "auto, logit margin",
+        "loss bounded", "published, s", "ours, s", "ratio",
+        title=f"certified bounds on test data, nats; tau = {TAU}, feature cost",
     )  # fmt: skip
     rows = []
     for reference_name, target_name, reference, target in task_pairs(data):
@@ -139,7 +139,7 @@ def pairs():
             return task_relatedness(z, y, x, t, evaluation=evaluation, **options)
 
         released, ours = solve(tau=TAU, method="published", schedule="small"), solve(tau=TAU)
-        auto = {cost: solve(ground_cost=cost) for cost in ("feature", "logit_range", "logit_margin")}
+        auto = {cost: solve(ground_cost=cost) for cost in ("logit_range", "logit_margin")}
         ratio = released.seconds / ours.seconds
         rows.append(
             {
@@ -152,9 +152,11 @@ def pairs():
                 "ratio": ratio,
             }
         )
+        print(f"{reference_name} -> {target_name}: {released.bound:.3f} in {released.seconds:.1f} s, "
+              f"ours {ours.bound:.3f} in {ours.seconds:.2f} s", flush=True)  # fmt: skip
+        bounds = (released.bound, ours.bound, rows[-1]["guessing"], *(result.bound for result in auto.values()))
         table.add_row(
-            reference_name, target_name, f"{released.bound:.3f}", f"{ours.bound:.3f}",
-            *(f"{result.bound:.3f}" for result in auto.values()), f"{ours.target_loss:.3f}",
+            reference_name, target_name, *(f"{value:.3f}" for value in (*bounds, ours.target_loss)),
             f"{released.seconds:.1f}", f"{ours.seconds:.2f}", f"{ratio:.0f}",
         )  # fmt: skip
     never_larger = all(
