@@ -159,7 +159,7 @@ class _Share:
     """
 
     def __init__(self, loader: DataLoader[Any], indices: Sequence[int], rank: int, world_size: int) -> None:
-        self.loader = _rebuild(loader, indices[rank::world_size])
+        self.loader = rebuild_loader(loader, indices[rank::world_size], size_of_batches(loader))
         self.length = math.ceil(len(indices[::world_size]) / (self.loader.batch_size or 1))
 
     def __iter__(self) -> Iterator[Any]:
@@ -225,11 +225,17 @@ def _is_indexable(loader: Any) -> bool:
     )
 
 
-def _rebuild(loader: DataLoader[Any], indices: Sequence[int]) -> DataLoader[Any]:
-    size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or 64
+def rebuild_loader(loader: DataLoader[Any], indices: Sequence[int] | None, batch_size: int | None) -> DataLoader[Any]:
+    """A loader like the given one that reads in the given order and shares neither workers nor random state with it.
+
+    Args:
+        loader: The loader to copy.
+        indices: What is read, in this order; ``None`` for data sets of the iterable kind.
+        batch_size: Samples a batch; ``None`` where the data set gives whole batches.
+    """
     return DataLoader(
         loader.dataset,
-        batch_size=size,
+        batch_size=batch_size,
         sampler=indices,
         collate_fn=loader.collate_fn,
         num_workers=loader.num_workers,
@@ -240,3 +246,8 @@ def _rebuild(loader: DataLoader[Any], indices: Sequence[int]) -> DataLoader[Any]
         prefetch_factor=loader.prefetch_factor,
         generator=torch.Generator().manual_seed(0),  # a loader without one draws from the global state
     )
+
+
+def size_of_batches(loader: DataLoader[Any]) -> int:
+    """Samples a batch of a loader; 64 where a batch sampler of the user's own does not say."""
+    return loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or 64

@@ -18,6 +18,8 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from lightning_transfer.batches import rebuild_loader, size_of_batches
+
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
@@ -151,17 +153,17 @@ class OwnPass:
         if not isinstance(loader, DataLoader):
             self.batches = islice(iter(loader), rank, _last(limit, world_size), world_size)
         elif isinstance(loader.dataset, IterableDataset):  # shards itself, as Lightning asks
-            self.batches = islice(iter(_rebuild(loader, batch_size=loader.batch_size)), _last(limit))
+            self.batches = islice(iter(rebuild_loader(loader, None, loader.batch_size)), _last(limit))
         elif loader.batch_sampler is None:  # the data set makes the batches: a sample of it is a batch
             whole = range(_number_of_batches(len(loader.dataset), limit))  # type: ignore[arg-type]
-            self.batches = _rebuild(loader, batch_size=None, sampler=whole[rank::world_size])
+            self.batches = rebuild_loader(loader, whole[rank::world_size], None)
         else:
-            indices, size = _indices(loader), _batch_size(loader)
+            indices, size = _indices(loader), size_of_batches(loader)
             batches = _number_of_batches(-(-len(indices) // (size * world_size)), limit)
             total = min(len(indices), batches * size * world_size)
             chosen = [indices[place] for place in spread(total, max_samples).tolist()]
             self.places = Places(len(chosen), rank, world_size)
-            self.batches = _rebuild(loader, batch_size=size, sampler=chosen[rank::world_size])
+            self.batches = rebuild_loader(loader, chosen[rank::world_size], size)
 
     def __iter__(self) -> Iterator[Any]:
         """Iterate over the batches of this rank; stops early once ``max_samples`` have been numbered."""
@@ -188,10 +190,6 @@ def _sampler_of(loader: object) -> Any:
     return loader.sampler if loader.batch_size is not None else getattr(loader.batch_sampler, "sampler", None)
 
 
-def _batch_size(loader: DataLoader) -> int:
-    return loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or 32
-
-
 def _indices(loader: DataLoader) -> Sequence[int]:
     sampler = _sampler_of(loader)
     if isinstance(sampler, SubsetRandomSampler):
@@ -201,18 +199,3 @@ def _indices(loader: DataLoader) -> Sequence[int]:
     if sampler is None:
         return sorted({index for batch in loader.batch_sampler or () for index in batch})
     return sorted(set(sampler))
-
-
-def _rebuild(loader: DataLoader, batch_size: int | None, sampler: Sequence[int] | None = None) -> DataLoader:
-    return DataLoader(
-        loader.dataset,
-        batch_size=batch_size,
-        sampler=sampler,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=torch.Generator().manual_seed(0),
-    )

@@ -1,0 +1,36 @@
+"""The examples run as they are."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def _load(name):
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_own_module(capsys):
+    _load("own_module").main()
+    lines = capsys.readouterr().out.splitlines()
+    steps = [line.split()[0] for line in lines if line.split() and line.split()[0].isdigit()]
+    assert steps == ["0", "19", "39", "59", "79"]
+    assert float(lines[-1].split()[-1]) > 0.9
+
+
+@pytest.mark.parametrize("metrics", ["logme", "[logme,h_score]"])
+def test_lightning_cli(metrics, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    example = _load("lightning_cli")
+    example.main([*example.DEFAULT, f"--trainer.callbacks.metrics={metrics}", "--trainer.enable_progress_bar=false",
+                  "--trainer.max_epochs=1"])  # fmt: skip
+    out = capsys.readouterr().out
+    assert "transfer/logme" in out
+    assert ("transfer/h_score" in out) == ("h_score" in metrics)
