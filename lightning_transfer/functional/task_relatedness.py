@@ -53,7 +53,7 @@ def task_relatedness(
     pseudo_labels: Literal["classifier", "kmeans"] = "classifier",
     evaluation: EvaluationData | None = None,
     warm_start: TaskRelatednessResult | None = None,
-    rounds: int = 4,
+    rounds: int = 3,
     fit_samples: int = 400,
     max_samples: int = 1000,
     num_resamples: int = 0,

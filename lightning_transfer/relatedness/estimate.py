@@ -148,7 +148,7 @@ def probe(train: Sample, test: Sample, tau: float) -> tuple[float, float]:
     Returns:
         Mean cross-entropy in nats, and accuracy.
     """
-    head, _ = train_head(train, train.prior, tau, max_iter=60)
+    head, _ = train_head(train, train.prior, tau, max_iter=40)
     logits = head.logits(test.features)
     return float(cross_entropy(logits, test.labels)), float((logits.argmax(1) == test.labels).double().mean())
 

@@ -33,7 +33,7 @@ from lightning_transfer.relatedness.transport import Coupling, GroundCost, coupl
 
 Learned = frozenset[Literal["prior", "labels", "features"]]
 RIDGES = (3e-2, 3e-3, 3e-4)
-_IRLS_ROUNDS = 5
+_IRLS_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Settings:
     feature_map: FeatureMapKind = "affine"
     rank: int = 16
     ridge: float | None = None
-    rounds: int = 4
+    rounds: int = 3
     fit_samples: int = 400
     max_samples: int = 1000
 
@@ -158,7 +158,7 @@ class AlternatingSolver:
         if settings.learns_map:
             start = self._first_iterate(first, candidates["identity map"], target)
             if settings.ridge is None and self.start is None:
-                ridge, held_out = self._choose_ridge(start, target)
+                ridge, start, held_out = self._choose_ridge(start, target)
             learned = self._descend(start, target, ridge, settings.rounds)
             candidates["learned"] = self._finish_head(learned, target) if settings.ground_cost == "feature" else learned
         elif self.start is not None:
@@ -287,12 +287,14 @@ class AlternatingSolver:
             try_tau(max(best.lipschitz_constant, typical_tau(reference) / 64) * factor)
         return best
 
-    def _choose_ridge(self, start: Transforms, target: Sample) -> tuple[float, Certificate | None]:
+    def _choose_ridge(self, start: Transforms, target: Sample) -> tuple[float, Transforms, Certificate | None]:
         """Fit with each ridge on a part of the target, from strong to weak, and compare on the rest."""
-        fit, rest = target.split(4)
+        settings, whole = self.settings, self.reference_look
+        few = max(settings.fit_samples // 4, 1)
+        fit, rest = target.thinned(2 * few).split(4)
         if len(rest.labels) < target.num_classes:
-            return RIDGES[1], None
-        settings = self.settings
+            return RIDGES[1], start, None
+        self.reference_look = whole.thinned(few)
         ridge, lowest = RIDGES[1], math.inf
         current = best = start
         for trial in RIDGES:
@@ -302,7 +304,8 @@ class AlternatingSolver:
             if bound > lowest:
                 break
             ridge, lowest, best = trial, bound, current
-        return ridge, certify(best, self.reference_look, rest, settings.ground_cost, settings.max_samples)
+        self.reference_look = whole
+        return ridge, best, certify(best, whole, rest, settings.ground_cost, settings.max_samples)
 
     def _descend(self, start: Transforms, target: Sample, ridge: float, rounds: int) -> Transforms:
         """Alternate couplings with steps of the transforms; the best iterate is the answer."""
