@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torchmetrics import MetricCollection
 
+from lightning_transfer.report.text import title
 from lightning_transfer.screening.inputs import MetricFactory, check_relatedness, load_data, name_candidates
 from lightning_transfer.screening.leaderboard import Leaderboard, Row
 from lightning_transfer.screening.zoo import combine_zoo_scores
@@ -207,9 +208,20 @@ def _add_scores(row: Row, metrics: MetricCollection, error_bars: bool) -> Row:
         row,
         scores={name: value.score for name, value in found.items()},
         standard_errors={name: value.error for name, value in found.items() if not math.isnan(value.error)},
-        remarks=tuple(dict.fromkeys(remark for value in found.values() for remark in value.remarks)),
+        remarks=_name_remarks(found),
         parts={name: value.parts for name, value in found.items() if value.parts},
         status="; ".join(failures) or row.status,
+    )
+
+
+def _name_remarks(found: Mapping[str, _Found]) -> tuple[str, ...]:
+    """What the health records say, each remark once with the scores that it is about (unless it is about all)."""
+    about: dict[str, list[str]] = {}
+    for name, value in found.items():
+        for remark in value.remarks:
+            about.setdefault(remark, []).append(title(name))
+    return tuple(
+        remark if len(names) == len(found) else f"{remark} ({', '.join(names)})" for remark, names in about.items()
     )
 
 
