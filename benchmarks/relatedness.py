@@ -224,8 +224,9 @@ def large_schedule():
     }
     CONSOLE.print(
         f"large schedule, 10 000 samples a side, 25 classes, 2048 features: {step:.2f} s a step of the transforms, "
-        f"{head_step:.3f} s a step of the head; extrapolated from {few} of them to {large.steps} and {large.head_steps} "
-        f"steps: {published:.0f} s (not run). Ours {ours.seconds:.1f} s, ratio {published / ours.seconds:.0f}."
+        f"{head_step:.3f} s a step of the head; extrapolated from {few} of them to {large.steps} and "
+        f"{large.head_steps} steps: {published:.0f} s (not run). Ours {ours.seconds:.1f} s, "
+        f"ratio {published / ours.seconds:.0f}."
     )
     return record
 

@@ -105,8 +105,7 @@ def task_relatedness(
         evaluation: Reference features, reference labels, target features and target labels to evaluate on instead.
         warm_start: An earlier result for the same classes and width, whose transforms are the first iterate.
         rounds: Alternations between couplings and transforms.
-        fit_samples: Reference samples of a class that heads are fitted to; half of them are coupled while solving. The
-            certificate looks at all samples.
+        fit_samples: Reference samples of a class that the solver looks at; the certificate looks at all.
         max_samples: Largest number of samples on a side of one transport problem. Larger classes are coupled in blocks:
             still every sample counts, and no matrix over all samples is ever formed.
         num_resamples: Bootstrap resamples for a standard error and an interval of the bound; 0 for none.

@@ -48,8 +48,7 @@ class Settings:
         rank: Rank of a low-rank map.
         ridge: Strength of the ridge of the feature map; None to choose it on held-out target samples.
         rounds: Alternations between couplings and transforms.
-        fit_samples: Reference samples of a class that heads are fitted to, and twice as many as are coupled while
-            solving; the certificate always looks at all.
+        fit_samples: Reference samples of a class that the solver looks at; the certificate always looks at all.
         max_samples: Largest number of samples on a side of one transport problem.
     """
 
@@ -141,7 +140,7 @@ class AlternatingSolver:
     ) -> None:
         self.reference, self.target, self.settings = reference, target, settings
         self.reference_fit = reference.thinned(settings.fit_samples)
-        self.reference_look = reference.thinned(max(settings.fit_samples // 2, 1))  # transport is what takes time
+        self.reference_look = self.reference_fit  # fewer while the ridge is chosen: transport is what takes time
         self.own_head, self.fixed_label_map, self.start = head, label_map, start
         self.heads_converged = True
         self.history: list[float] = []
