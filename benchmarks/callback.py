@@ -28,7 +28,7 @@ from lightning_transfer.backbones import load_backbone
 from lightning_transfer.callbacks import TransferabilityMonitor
 from lightning_transfer.finetuning import FineTuningModule
 
-METRICS = ["logme", "h_score", "leep", "nce"]
+MEMORY_METRICS = ["logme", "h_score"]
 HOOKS = ("on_validation_start", "on_validation_batch_end", "on_validation_epoch_end", "on_train_epoch_end")
 LIMIT = 0.03
 
@@ -81,13 +81,13 @@ def trainer_of(callbacks, epochs: int, **options) -> pl.Trainer:
     )  # fmt: skip
 
 
-def measure_time(epochs: int, samples: int) -> dict[str, object]:
+def measure_time(epochs: int, samples: int, metrics: list[str]) -> dict[str, object]:
     """Epochs of both sides in turns: each side is a run of one epoch after the other, resumed in memory."""
     train, val = images(samples), images(samples // 4)
     sides = {}
     for side in ("without", "with"):
         pl.seed_everything(0, verbose=False)
-        monitor = [Timed(METRICS, before_fit=False)] if side == "with" else []
+        monitor = [Timed(metrics, before_fit=False)] if side == "with" else []
         module = FineTuningModule(
             load_backbone("efficientnet_lite0", input_size=64), 20, scheduler="constant", warmup=0
         )
@@ -104,7 +104,7 @@ def measure_time(epochs: int, samples: int) -> dict[str, object]:
         "network": "efficientnet_lite0 at 64 pixels, all weights trained",
         "train_samples": samples,
         "val_samples": samples // 4,
-        "metrics": METRICS,
+        "metrics": metrics,
         "epoch_seconds_without": clocks["without"],
         "epoch_seconds_with": clocks["with"],
         "seconds_in_hooks": own,
@@ -146,7 +146,7 @@ def measure_memory(sizes: list[int], width: int = 256) -> list[dict[str, int]]:
         layer = torch.nn.Sequential(torch.nn.Linear(width, width))
         backbone = load_backbone(layer, input_shape=(width,), head=None)
         module = FineTuningModule(backbone, 10, mode="head", scheduler="constant", warmup=0)
-        monitor = Weighed(METRICS[:2], before_fit=False)
+        monitor = Weighed(MEMORY_METRICS, before_fit=False)
         trainer = trainer_of([monitor], 1, limit_train_batches=1)
         trainer.fit(module, DataLoader(data, 250), DataLoader(data, 250))
         rows.append({"val_samples": n, "bytes": monitor.held})
@@ -158,6 +158,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--samples", type=int, default=4000)
     parser.add_argument("--sizes", type=int, nargs="+", default=[2_000, 20_000, 100_000])
+    parser.add_argument("--metrics", nargs="+", default=["logme"], help="the monitor's default, or others")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -170,7 +171,7 @@ def main() -> None:
     print(f"{'validation samples':>20} {'bytes held by the monitor':>28}")
     for row in memory:
         print(f"{row['val_samples']:20,} {row['bytes']:28,}")
-    timing = measure_time(options.epochs, options.samples)
+    timing = measure_time(options.epochs, options.samples, options.metrics)
     print(f"\nepoch without monitor  {statistics.median(timing['epoch_seconds_without']):8.3f} s (median)")
     print(f"epoch with monitor     {statistics.median(timing['epoch_seconds_with']):8.3f} s")
     print(f"time in its hooks      {statistics.median(timing['seconds_in_hooks']):8.3f} s")
