@@ -78,7 +78,7 @@ def screen(
     Example:
         >>> import torch
         >>> from torch import nn
-        >>> from lightning_transfer import screen
+        >>> from lightning_transfer.screening.screen import screen  # or: from lightning_transfer import screen
         >>> from lightning_transfer.backbones import ModuleBackbone
         >>> from lightning_transfer.data import Digits
         >>> pixels = ModuleBackbone(nn.Flatten(), input_shape=(1, 8, 8), head=None)
