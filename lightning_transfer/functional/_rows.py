@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_transfer.functional.moments import _shifted_rows
 from lightning_transfer.utilities.checks import check_features, check_labels
+from lightning_transfer.utilities.linalg import rank_cutoff
 
 
 class LabelledRows(NamedTuple):
@@ -70,15 +71,17 @@ def labelled_rows(features: Tensor, labels: Tensor, *, rotate: bool) -> Labelled
 
 
 def principal_components(rows: Tensor, num_components: int) -> tuple[Tensor, Tensor]:
-    """Project centred rows on their leading principal axes, found exactly and deterministically.
+    """Project centred rows on their leading principal axes, each with its largest entry positive.
 
     Args:
         rows: Shape ``(n, r)``, centred, float64.
-        num_components: Components to keep; never more than there are.
+        num_components: Components to keep; never more than have variance, at least one.
 
     Returns:
         The projected rows, shape ``(n, k)``, and the eigenvalues of their scatter, shape ``(k,)``, descending.
     """
-    k = min(num_components, *rows.shape)
     values, vectors = torch.linalg.eigh(rows.T @ rows)
-    return rows @ vectors[:, -k:].flip(1), values[-k:].flip(0).clamp(min=0)
+    k = max(1, min(num_components, int((values > rank_cutoff(values[-1], *rows.shape)).sum())))
+    axes = vectors[:, len(values) - k :].flip(1)
+    signs = axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+    return rows @ (axes * signs), values[len(values) - k :].flip(0)

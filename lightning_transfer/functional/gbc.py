@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_transfer.functional._rows import labelled_rows, principal_components
-from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
+from lightning_transfer.utilities.checks import check_features, check_in_interval, check_one_of, check_positive_int
 
 _CHUNK = 2**22  # entries of the largest temporary over pairs of classes: 32 MiB
 
@@ -57,9 +57,9 @@ def gbc(
         (tensor(-0.1347, dtype=torch.float64), tensor(-1.0724, dtype=torch.float64))
     """
     check_gbc_options(covariance, pca_dim, variance_floor, variant)
-    reduce = pca_dim is not None and features.ndim == 2 and features.shape[1] > pca_dim
-    data = labelled_rows(features, labels, rotate=reduce)
-    if reduce and pca_dim is not None:
+    reduced = pca_dim is not None and check_features(features).shape[1] > pca_dim
+    data = labelled_rows(features, labels, rotate=reduced)
+    if reduced and pca_dim is not None:
         data = data._replace(rows=principal_components(data.rows, pca_dim)[0])
     means = data.class_means
     residuals = (data.rows - means[data.classes]).square()

@@ -20,13 +20,17 @@ from lightning_transfer.functional._rows import LabelledRows, labelled_rows, pri
 from lightning_transfer.functional._zoo import scale_parts
 from lightning_transfer.utilities.checks import check_positive_int
 
+_TOLERANCE = 1e-4  # relative size under which the discriminant drops a direction, of scikit-learn
+
 
 def ncti_parts(features: Tensor, labels: Tensor, *, pca_dim: int = 64) -> dict[str, Tensor]:
     r"""Compute the three raw parts of the neural collapse informed score (Wang et al., ICCV 2023).
 
     All are taken from one linear discriminant fitted on the leading principal components. Its shrinkage is
-    :math:`\exp(-\sum_{j \le 32} v_j)` with the explained variances v; where that falls under 1e-10 it is left out and
-    the within-class covariance is normalised by :math:`n - c`, as in the published code, the only full definition.
+    :math:`\exp(-\sum_{j \le 32} v_j)` with the explained variances v; where that falls under 1e-10 nothing is shrunk,
+    and directions without variance within classes are left out (relative tolerance 1e-4), as scikit-learn does for the
+    published code, which is the only full definition. Covariances are normalised by n, as in scikit-learn from 1.9;
+    before, by ``n - c`` where nothing is shrunk.
 
     - ``seli``: nuclear norm of the centred features in discriminant space (larger: closer to the limiting geometry);
     - ``ncc``: mean probability of the true class, in [0, 1];
@@ -52,19 +56,15 @@ def ncti_parts(features: Tensor, labels: Tensor, *, pca_dim: int = 64) -> dict[s
     """
     check_positive_int(pca_dim, "pca_dim")
     data = labelled_rows(features, labels, rotate=True)
-    n, c = len(data.rows), len(data.counts)
     rows, variances = principal_components(data.rows, pca_dim)
-    data = data._replace(rows=rows, num_features=rows.shape[1])
-    shrinkage = shrinkage_strength(float(variances[:32].sum()) / max(n - 1, 1))
-    within = within_covariance(data)
-    if shrinkage == SMALLEST_SHRINKAGE:
-        within = within * (n / max(n - c, 1))
-    covariance = shrink_within(within, data.total_variance, rows.shape[1], shrinkage)
-    log_posterior = fit_discriminant(data.class_means, data.counts, covariance).log_posterior(rows)
+    whitened, axes = _discriminant_space(data._replace(rows=rows), float(variances[:32].sum()) / (len(rows) - 1))
+    identity = torch.eye(whitened.shape[1], dtype=rows.dtype, device=rows.device)
+    data = data._replace(rows=whitened)
+    log_posterior = fit_discriminant(data.class_means, data.counts, identity).log_posterior(whitened)
     posteriors = data._replace(rows=log_posterior.exp()).by_class()
     nuclear = torch.stack([torch.linalg.svdvals(block).sum() for block in posteriors])
     return {
-        "seli": torch.linalg.svdvals(_project(data, covariance, shrinkage)).sum(),
+        "seli": torch.linalg.svdvals(whitened @ axes).sum(),
         "ncc": true_class(log_posterior, data).exp().mean(),
         "variability": nuclear.sum().log(),
     }
@@ -119,16 +119,26 @@ def combine_ncti(parts_of_zoo: Sequence[Mapping[str, Tensor | float]]) -> Tensor
     return scaled["ncc"] + scaled["seli"] - scaled["variability"]
 
 
-def _project(data: LabelledRows, within: Tensor, shrinkage: float) -> Tensor:
-    """Rows in discriminant space: at most c - 1 axes, whitened by the within-class covariance."""
+def _discriminant_space(data: LabelledRows, explained_variance: float) -> tuple[Tensor, Tensor]:
+    """Rows whitened by the within-class covariance, shape ``(n, k)``, and the discriminant axes there, ``(k, m)``."""
     n, r = data.rows.shape
-    total = data.rows.T @ data.rows / n
-    if shrinkage > SMALLEST_SHRINKAGE:  # both covariances are shrunk, each to its own trace
-        total = (1 - shrinkage) * total
+    within = within_covariance(data)
+    shrinkage = shrinkage_strength(explained_variance)
+    if shrinkage > SMALLEST_SHRINKAGE and float(within.trace()) > 0:
+        covariance = shrink_within(within, data.total_variance, r, shrinkage)
+        total = (1 - shrinkage) * data.rows.T @ data.rows / n
         total.diagonal().add_(shrinkage * float(data.total_variance) / r)
-    factor = cholesky_factor(within)
-    between = torch.linalg.solve_triangular(factor, total - within, upper=False)
-    between = torch.linalg.solve_triangular(factor, between.mT, upper=False)
-    axes: Tensor = torch.linalg.eigh((between + between.mT) / 2).eigenvectors[:, -min(len(data.counts) - 1, r) :]
-    whitened: Tensor = torch.linalg.solve_triangular(factor, data.rows.T, upper=False).T
-    return whitened @ axes
+        factor = cholesky_factor(covariance)
+        whitener: Tensor = torch.linalg.solve_triangular(factor, torch.eye(r).to(factor), upper=False).T
+        axes = torch.linalg.eigh(whitener.T @ (total - covariance) @ whitener).eigenvectors
+        return data.rows @ whitener, axes[:, -min(len(data.counts) - 1, r) :]
+    # without shrinkage: directions without variance within classes are left out, then those without any between them
+    deviation = within.diagonal().sqrt()
+    deviation = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+    values, vectors = torch.linalg.eigh(within / deviation / deviation[:, None])
+    kept = values > _TOLERANCE**2
+    whitened = data.rows @ (vectors[:, kept] / deviation[:, None] / values[kept].sqrt())
+    means = data._replace(rows=whitened).class_means * data.counts.sqrt()[:, None]
+    _, strengths, directions = torch.linalg.svd(means, full_matrices=False)
+    rank = int((strengths > _TOLERANCE * strengths.max()).sum()) if strengths.numel() else 0
+    return whitened, directions[: min(rank, len(data.counts) - 1)].T

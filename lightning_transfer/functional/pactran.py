@@ -206,6 +206,7 @@ def _check_source(
     check_source_options(alpha, iterations, variant)
     probs = check_features(source_probs, "source_probs")
     probs = check_probabilities(probs, len(probs)).double()
+    probs = probs / probs.sum(1, keepdim=True)
     _, classes, counts = check_labels(labels, len(probs)).unique(return_inverse=True, return_counts=True)
     if len(counts) < 2:
         raise ValueError(f"Expected argument `labels` to hold at least 2 classes, but got {len(counts)}.")

@@ -84,7 +84,7 @@ def parc(
     else:
         first, second = _ranks(_distances(rows)), _ranks(_rounded_distances(annotations))
     spread = first.norm() * second.norm()
-    return 100 * (first @ second) / spread if spread > 0 else torch.zeros_like(spread)
+    return 100 * (first @ second / spread).clamp(-1, 1) if spread > 0 else torch.zeros_like(spread)
 
 
 def check_parc_options(pca_dim: int | None, max_samples: int | None, variant: str) -> None:
