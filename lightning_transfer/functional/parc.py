@@ -32,8 +32,9 @@ def parc(
     with every other is taken as 0.
 
     Pairs cost time and memory that grow with n squared, so at most ``max_samples`` samples are used, drawn by ``seed``:
-    500 is the size of the paper's probes. The published code reduces features by a randomised PCA to 32 dimensions;
-    here ``pca_dim=32`` is an exact one. Shifting and scaling each feature changes nothing.
+    500 is the size of the paper's probes. The published code reduces features by a seeded,
+    randomised PCA to 32 dimensions: ``"official"`` does so too, otherwise ``pca_dim=32`` is an exact one. Shifting and
+    scaling each feature changes nothing without PCA.
 
     All pairs of one class are at distance 0 from one another: a tie. In the published code rounding moves some classes
     to 1e-16, and the rank correlation then orders classes by that accident, which can move the score by some points:
@@ -75,7 +76,7 @@ def parc(
     rows = features.double()
     rows = rows - rows.mean(0)
     if pca_dim is not None:
-        rows = principal_components(rows, pca_dim)[0]
+        rows = principal_components(rows, pca_dim)[0] if variant == "paper" else _randomised_components(rows, pca_dim)
     deviation = rows.square().mean(0).sqrt()
     rows = rows / torch.where(deviation > 0, deviation, torch.ones_like(deviation))
     if variant == "paper":
@@ -142,6 +143,14 @@ def _rounded_distances(annotations: Tensor) -> Tensor:
     table = 1 - torch.from_numpy(np.nan_to_num(np.corrcoef(distinct.flip(0).cpu().numpy()))).to(annotations)
     kind = len(distinct) - 1 - kind  # rows sort descending, which for one-hot rows is the order of the classes
     return _pairs(table[kind][:, kind])
+
+
+def _randomised_components(rows: Tensor, num_components: int) -> Tensor:
+    """Principal components by the approximation and the seed of the published code."""
+    from sklearn.decomposition import PCA
+
+    pca = PCA(min(num_components, *rows.shape), svd_solver="randomized", random_state=1919, iterated_power=1)
+    return torch.from_numpy(pca.fit_transform(rows.cpu().numpy())).to(rows)
 
 
 def _pairs(matrix: Tensor) -> Tensor:

@@ -117,6 +117,15 @@ def test_published_parc_of_the_formula_data():
     assert official == pytest.approx(golden_values("digits")["parc[TencentARC/SFDA]"], abs=0.2)
 
 
+@pytest.mark.parametrize(
+    ("case", "tolerance"), [("gaussian", 1e-6), ("many_classes", 1e-6), ("wide", 1e-6), ("digits", 0.2)]
+)
+def test_published_parc_of_32_components(case, tolerance):
+    inputs = {name: golden_inputs(case)[name] for name in FEATURES}
+    official = float(parc(**inputs, pca_dim=32, variant="official", max_samples=None))
+    assert official == pytest.approx(golden_values(case)["parc32[TencentARC/SFDA]"], abs=tolerance)
+
+
 # ---- plain versions --------------------------------------------------------------------------------------------------
 
 
