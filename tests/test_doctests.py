@@ -13,7 +13,7 @@ import lightning_transfer
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(lightning_transfer.__path__, "lightning_transfer.")
-    if not module.name.startswith("lightning_transfer.conf")
+    if not module.name.startswith("lightning_transfer.conf") and not module.name.endswith("__main__")
 ]
 
 

@@ -40,11 +40,11 @@ def log_maximum_evidence(features: Tensor, labels: Tensor, *, ignore_index: int 
     Example:
         >>> import torch
         >>> from lightning_transfer.functional import log_maximum_evidence
-        >>> features = torch.tensor([[0.0, 0.0], [1.0, 0.2], [4.0, 0.1], [5.0, 0.3]])
-        >>> log_maximum_evidence(features, torch.tensor([0, 0, 1, 1]))
-        tensor(0.8322, dtype=torch.float64)
-        >>> log_maximum_evidence(features, torch.tensor([0.1, 0.9, 4.2, 4.8]))
-        tensor(-0.5604, dtype=torch.float64)
+        >>> features = torch.tensor([[0.0, 1.0], [1.0, 3.0], [2.0, 0.0], [5.5, 2.0], [7.0, 0.5], [8.0, 3.5]])
+        >>> log_maximum_evidence(features, torch.tensor([0, 0, 0, 1, 1, 1]))
+        tensor(-0.6509, dtype=torch.float64)
+        >>> log_maximum_evidence(features, torch.tensor([0.1, 0.9, 2.2, 5.2, 7.4, 7.6]))
+        tensor(-1.0533, dtype=torch.float64)
     """
     if isinstance(labels, Tensor) and labels.is_floating_point():
         return log_maximum_evidence_from_moments(TargetMoments.from_samples(check_features(features), labels))

@@ -46,6 +46,8 @@ class ScoreInterval:
         upper: Upper end of the interval.
         level: Nominal coverage of the interval.
         method: ``"jackknife"`` or ``"bootstrap"``.
+        bias: Estimated bias of the value at this number of samples; a jackknife interval is centred on
+            ``value - bias``. 0 for the bootstrap, which does not estimate it.
     """
 
     value: float
@@ -54,6 +56,7 @@ class ScoreInterval:
     upper: float
     level: float
     method: Literal["jackknife", "bootstrap"]
+    bias: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,9 @@ def check_interval_request(level: float, jackknife_groups: int) -> None:
 def jackknife_interval(value: float, without: Sequence[Tensor], level: float) -> ScoreInterval:
     """Delete-a-group jackknife interval, from Student's t with one degree of freedom less than there are groups.
 
+    The interval is centred on the value less its estimated bias: scores such as the H-score grow with the number of
+    features per sample, and without the correction an interval from few samples misses the score of all of them.
+
     Args:
         value: Score of all data.
         without: Scores without each group in turn, 0-d.
@@ -180,7 +186,8 @@ def jackknife_interval(value: float, without: Sequence[Tensor], level: float) ->
     parts, groups = torch.stack(list(without)), len(without)
     error = float(((groups - 1) / groups * (parts - parts.mean()).square().sum()).sqrt())
     half = float(t.ppf(0.5 + level / 2, groups - 1)) * error
-    return ScoreInterval(value, error, value - half, value + half, level, "jackknife")
+    bias = (groups - 1) * (float(parts.mean()) - value)
+    return ScoreInterval(value, error, value - bias - half, value - bias + half, level, "jackknife", bias)
 
 
 def _first(stacked: Tensor) -> Tensor:
@@ -413,11 +420,11 @@ class _MomentMetric(TransferMetric):
             level: Nominal coverage, in (0, 1).
 
         Returns:
-            The score, its standard error, and an interval from Student's t with one degree of freedom less than there
-            are groups.
+            The score, its standard error and its estimated bias, and an interval around the score less the bias, see
+            :func:`jackknife_interval`.
 
         Raises:
-            ValueError: If the metric was made with fewer than two ``jackknife_groups``, or a group is empty.
+            ValueError: If the metric was made with fewer than two ``jackknife_groups``.
         """
         check_interval_request(level, self.jackknife_groups)
         groups = range(self.jackknife_groups)

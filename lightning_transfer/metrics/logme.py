@@ -72,15 +72,15 @@ class LogME(TransferMetric):
     Example:
         >>> import torch
         >>> from lightning_transfer.metrics import LogME
-        >>> features = torch.tensor([[0.0, 0.0], [1.0, 0.2], [4.0, 0.1], [5.0, 0.3]])
+        >>> features = torch.tensor([[0.0, 1.0], [1.0, 3.0], [2.0, 0.0], [5.5, 2.0], [7.0, 0.5], [8.0, 3.5]])
         >>> metric = LogME()
-        >>> metric.update(features, torch.tensor([0, 0, 1, 1]))
+        >>> metric.update(features, torch.tensor([0, 0, 0, 1, 1, 1]))
         >>> metric.compute()
-        tensor(0.8322, dtype=torch.float64)
+        tensor(-0.6509, dtype=torch.float64)
         >>> metric = LogME(task="regression")
-        >>> metric.update(features=features, targets=torch.tensor([0.1, 0.9, 4.2, 4.8]))
+        >>> metric.update(features=features, targets=torch.tensor([0.1, 0.9, 2.2, 5.2, 7.4, 7.6]))
         >>> metric.compute()
-        tensor(-0.5604, dtype=torch.float64)
+        tensor(-1.0533, dtype=torch.float64)
     """
 
     def __new__(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 Task = Literal["classification", "multilabel", "regression"]
 _CLASS: tuple[Task, ...] = ("classification",)
+_LABELS: tuple[Task, ...] = ("classification", "multilabel")
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,15 @@ _SPECS = (
         "h_score_shrunk", "HScore", "H-score with Ledoit-Wolf shrinkage", options={"shrinkage": "ledoit_wolf"},
         jackknife=True,
     ),
-    MetricSpec("knn_accuracy", "KNNAccuracy", "leave-one-out nearest-neighbour accuracy"),
+    MetricSpec("knn_accuracy", "KNNAccuracy", "leave-one-out nearest-neighbour accuracy", tasks=_LABELS),
     MetricSpec(
         "ridge_probe", "RidgeProbe", "leave-one-out accuracy or R² of a ridge probe",
         tasks=("classification", "regression"), task_argument=True,
     ),
-    MetricSpec("leep", "LEEP", "log-likelihood through the source classes", requires=("source_probs",)),
+    MetricSpec("leep", "LEEP", "log-likelihood through the source classes", requires=("source_probs",), tasks=_LABELS),
     MetricSpec(
-        "nce", "NegativeConditionalEntropy", "label information in the source prediction", requires=("source_labels",)
+        "nce", "NegativeConditionalEntropy", "label information in the source prediction", requires=("source_labels",),
+        tasks=_LABELS, jackknife=True,
     ),
     MetricSpec("linear_mse", "LinearMSE", "error of the best linear map", tasks=("regression",), jackknife=True),
     MetricSpec(
@@ -155,7 +157,7 @@ def build_metrics(
         options: Further arguments by name of the score.
 
     Returns:
-        A collection keyed by column names, in the order asked for.
+        A collection keyed by column names (which torchmetrics sorts).
 
     Raises:
         ValueError: If a name is unknown, does not fit the task, or nothing can be computed.
@@ -163,7 +165,7 @@ def build_metrics(
     Example:
         >>> from lightning_transfer.metrics.registry import build_metrics
         >>> list(build_metrics(["logme", "h_score"]).keys())
-        ['logme', 'h_score']
+        ['h_score', 'logme']
     """
     from torchmetrics import MetricCollection
 

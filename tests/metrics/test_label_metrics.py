@@ -128,7 +128,7 @@ def test_jackknife_error_of_the_hardness_is_that_of_theory():
     generator = torch.Generator().manual_seed(0)
     shares = torch.tensor([0.6, 0.3, 0.1])
     labels = torch.multinomial(shares, 20_000, replacement=True, generator=generator)
-    interval = feed(TaskHardness(jackknife_groups=100), {"labels": labels}, [333] * 60).compute_with_interval()
+    interval = feed(TaskHardness(jackknife_groups=100), {"labels": labels}, [333] * 60).compute_with_interval(0.99)
     variance = float((shares * shares.log().square()).sum() - (shares * shares.log()).sum() ** 2)
     assert interval.standard_error == pytest.approx(math.sqrt(variance / 20_000), rel=0.2)
     assert interval.lower < float(-(shares * shares.log()).sum()) < interval.upper

@@ -1,0 +1,198 @@
+"""States of the moment-based metrics: shared once, flat in memory, exact about any origin, with honest intervals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from _helpers import feed, make_inputs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_breast_cancer, load_digits
+from torchmetrics import MetricCollection
+
+from lightning_transfer.functional import h_score, log_maximum_evidence
+from lightning_transfer.functional.moments import ClassMoments
+from lightning_transfer.metrics import HScore, LabelMSE, LinearMSE, LogME
+from lightning_transfer.metrics.registry import METRICS, build_metrics, resolve_metrics
+
+
+def test_collection_updates_one_set_of_states_and_decomposes_once(monkeypatch):
+    inputs = make_inputs(0, n=300)
+    collection = MetricCollection({"h": HScore(), "s": HScore(shrinkage="ledoit_wolf"), "l": LogME()})
+    calls = {"update": 0, "eigh": 0}
+    update, eigh = HScore._accumulate, torch.linalg.eigh
+    monkeypatch.setattr(
+        "lightning_transfer.metrics.base.ClassMomentMetric._accumulate",
+        lambda self, *args: (calls.__setitem__("update", calls["update"] + 1), update(self, *args))[1],
+    )
+    monkeypatch.setattr(torch.linalg, "eigh", lambda x: (calls.__setitem__("eigh", calls["eigh"] + 1), eigh(x))[1])
+    for start in range(0, 300, 50):
+        collection.update(inputs["features"][start : start + 50], inputs["labels"][start : start + 50])
+    values = collection.compute()
+    assert len(collection.compute_groups) == 1
+    assert calls == {"update": 3 + 5, "eigh": 1}  # the first batch forms the group
+    assert float(values["l"]) == pytest.approx(float(log_maximum_evidence(**inputs_of(inputs))), rel=1e-12)
+    assert collection["h"].second_moment.data_ptr() != 0
+
+
+def inputs_of(inputs):
+    return {"features": inputs["features"], "labels": inputs["labels"]}
+
+
+def test_metrics_that_see_other_samples_do_not_share_states():
+    inputs = make_inputs(1)
+    metrics = {
+        "all": HScore(),
+        "without_0": HScore(ignore_index=0),
+        "without_99": HScore(ignore_index=99),
+        "groups": HScore(jackknife_groups=5),
+    }
+    collection = MetricCollection(metrics)
+    collection.update(inputs["features"], inputs["labels"])
+    assert len(collection.compute_groups) == 4
+    kept = inputs["labels"] != 0
+    expected = h_score(inputs["features"][kept], inputs["labels"][kept])
+    assert float(collection.compute()["without_0"]) == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_moments_of_outputs_are_not_taken_for_moments_of_features():
+    inputs = make_inputs(2)
+    outputs = inputs["features"]
+    collection = MetricCollection({"linear": LinearMSE(), "label": LabelMSE()})
+    collection.update(features=outputs, source_outputs=outputs, targets=inputs["targets"])
+    collection.update(features=outputs, source_outputs=2 * outputs + 1, targets=inputs["targets"])
+    assert len(collection.compute_groups) == 2
+
+
+def test_size_of_states_does_not_depend_on_the_number_of_samples():
+    def size(repeats):
+        metric = feed(HScore(), inputs_of(make_inputs(3)))
+        for _ in range(repeats):
+            feed(metric, inputs_of(make_inputs(4, n=500)))
+        return sum(getattr(metric, name).numel() for name in metric._defaults)
+
+    assert size(1) == size(9)
+
+
+@settings(deadline=None, max_examples=25)
+@given(cuts=st.lists(st.integers(1, 1200), max_size=6), seed=st.integers(0, 9), far=st.sampled_from([0.0, 1e3, -1e5]))
+def test_any_split_into_batches_gives_the_same(cuts, seed, far):
+    inputs = make_inputs(seed, n=2500)
+    inputs = {"features": inputs["features"] + far, "labels": inputs["labels"]}
+    for metric, function in ((HScore(), h_score), (LogME(), log_maximum_evidence)):
+        value = float(feed(metric, inputs, cuts).compute())
+        assert value == pytest.approx(float(function(**inputs)), rel=1e-10 if abs(far) < 1e4 else 1e-7)
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 99), length=st.floats(-1e3, 1e3))
+def test_sums_moved_to_another_origin_are_those_about_it(seed, length):
+    inputs = make_inputs(seed)
+    metric = feed(HScore(), inputs_of(inputs))
+    metric._flush()
+    metric._shift_to(metric.shift + length)
+    rows = inputs["features"] - metric.shift
+    norms = rows.square().sum(1)
+    tolerance = {"rtol": 1e-9, "atol": 1e-9 * (1 + abs(length)) ** 4}
+    torch.testing.assert_close(metric.second_moment[0].triu(), (rows.T @ rows).triu(), **tolerance)
+    torch.testing.assert_close(metric.norm_weighted_sum[0], norms @ rows, **tolerance)
+    torch.testing.assert_close(metric.norm_fourth[0], norms @ norms, **tolerance)
+
+
+def test_class_moments_against_their_definitions():
+    inputs = make_inputs(5)
+    features, labels = inputs["features"], inputs["labels"]
+    moments = ClassMoments.from_samples(features, 3 * labels)
+    centred = features - features.mean(0)
+    torch.testing.assert_close(moments.mean, features.mean(0))
+    torch.testing.assert_close(moments.scatter, centred.T @ centred)
+    torch.testing.assert_close(moments.gram, features.T @ features)
+    torch.testing.assert_close(moments.centred_norm_fourth, centred.square().sum(1).square().sum())
+    within = sum((f := features[labels == c] - features[labels == c].mean(0)).T @ f for c in range(4))
+    torch.testing.assert_close(moments.within_scatter, within)
+    assert moments.present.tolist() == [0, 3, 6, 9]
+
+
+def principal(features, k):
+    features = torch.tensor(features)
+    features = (features - features.mean(0)) / features.std(0).clamp(min=1e-3)
+    return features @ torch.linalg.svd(features, full_matrices=False)[2][:k].T
+
+
+def data_sets():
+    digits, cancer = load_digits(), load_breast_cancer()
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.randint(5, (20_000,), generator=generator)
+    means = 0.5 * torch.randn(5, 20, generator=generator, dtype=torch.float64)
+    mixture = torch.randn(20_000, 20, generator=generator, dtype=torch.float64) + means[labels]
+    return {
+        "digits": (principal(digits.data, 8), torch.tensor(digits.target), 300),
+        "cancer": (principal(cancer.data, 4), torch.tensor(cancer.target), 120),
+        "mixture": (mixture, labels, 2000),
+    }
+
+
+@pytest.mark.parametrize("name", ["digits", "cancer", "mixture"])
+@pytest.mark.parametrize(("metric", "function"), [(HScore, h_score), (LogME, log_maximum_evidence)], ids=["h", "logme"])
+def test_jackknife_interval_covers_the_value_of_all_data(name, metric, function):
+    features, labels, n = data_sets()[name]
+    full = float(function(features, labels))
+    generator = torch.Generator().manual_seed(0)
+    covered = 0
+    for _ in range(200):
+        drawn = torch.randint(len(features), (n,), generator=generator)
+        scored = metric(jackknife_groups=10)
+        scored.update(features[drawn], labels[drawn])
+        interval = scored.compute_with_interval(level=0.95)
+        covered += interval.lower <= full <= interval.upper
+    assert 0.90 <= covered / 200 <= 0.98
+
+
+def test_interval_needs_groups():
+    metric = feed(HScore(), inputs_of(make_inputs(6)))
+    with pytest.raises(ValueError, match="`jackknife_groups`"):
+        metric.compute_with_interval()
+
+
+def test_health_and_warnings():
+    inputs = make_inputs(7, n=20, d=40)
+    metric = feed(HScore(), inputs_of(inputs))
+    with pytest.warns(UserWarning, match="20 samples for 40 features"):
+        metric.compute()
+    health = metric.health()
+    assert (health.num_samples, health.num_features, health.num_classes) == (20, 40, 4)
+    assert health.samples_per_feature == 0.5
+    assert 1 <= health.effective_rank <= 19
+    assert health.to_dict()["smallest_class"] >= 1
+
+
+def test_labels_beyond_the_number_of_classes():
+    metric = HScore(num_classes=3)
+    with pytest.raises(ValueError, match="num_classes"):
+        metric.update(torch.ones(2, 2), torch.tensor([0, 3]))
+
+
+def test_multilabel_logme_is_that_of_its_columns():
+    inputs = make_inputs(8)
+    columns = torch.stack([inputs["labels"] == 1, inputs["labels"] >= 2], dim=1)
+    metric = LogME(task="multilabel")
+    metric.update(inputs["features"], columns.long())
+    expected = log_maximum_evidence(inputs["features"], columns.double())
+    assert float(metric.compute()) == pytest.approx(float(expected), rel=1e-12)
+    with pytest.raises(ValueError, match="zeros and ones"):
+        metric.update(inputs["features"], inputs["labels"])
+
+
+def test_registry_builds_every_score():
+    for spec in METRICS.values():
+        for task in spec.tasks:
+            metric = spec.build(task)
+            assert set(spec.requires) <= set(metric.requires)
+            assert metric.higher_is_better is spec.higher_is_better
+    with pytest.raises(ValueError, match="logme"):
+        resolve_metrics("logmee")
+    with pytest.raises(ValueError, match="regression"):
+        resolve_metrics("h_score", task="regression")
+    assert "leep" not in build_metrics("all", available=("features",))
+    with pytest.raises(ValueError, match="None of the metrics"):
+        build_metrics("leep", available=("features",))
