@@ -35,7 +35,7 @@ def write_set(root, train="train", test="t10k", classes=10, size=(28, 28), first
         for kind, array, dimensions in (("images", images, 3), ("labels", labels, 1)):
             content = idx_bytes(array)
             name = f"{prefix}-{kind}{mark}idx{dimensions}-ubyte" + (".gz" if gz else "")
-            (root / name).write_bytes(gzip.compress(content) if gz else content)
+            (root / name).write_bytes(gzip.compress(content, mtime=0) if gz else content)
     return arrays
 
 
@@ -47,7 +47,7 @@ class TestReadIdx:
         shape = draw.draw(npst.array_shapes(min_dims=1, max_dims=4, max_side=5))
         array = draw.draw(npst.arrays(dtype, shape))
         path = tmp_path_factory.mktemp("idx") / "array"
-        path.write_bytes(gzip.compress(idx_bytes(array)) if zipped else idx_bytes(array))
+        path.write_bytes(gzip.compress(idx_bytes(array), mtime=0) if zipped else idx_bytes(array))
         read = read_idx(path)
         assert read.dtype == array.dtype
         np.testing.assert_array_equal(read, array)
@@ -64,8 +64,8 @@ class TestReadIdx:
             (b"\x00\x00\x08\x01\x00\x00\x00\x04abc", r"hold 4 bytes for its shape \(4,\), but got 3"),
             (b"\x00\x00\x08\x01\x00\x00\x00\x02abc", r"hold 2 bytes .* but got 3"),
             (b"\x00\x00\x08\x04" + b"\xff" * 16, "bytes for its shape"),
-            (gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x02ab")[:-4], "readable IDX file"),
-            (gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x02ab")[:12], "readable IDX file"),
+            (gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x02ab", mtime=0)[:-4], "readable IDX file"),
+            (gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x02ab", mtime=0)[:12], "readable IDX file"),
             (b"\x1f\x8bnot gzip at all", "readable IDX file"),
         ],
     )
