@@ -98,7 +98,7 @@ _SPECS = (
 
 METRICS: dict[str, MetricSpec] = {spec.name: spec for spec in _SPECS}
 DEFAULT_METRICS: tuple[str, ...] = (
-    "logme", "h_score", "h_score_shrunk", "leep", "nce", "knn_accuracy", "linear_mse", "label_mse", "ridge_probe",
+    "logme", "h_score", "h_score_shrunk", "leep", "nce", "knn_accuracy", "linear_mse", "label_mse",
 )  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def resolve_metrics(names: str | Iterable[str], task: Task = "classification") -
         >>> resolve_metrics(["logme", "h_score"])
         ['logme', 'h_score']
         >>> resolve_metrics("default", task="regression")
-        ['logme', 'linear_mse', 'label_mse', 'ridge_probe']
+        ['logme', 'linear_mse', 'label_mse']
     """
     names = [names] if isinstance(names, str) else list(names)
     resolved: list[str] = []

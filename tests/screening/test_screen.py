@@ -272,7 +272,7 @@ def test_real_weights_on_a_few_patches(tmp_path):
     board = screen(
         {name: {"_target_": "lightning_transfer.backbones.EfficientNetLite", "variant": 0, "input_size": 64,
                 "pretrained": name == names[0]} for name in names},
-        "photo_patches", "default", max_samples=96, output_dir=tmp_path,
+        "photo_patches", ["default", "ridge_probe"], max_samples=96, output_dir=tmp_path,
     )  # fmt: skip
     assert [row.status for row in board.rows] == ["ok", "ok"]
     assert board["efficientnet_lite0"].parameters == board["efficientnet_lite0_random"].parameters > 4e6
