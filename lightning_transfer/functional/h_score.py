@@ -83,7 +83,7 @@ def h_score_from_moments(moments: ClassMoments, shrinkage: Shrinkage = None) -> 
 
 def ledoit_wolf_shrinkage(moments: ClassMoments) -> Tensor:
     """Optimal strength of shrinkage towards a multiple of the identity (Ledoit and Wolf, 2004), 0-d in [0, 1]."""
-    covariance_square = moments.scatter.square().sum() / moments.count**2
+    covariance_square = moments.scatter_square / moments.count**2
     trace = moments.total_variance
     distance = covariance_square - trace.square() / moments.num_features
     spread = (moments.centred_norm_fourth / moments.count - covariance_square) / moments.count

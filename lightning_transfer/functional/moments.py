@@ -91,8 +91,13 @@ class FeatureMoments:
     @cached_property
     def effective_rank(self) -> Tensor:
         """Participation ratio of the covariance: its squared trace over its squared Frobenius norm, 0-d, at least 0."""
-        square = self.scatter.square().sum()
+        square = self.scatter_square
         return torch.where(square > 0, self.scatter.trace().square() / square, torch.zeros_like(square))
+
+    @cached_property
+    def scatter_square(self) -> Tensor:
+        """Squared Frobenius norm of :attr:`scatter`, 0-d."""
+        return torch.linalg.vector_norm(self.scatter).square()
 
 
 @dataclass(frozen=True)

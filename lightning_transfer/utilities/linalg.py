@@ -75,7 +75,7 @@ def whitened_square(matrix: Tensor, rhs: Tensor, n: int) -> tuple[Tensor, int, f
         matrix, rhs, scale = matrix[alive][:, alive], rhs[alive], scale[alive]
     if not len(scale):
         return rhs.new_zeros(rhs.shape[1]), 0, 1.0
-    scaled = matrix / scale / scale[:, None]
+    scaled = (matrix / scale).div_(scale[:, None])
     rhs = rhs / scale[:, None]
     factor, failed = torch.linalg.cholesky_ex(scaled)
     if not int(failed):
