@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,6 +49,10 @@ def test_every_class_first(labels, seed):
 def test_drawn_splits_partition_the_samples(labels, seed, val_fraction, test_fraction):
     inputs = torch.arange(len(labels))[:, None].float()
     dataset = TransferDataset(inputs, labels, "labels")
+    if round(val_fraction * len(labels)) + round(test_fraction * len(labels)) >= len(labels):
+        with pytest.raises(ValueError, match="to leave samples for training"):
+            draw_splits({"train": dataset}, seed, val_fraction, test_fraction)
+        return
     splits = draw_splits({"train": dataset}, seed, val_fraction, test_fraction)
     parts = [splits[name].inputs[:, 0].int().tolist() for name in ("train", "val", "test")]
     assert sorted(itertools.chain(*parts)) == list(range(len(labels)))
