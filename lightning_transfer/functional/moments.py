@@ -97,7 +97,8 @@ class FeatureMoments:
     @cached_property
     def scatter_square(self) -> Tensor:
         """Squared Frobenius norm of :attr:`scatter`, 0-d."""
-        return torch.linalg.vector_norm(self.scatter).square()
+        norm: Tensor = torch.linalg.vector_norm(self.scatter)
+        return norm.square()
 
 
 @dataclass(frozen=True)
