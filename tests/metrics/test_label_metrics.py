@@ -3,10 +3,11 @@ from __future__ import annotations
 import importlib
 import math
 import pickle
+from functools import partial
 
 import pytest
 import torch
-from _helpers import feed, make_inputs, rows
+from _helpers import assert_intervals_cover, feed, make_inputs, rows
 from torchmetrics import MetricCollection
 
 from lightning_transfer.functional import knn_accuracy, leep, negative_conditional_entropy, otce, task_hardness
@@ -125,13 +126,16 @@ def test_hardness_and_nce_of_a_source_that_starts_constant_are_kept_apart():
 
 
 def test_jackknife_error_of_the_hardness_is_that_of_theory():
-    generator = torch.Generator().manual_seed(0)
-    shares = torch.tensor([0.6, 0.3, 0.1])
-    labels = torch.multinomial(shares, 20_000, replacement=True, generator=generator)
-    interval = feed(TaskHardness(jackknife_groups=100), {"labels": labels}, [333] * 60).compute_with_interval(0.99)
+    shares, n = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64), 2000
+    intervals = assert_intervals_cover(
+        partial(TaskHardness, jackknife_groups=50),
+        lambda generator: {"labels": torch.multinomial(shares, n, replacement=True, generator=generator)},
+        float(-(shares * shares.log()).sum()),
+    )
     variance = float((shares * shares.log().square()).sum() - (shares * shares.log()).sum() ** 2)
-    assert interval.standard_error == pytest.approx(math.sqrt(variance / 20_000), rel=0.2)
-    assert interval.lower < float(-(shares * shares.log()).sum()) < interval.upper
+    mean_error = sum(interval.standard_error for interval in intervals) / len(intervals)
+    # the mean of 200 errors from 50 groups each is known to 0.7 %
+    assert mean_error == pytest.approx(math.sqrt(variance / n), rel=0.02)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

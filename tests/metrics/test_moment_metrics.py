@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
-from _helpers import feed, make_inputs
+from _helpers import assert_intervals_cover, feed, make_inputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_digits
@@ -136,16 +138,12 @@ def data_sets():
 @pytest.mark.parametrize(("metric", "function"), [(HScore, h_score), (LogME, log_maximum_evidence)], ids=["h", "logme"])
 def test_jackknife_interval_covers_the_value_of_all_data(name, metric, function):
     features, labels, n = data_sets()[name]
-    full = float(function(features, labels))
-    generator = torch.Generator().manual_seed(0)
-    covered = 0
-    for _ in range(200):
+
+    def draw(generator):
         drawn = torch.randint(len(features), (n,), generator=generator)
-        scored = metric(jackknife_groups=10)
-        scored.update(features[drawn], labels[drawn])
-        interval = scored.compute_with_interval(level=0.95)
-        covered += interval.lower <= full <= interval.upper
-    assert 0.90 <= covered / 200 <= 0.98
+        return {"features": features[drawn], "labels": labels[drawn]}
+
+    assert_intervals_cover(partial(metric, jackknife_groups=10), draw, float(function(features, labels)))
 
 
 def test_interval_needs_groups():
