@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_transfer.functional.counts import add_joint_, check_cells, check_label_columns, conditional_entropy
-from lightning_transfer.metrics.base import (
-    Health,
-    ScoreInterval,
-    TransferMetric,
-    check_interval_request,
-    jackknife_interval,
-)
-from lightning_transfer.utilities.checks import check_positive_int
+from lightning_transfer.metrics.base import Health, gather_rows, ignore_code
+from lightning_transfer.metrics.jackknife import JackknifeMetric
 
 _LARGE_BIAS = 0.1  # nats
 
 
-class CountMetric(TransferMetric):
+class CountMetric(JackknifeMetric):
     """Keeps exact integer counts of pairs of source class and class; the table grows with the ids seen.
 
     Args:
@@ -36,29 +28,17 @@ class CountMetric(TransferMetric):
     joint_counts: Tensor
     seen: Tensor
 
-    def __init__(
-        self,
-        *,
-        miller_madow: bool = False,
-        jackknife_groups: int = 1,
-        ignore_index: int | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, miller_madow: bool = False, ignore_index: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.miller_madow = miller_madow
-        self.jackknife_groups = check_positive_int(jackknife_groups, "jackknife_groups")
         self.ignore_index = ignore_index
         # (jackknife group, column of labels, source class, class)
-        empty = torch.zeros((jackknife_groups, 0, 0, 0), dtype=torch.long)
+        empty = torch.zeros((self.jackknife_groups, 0, 0, 0), dtype=torch.long)
         self.add_state("joint_counts", empty, dist_reduce_fx="sum")
         self.add_state("seen", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         # Metrics that count other things must not share states: collections compare states by value.
-        code = [len(self.requires), *([0, 0] if ignore_index is None else [1, ignore_index])]
+        code = [len(self.requires), *ignore_code(ignore_index)]
         self.add_state("filter_code", torch.tensor(code), dist_reduce_fx="max")
-
-    @abstractmethod
-    def _score(self, counts: Tensor) -> Tensor:
-        """Compute the score from joint counts, shape ``(columns, source classes, classes)``."""
 
     def _checked_columns(self, labels: Tensor) -> Tensor:
         """Check labels and return them with shape ``(n, columns)``."""
@@ -87,21 +67,10 @@ class CountMetric(TransferMetric):
             padding = [pad for size, wanted in zip(old[::-1], new[::-1], strict=True) for pad in (0, wanted - size)]
             self.joint_counts = torch.nn.functional.pad(self.joint_counts, padding)
 
-    def sync(
-        self,
-        dist_sync_fn: Callable[..., Any] | None = None,
-        process_group: Any | None = None,
-        should_sync: bool = True,
-        distributed_available: Callable[..., Any] | None = None,
-    ) -> None:
-        """Sum the counts over ranks; those without data, or with other classes, are brought to one shape first."""
-        available = distributed_available if distributed_available is not None else self.distributed_available_fn
-        if should_sync and not self._is_synced and callable(available) and available():
-            shape = torch.tensor(self.joint_counts.shape[1:], device=self.device)
-            shapes = self._agree(shape, dist_sync_fn or gather_all_tensors, process_group)
-            self._check_same_columns(shapes[:, 0].tolist())
-            self._grow(*shapes.amax(0).tolist())
-        super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
+    def _align_ranks(self, gather: Callable[..., list[Tensor]], group: Any) -> None:
+        shapes = gather_rows(torch.tensor(self.joint_counts.shape[1:], device=self.device), gather, group)
+        self._check_same_columns(shapes[:, 0].tolist())
+        self._grow(*shapes.amax(0).tolist())
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
         theirs = incoming_state["joint_counts"]
@@ -116,32 +85,13 @@ class CountMetric(TransferMetric):
             raise ValueError(f"Expected argument `labels` to have the same columns everywhere, but got {columns}.")
 
     def _totals(self) -> Tensor:
+        """Joint counts of all samples, shape ``(columns, source classes, classes)``."""
         self._require_data(int(self.seen))
         return self.joint_counts.sum(0)
 
-    def compute(self) -> Tensor:
-        """Compute the score from the counts."""
-        return self._finish(self._score(self._totals()))
-
-    def compute_with_interval(self, level: float = 0.95) -> ScoreInterval:
-        """Compute the score with a delete-a-group jackknife interval from the partial counts.
-
-        Args:
-            level: Nominal coverage, in (0, 1).
-
-        Returns:
-            The score, its standard error, and an interval from Student's t with one degree of freedom less than there
-            are groups.
-
-        Raises:
-            ValueError: If the metric was made with fewer than two ``jackknife_groups``.
-        """
-        check_interval_request(level, self.jackknife_groups)
-        with self.sync_context(should_sync=not self._is_synced, should_unsync=True):
-            totals = self._totals()
-            value = float(self._finish(self._score(totals)))
-            without = [self._score(totals - part) for part in self.joint_counts]
-        return jackknife_interval(value, without, level)
+    def _totals_without_each(self) -> Iterator[Tensor]:
+        totals = self._totals()
+        return (totals - part for part in self.joint_counts)
 
     def health(self) -> Health:
         """Describe the data behind the score and warn of what makes it doubtful."""

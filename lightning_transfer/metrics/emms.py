@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_transfer.functional.emms import check_embeddings, emms_from_moments
 from lightning_transfer.functional.moments import ClassMoments
-from lightning_transfer.metrics.base import ClassMomentMetric
+from lightning_transfer.metrics.moments import ClassMomentMetric
 from lightning_transfer.utilities.checks import check_one_of
 
 

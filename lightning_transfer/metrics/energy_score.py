@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_transfer.functional.energy_score import check_fraction, mean_of_lowest, sample_energies
-from lightning_transfer.metrics.base import SampleMetric
+from lightning_transfer.metrics.samples import SampleMetric
 
 
 class EnergyScore(SampleMetric):

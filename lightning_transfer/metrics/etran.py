@@ -7,7 +7,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from lightning_transfer.functional.etran import etran, etran_parts
-from lightning_transfer.metrics.base import SampleMetric, TransferMetric, check_width
+from lightning_transfer.metrics.base import TransferMetric, check_width
+from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.utilities.checks import check_features, check_one_of, check_targets
 
 

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from lightning_transfer.functional.gbc import bhattacharyya_score, check_gbc_options, gbc
 from lightning_transfer.functional.moments import ClassMoments, FeatureMoments
-from lightning_transfer.metrics.base import ClassMomentMetric, SampleMetric, TransferMetric
+from lightning_transfer.metrics.base import TransferMetric
+from lightning_transfer.metrics.moments import ClassMomentMetric
+from lightning_transfer.metrics.samples import SampleMetric
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class _StreamingGBC(ClassMomentMetric):
 
     def score_range(self) -> tuple[float, float]:
         """Limits ``[-c (c - 1), 0]`` for c classes."""
-        classes = self._moments().num_classes
+        classes = self._totals().num_classes
         return -float(classes * (classes - 1)), 0.0
 
     def _sum_shape(self, name: str, width: int, responses: int) -> tuple[int, ...]:

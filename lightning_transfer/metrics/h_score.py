@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_transfer.functional.h_score import Shrinkage, check_shrinkage, h_score_from_moments
 from lightning_transfer.functional.moments import ClassMoments
-from lightning_transfer.metrics.base import ClassMomentMetric
+from lightning_transfer.metrics.moments import ClassMomentMetric
 
 
 class HScore(ClassMomentMetric):
@@ -54,7 +54,7 @@ class HScore(ClassMomentMetric):
 
     def score_range(self) -> tuple[float, float]:
         """Limits ``[0, classes - 1]``."""
-        return 0.0, float(self._moments().num_classes - 1)
+        return 0.0, float(self._totals().num_classes - 1)
 
     def _score(self, moments: ClassMoments) -> Tensor:
         return h_score_from_moments(moments, self.shrinkage)

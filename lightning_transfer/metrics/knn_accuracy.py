@@ -13,7 +13,8 @@ from lightning_transfer.functional.knn_accuracy import (
     features_and_columns,
     knn_outcomes,
 )
-from lightning_transfer.metrics.base import SampleMetric, check_width
+from lightning_transfer.metrics.base import check_width
+from lightning_transfer.metrics.samples import SampleMetric
 
 
 class KNNAccuracy(SampleMetric):

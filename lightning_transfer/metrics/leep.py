@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lightning_transfer.functional.counts import all_ignored, compact_ids, conditional_entropy, count_joint
 from lightning_transfer.functional.leep import leep, probabilities_and_columns
-from lightning_transfer.metrics.base import SampleMetric, check_width
+from lightning_transfer.metrics.base import check_width
+from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.utilities.checks import check_one_of
 
 _CACHES = (None, "float32", "float16")

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lightning_transfer.functional.lfc import lfc_from_moments
 from lightning_transfer.functional.moments import ClassMoments
-from lightning_transfer.metrics.base import ClassMomentMetric
+from lightning_transfer.metrics.moments import ClassMomentMetric
 
 
 class LFC(ClassMomentMetric):

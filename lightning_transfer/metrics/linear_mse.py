@@ -13,7 +13,7 @@ from lightning_transfer.functional.linear_mse import (
     linear_mse_from_moments,
 )
 from lightning_transfer.functional.moments import TargetMoments
-from lightning_transfer.metrics.base import TargetMomentMetric
+from lightning_transfer.metrics.moments import TargetMomentMetric
 
 
 class LinearMSE(TargetMomentMetric):

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from lightning_transfer.functional.logme import log_maximum_evidence_from_moments
 from lightning_transfer.functional.moments import ClassMoments, TargetMoments
-from lightning_transfer.metrics.base import ClassMomentMetric, TargetMomentMetric, TransferMetric
+from lightning_transfer.metrics.base import TransferMetric
+from lightning_transfer.metrics.moments import ClassMomentMetric, TargetMomentMetric
 from lightning_transfer.utilities.checks import check_one_of
 
 
@@ -88,8 +89,9 @@ class LogME(TransferMetric):
     ) -> Any:
         """Make an instance of the class for the task."""
         check_one_of(task, ("classification", "multilabel", "regression"), "task")
-        chosen = {"classification": _ClassLogME, "multilabel": _MultilabelLogME, "regression": _TargetLogME}[task]
-        return chosen(**kwargs)
+        classes: dict[str, type[ClassMomentMetric | TargetMomentMetric]]
+        classes = {"classification": _ClassLogME, "multilabel": _MultilabelLogME, "regression": _TargetLogME}
+        return classes[task](**kwargs)
 
 
 for _task_class in (_ClassLogME, _TargetLogME):

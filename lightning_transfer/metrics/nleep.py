@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_transfer.functional.leep import leep
 from lightning_transfer.functional.nleep import Covariance, check_nleep_options, responsibilities
-from lightning_transfer.metrics.base import SampleMetric
+from lightning_transfer.metrics.samples import SampleMetric
 
 
 class NLEEP(SampleMetric):

@@ -14,7 +14,8 @@ from lightning_transfer.functional.otce import (
     score_from_transport,
     transport_source,
 )
-from lightning_transfer.metrics.base import SampleMetric, check_width, content_ranks
+from lightning_transfer.metrics.base import check_width
+from lightning_transfer.metrics.samples import SampleMetric, content_ranks
 
 
 class OTCE(SampleMetric):

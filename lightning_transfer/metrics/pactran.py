@@ -14,7 +14,8 @@ from lightning_transfer.functional.pactran import (
     pactran_dirichlet,
     pactran_gamma,
 )
-from lightning_transfer.metrics.base import Health, SampleMetric, TransferMetric, checked_batch
+from lightning_transfer.metrics.base import Health, TransferMetric, checked_batch
+from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.utilities.checks import check_one_of
 
 
@@ -85,7 +86,9 @@ class _SourcePACTran(_PACTran):
         Raises:
             ValueError: If an input is malformed, not finite, or of another width than before.
         """
-        checked = checked_batch(self, source_probs, labels, name="source_probs")
+        checked = checked_batch(
+            source_probs, labels, width=self._width, ignore_index=self.ignore_index, name="source_probs"
+        )
         if checked is not None:
             self._keep(source_probs=checked[0], labels=checked[1])
 

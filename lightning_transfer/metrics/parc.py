@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from lightning_transfer.functional.parc import check_attributes, check_parc_options, parc
-from lightning_transfer.metrics.base import SampleMetric, check_width
+from lightning_transfer.metrics.base import check_width
+from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.utilities.checks import check_features
 
 

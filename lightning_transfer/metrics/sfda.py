@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_transfer.functional.sfda import sfda
-from lightning_transfer.metrics.base import SampleMetric
+from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.utilities.checks import check_one_of
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_transfer.functional.task_relatedness import task_relatedness
-from lightning_transfer.metrics.base import Health, SampleMetric, ScoreInterval, check_width
+from lightning_transfer.metrics.base import Health, ScoreInterval, check_width
+from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.utilities.checks import check_features, check_in_interval, check_labels, flatten_positions
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class TaskRelatedness(SampleMetric):
 
     Args:
         kept_samples: Target samples kept at most (a seeded sample, see
-            :class:`~lightning_transfer.metrics.base.SampleMetric`); None for all. The bound is certified for these.
+            :class:`~lightning_transfer.metrics.samples.SampleMetric`); None for all. The bound is certified for these.
         seed: Seed of the sample and of the solver.
         num_resamples: Bootstrap resamples of ``compute_with_interval``.
         ignore_index: Samples with this label are left out.
@@ -160,19 +160,10 @@ class TaskRelatedness(SampleMetric):
         self.kept_reference_features, self.kept_reference_labels = [], []
         self.fixed_reference_features = self.fixed_reference_labels = None
 
-    def sync(
-        self,
-        dist_sync_fn: Callable[..., Any] | None = None,
-        process_group: Any | None = None,
-        should_sync: bool = True,
-        distributed_available: Callable[..., Any] | None = None,
-    ) -> None:
-        """Gather target and streamed reference of all ranks."""
-        available = distributed_available if distributed_available is not None else self.distributed_available_fn
-        if should_sync and not self._is_synced and callable(available) and available():
-            for name in _REFERENCE:
-                self._match_empty(f"kept_{name}", dist_sync_fn or gather_all_tensors, process_group)
-        super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
+    def _align_ranks(self, gather: Callable[..., list[Tensor]], group: Any) -> None:
+        for name in _REFERENCE:
+            self._match_empty(f"kept_{name}", gather, group)
+        super()._align_ranks(gather, group)
 
     def compute(self) -> Tensor:
         """Solve for the transforms and return the bound, 0-d float64; :attr:`result` holds all the rest."""

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_transfer.functional.transrate import check_transrate_options, transrate
-from lightning_transfer.metrics.base import SampleMetric
+from lightning_transfer.metrics.samples import SampleMetric
 
 
 class TransRate(SampleMetric):

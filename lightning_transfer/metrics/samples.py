@@ -1,0 +1,221 @@
+"""Base of the scores that have no sums: they keep a bounded, seeded sample."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lightning_transfer.metrics.base import (
+    Health,
+    ScoreInterval,
+    TransferMetric,
+    checked_batch,
+    gather_rows,
+    ignore_code,
+)
+from lightning_transfer.utilities.checks import check_in_interval, check_positive_int
+
+_DTYPES = [
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+    torch.bool,
+]
+_MIX = (-7046029254386353131, -4417276706812531889)  # odd constants of a 64-bit finaliser
+
+
+class SampleMetric(TransferMetric):
+    """Base of scores that need samples: keeps a bounded, seeded sample of the inputs that ``requires`` names.
+
+    Every sample has a rank of its own, drawn by hashing its values with the seed, and those with the lowest ranks are
+    kept. So the choice depends neither on the order of the samples nor on how they are split into batches or ranks,
+    and up to ``max_samples`` nothing is left out.
+
+    Args:
+        max_samples: Samples kept at most, over all ranks; None for all.
+        seed: Seed of the choice and of the bootstrap.
+        num_resamples: Bootstrap resamples of ``compute_with_interval``.
+        ignore_index: Samples with this label are left out.
+        kwargs: Additional keyword arguments of :class:`torchmetrics.Metric`.
+    """
+
+    requires: ClassVar[tuple[str, ...]] = ("features", "labels")
+    seen: Tensor
+    kept_ranks: list[Tensor]
+
+    def __init__(
+        self,
+        *,
+        max_samples: int | None = 10_000,
+        seed: int = 0,
+        num_resamples: int = 100,
+        ignore_index: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.max_samples = None if max_samples is None else check_positive_int(max_samples, "max_samples", 2)
+        self.seed = check_positive_int(seed, "seed", 0)
+        self.num_resamples = check_positive_int(num_resamples, "num_resamples", 2)
+        self.ignore_index = ignore_index
+        for name in (*self.requires, "ranks"):
+            self.add_state(f"kept_{name}", [], dist_reduce_fx="cat")
+        self.add_state("seen", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        code = [*ignore_code(ignore_index), seed, max_samples or 0]
+        self.add_state("filter_code", torch.tensor(code), dist_reduce_fx="max")
+
+    def _prepare(self, **samples: Tensor) -> dict[str, Tensor]:
+        """Do what all bootstrap resamples share, such as a fit; one row a sample goes in and comes out."""
+        return samples
+
+    @abstractmethod
+    def _score(self, **samples: Tensor) -> Tensor:
+        """Compute the score from what :meth:`_prepare` returns, by default the kept samples, named like the inputs."""
+
+    def _keep(self, **samples: Tensor) -> None:
+        """Add validated samples to those kept."""
+        first = samples[self.requires[0]]
+        self.seen += len(first)
+        for name in self.requires:
+            getattr(self, f"kept_{name}").append(samples[name].detach().clone())
+        self.kept_ranks.append(content_ranks([samples[name] for name in self.requires], self.seed))
+        if self.max_samples is not None and sum(map(len, self.kept_ranks)) > 2 * self.max_samples:
+            self._prune()
+
+    def _prune(self) -> None:
+        kept = self._kept()
+        for name in (*self.requires, "ranks"):
+            setattr(self, f"kept_{name}", [kept[name]])
+
+    def _kept(self) -> dict[str, Tensor]:
+        """Samples with the lowest ranks, in the order of their ranks."""
+        joined = {}
+        for name in (*self.requires, "ranks"):
+            parts = getattr(self, f"kept_{name}")
+            parts = [parts] if isinstance(parts, Tensor) else parts
+            joined[name] = torch.cat([p for p in parts if len(p)] or [torch.zeros(0)])
+        self._require_data(len(joined["ranks"]))
+        order = joined["ranks"].argsort(stable=True)[: self.max_samples]
+        return {name: values[order] for name, values in joined.items()}
+
+    def _align_ranks(self, gather: Callable[..., list[Tensor]], group: Any) -> None:
+        if self.kept_ranks:
+            self._prune()
+        for name in (*self.requires, "ranks"):
+            self._match_empty(f"kept_{name}", gather, group)
+
+    def _match_empty(self, state: str, gather: Callable[..., list[Tensor]], group: Any) -> None:
+        """On a rank without data, make the empty state look like that of the first rank with data."""
+        parts = getattr(self, state)
+        dtype, shape = (_DTYPES.index(parts[0].dtype), parts[0].shape[1:]) if parts else (-1, ())
+        sizes = torch.tensor([dtype, len(shape), *shape, *[0] * (4 - len(shape))], device=self.device)
+        described = gather_rows(sizes, gather, group)
+        filled = described[described[:, 0] >= 0]
+        if not parts and len(filled):
+            code, ndim, *rest = filled[0].tolist()
+            setattr(self, state, [torch.zeros((0, *rest[:ndim]), dtype=_DTYPES[code], device=self.device)])
+
+    def compute(self) -> Tensor:
+        """Compute the score from the kept samples."""
+        return self._finish(self._score(**self._prepared()))
+
+    def _prepared(self) -> dict[str, Tensor]:
+        samples = self._kept()
+        samples.pop("ranks")
+        return self._prepare(**samples)
+
+    def compute_with_interval(self, level: float = 0.95) -> ScoreInterval:
+        """Compute the score with a seeded bootstrap interval over the kept samples.
+
+        Args:
+            level: Nominal coverage, in (0, 1).
+
+        Returns:
+            The score, the standard deviation over resamples, and a normal interval around the score.
+
+        Raises:
+            RuntimeError: If fewer than two resamples could be scored.
+        """
+        from scipy.stats import norm
+
+        check_in_interval(level, 0, 1, "level")
+        with self.sync_context(should_sync=not self._is_synced, should_unsync=True):
+            samples = self._prepared()
+        value = float(self._finish(self._score(**samples)))
+        generator = torch.Generator().manual_seed(self.seed)
+        first = next(iter(samples.values()))
+        n = len(first)
+        scores: list[float] = []
+        reason = ""
+        for _ in range(self.num_resamples):
+            rows = torch.randint(n, (n,), generator=generator).to(first.device)
+            try:
+                scores.append(float(self._score(**{name: values[rows] for name, values in samples.items()})))
+            except (ValueError, RuntimeError) as error:  # a resample can lose a class
+                reason = str(error)
+        resampled = torch.tensor([score for score in scores if score == score], dtype=torch.float64)
+        if len(resampled) < 2:
+            raise RuntimeError(f"Fewer than two bootstrap resamples could be scored: {reason}")
+        error_ = float(resampled.std())
+        half = float(norm.ppf(0.5 + level / 2)) * error_
+        return ScoreInterval(value, error_, value - half, value + half, level, "bootstrap")
+
+    def health(self) -> Health:
+        """Describe the data behind the score and warn of what makes it doubtful."""
+        samples = self._kept()
+        n = len(samples["ranks"])
+        messages = []
+        record: dict[str, Any] = {}
+        features, labels = samples.get("features"), samples.get("labels")
+        if features is not None:
+            record = {"num_features": features.shape[-1], "samples_per_feature": n / features.shape[-1]}
+        if labels is not None and labels.ndim == 1 and not labels.is_floating_point():
+            counts = torch.bincount(labels)
+            counts = counts[counts > 0]
+            record |= {"num_classes": len(counts), "smallest_class": int(counts.min())}
+            if record["smallest_class"] == 1:
+                messages.append("a class has a single sample")
+        if int(self.seen) > n:
+            messages.append(f"computed on a seeded sample of {n} of {int(self.seen)} samples (`max_samples`)")
+        return Health(num_samples=n, messages=tuple(messages), **record)
+
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Add a batch of features and class ids to the samples.
+
+        Args:
+            features: Shape ``(n, d)`` (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too), any floating dtype.
+            labels: Class ids of shape ``(n,)`` (``(b, t)``, ``(b, h, w)``), any integer dtype.
+
+        Raises:
+            ValueError: If an input is malformed, not finite, or of another width than before.
+        """
+        checked = checked_batch(features, labels, width=self._width, ignore_index=self.ignore_index)
+        if checked is not None:
+            self._keep(features=checked[0], labels=checked[1])
+
+    @property
+    def _width(self) -> int:
+        kept = getattr(self, f"kept_{self.requires[0]}")
+        return kept[0].shape[-1] if len(kept) and kept[0].ndim > 1 else 0
+
+
+def content_ranks(tensors: Sequence[Tensor], seed: int) -> Tensor:
+    """Hash each sample's values with a seed to a pseudo-random int64, equal for equal samples."""
+    generator = torch.Generator().manual_seed(seed)
+    mixed = torch.zeros(len(tensors[0]), dtype=torch.int64, device=tensors[0].device)
+    for tensor in tensors:
+        values = tensor.reshape(len(tensor), -1)
+        bits = values.double().view(torch.int64) if values.is_floating_point() else values.long()
+        low, high = -(2**62), 2**62
+        weights = torch.randint(low, high, (bits.shape[1],), generator=generator).to(bits.device) * 2 + 1
+        mixed = mixed + ((bits ^ (bits >> 32)) * weights).sum(1)
+        for constant in _MIX:
+            mixed = (mixed ^ (mixed >> 29)) * constant
+    return mixed ^ (mixed >> 32)
