@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_transfer.functional.moments import _shifted_rows
+from lightning_transfer.functional.moments import shifted_rows
 from lightning_transfer.utilities.checks import check_features, check_labels
 from lightning_transfer.utilities.linalg import rank_cutoff
 
@@ -63,7 +63,7 @@ def labelled_rows(features: Tensor, labels: Tensor, *, rotate: bool) -> Labelled
     if len(counts) < 2:
         raise ValueError(f"Expected argument `labels` to hold at least 2 classes, but got {len(counts)}.")
     if rotate:
-        rows = _shifted_rows(features)[0]
+        rows = shifted_rows(features)[0]
     else:
         rows = features.double()
         rows = rows - rows.mean(0)

@@ -139,7 +139,7 @@ class ClassMoments(FeatureMoments):
         features, labels = flatten_positions(features, labels, ignore_index)
         features = check_features(features)
         labels = check_labels(labels, len(features))
-        rows, shift, num_features = _shifted_rows(features)
+        rows, shift, num_features = shifted_rows(features)
         counts = torch.bincount(labels).to(rows.dtype)
         sums = rows.new_zeros(len(counts), rows.shape[1]).index_add_(0, labels, rows)
         square = rows.square().sum(1)
@@ -251,7 +251,7 @@ class TargetMoments(FeatureMoments):
         """
         features = check_features(features)
         targets = check_targets(targets, len(features)).double()
-        rows, shift, num_features = _shifted_rows(features)
+        rows, shift, num_features = shifted_rows(features)
         target_shift = targets.mean(0)
         targets = targets - target_shift
         return cls(
@@ -286,8 +286,15 @@ class TargetMoments(FeatureMoments):
         return cross * (self.scatter.diagonal() > 0)[:, None]
 
 
-def _shifted_rows(features: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Shift features to their mean in float64; with n < d, first rotate them into the space that they span."""
+def shifted_rows(features: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Shift features to their mean in float64; with n < d, first rotate them into the space that they span.
+
+    Args:
+        features: Shape ``(n, d)``, any floating dtype.
+
+    Returns:
+        The shifted rows ``(n, r)``, the shift ``(r,)``, and ``d``; ``r`` is ``min(n, d)``.
+    """
     rows = features.double()
     n, d = rows.shape
     if n < d:
