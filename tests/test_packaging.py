@@ -1,13 +1,15 @@
-"""What is installed: the list of packages, the configs inside the wheel, and nothing heavy on import."""
+"""What is installed: the list of packages, the configs inside the wheel, nothing heavy on import, and no circles."""
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 if sys.version_info >= (3, 11):
@@ -71,3 +73,61 @@ def test_public_names():
         assert getattr(lightning_transfer, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = lightning_transfer.no_such_name
+
+
+def imported(tree):
+    """Names of all that a module imports, also inside functions; what only type checkers see is left out."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            yield from imported(ast.Module(node.orelse, []))
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        else:
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+                yield from (part.value for part in node.args if isinstance(part, ast.Constant))
+            yield from imported(node)
+
+
+def import_graph(sources):
+    """Edges from each module to those it imports, and to the packages that this brings in (but for its own)."""
+    graph = nx.DiGraph()
+    for module, source in sources.items():
+        graph.add_node(module)
+        for name in imported(ast.parse(source)):
+            parts = name.split(".")
+            loaded = {".".join(parts[: i + 1]) for i in range(len(parts))} & set(sources)
+            asked = max(loaded, key=len, default=None)
+            graph.add_edges_from(
+                (module, other) for other in loaded if other == asked or not f"{module}.".startswith(f"{other}.")
+            )
+    return graph
+
+
+def test_modules_import_each_other_in_no_circle():
+    sources = {}
+    for path in (ROOT / "lightning_transfer").rglob("*.py"):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        sources[module] = path.read_text()
+    graph = import_graph(sources)
+    assert graph.number_of_edges() > len(sources)
+    assert [sorted(part) for part in nx.strongly_connected_components(graph) if len(part) > 1] == []
+
+
+@pytest.mark.parametrize(
+    ("one", "circular"),
+    [
+        ("import p.b", True),
+        ("def later():\n    from p import b", True),
+        ("def later():\n    return importlib.import_module('p.b')", True),
+        ("from q import d", True),  # brings in q, which imports p.a
+        ("if TYPE_CHECKING:\n    from p.b import thing", False),
+        ("if TYPE_CHECKING:\n    import p.c\nelse:\n    import p.b", True),
+        ("from p import c", False),
+    ],
+)
+def test_circles_are_seen(one, circular):
+    others = {"p": "", "p.b": "from p.a import thing", "p.c": "", "q": "from p.a import thing", "q.d": ""}
+    assert nx.is_directed_acyclic_graph(import_graph({"p.a": one, **others})) is not circular

@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_transfer.relatedness.bound import Certificate, Transforms
 from lightning_transfer.relatedness.frame import Frame
 from lightning_transfer.relatedness.head import SoftmaxHead
+from lightning_transfer.relatedness.plotting import plot_result
 from lightning_transfer.relatedness.transforms import FeatureMap
 
 if TYPE_CHECKING:
@@ -302,8 +303,6 @@ class TaskRelatednessResult:
         Returns:
             A matplotlib figure.
         """
-        from lightning_transfer.relatedness.plotting import plot_result
-
         return plot_result(self)
 
     def __str__(self) -> str:

@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.cells import cell_len
@@ -16,7 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_transfer.report.text import cost_text, describe, score_texts, title
-from lightning_transfer.screening.leaderboard import OK, Leaderboard, Row
+
+if TYPE_CHECKING:
+    from lightning_transfer.screening.leaderboard import Leaderboard
+    from lightning_transfer.screening.row import Row
 
 _BAR_CELLS = 8
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -152,7 +155,7 @@ def _rank_column(board: Leaderboard, rows: list[Row]) -> _Column:
 
 
 def _name_cell(row: Row) -> Text:
-    return Text(row.backbone) if row.status == OK else Text(f"{row.backbone} ✗", style="red")
+    return Text(f"{row.backbone} ✗", style="red") if row.failed else Text(row.backbone)
 
 
 def _score_column(board: Leaderboard, rows: list[Row], name: str) -> _Column:

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_transfer.report.text import human_number, title
-from lightning_transfer.screening.leaderboard import COSTS, Leaderboard, Row
 from lightning_transfer.utilities.checks import check_one_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from lightning_transfer.screening.leaderboard import Leaderboard
+    from lightning_transfer.screening.row import Row
 
 _COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#EE7733", "#009988", "#332288")
 _MARKERS = "osD^vP"
@@ -25,7 +27,7 @@ def draw_leaderboard(board: Leaderboard, *, cost: str = "parameters", columns: S
 
     Args:
         board: The result of a screen.
-        cost: One of ``COSTS``.
+        cost: One of the board's ``costs``.
         columns: The scores to draw; all by default.
 
     Returns:
@@ -36,7 +38,7 @@ def draw_leaderboard(board: Leaderboard, *, cost: str = "parameters", columns: S
     """
     from matplotlib.figure import Figure
 
-    check_one_of(cost, COSTS, "cost")
+    check_one_of(cost, board.costs, "cost")
     for column in columns or ():
         check_one_of(column, board.columns, "columns")
     shown = sorted(columns or board.columns, key=lambda column: column != board.rank_by)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 from html import escape
+from typing import TYPE_CHECKING
 
 from lightning_transfer.report.text import cost_text, describe, score_texts, title
-from lightning_transfer.screening.leaderboard import COSTS, OK, Leaderboard
+
+if TYPE_CHECKING:
+    from lightning_transfer.screening.leaderboard import Leaderboard
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222; }
@@ -54,15 +57,15 @@ def table_html(board: Leaderboard) -> str:
     ranks, size_ranks = board.ranks(), board.size_ranks()
     texts = {column: score_texts([row.score(column) for row in board.ranked()]) for column in board.columns}
     leaders = {column: board.ranks(column) for column in board.columns}
-    headings = ["#", "Backbone", *map(title, (*board.columns, *COSTS, "parameters_rank")), "Status"]
+    headings = ["#", "Backbone", *map(title, (*board.columns, *board.costs, "parameters_rank")), "Status"]
     lines = []
     for position, row in enumerate(board.ranked()):
         cells = [_cell(str(ranks[row.backbone] or "")), _cell(row.backbone)]
         for column in board.columns:
             style = "best" if leaders[column][row.backbone] == 1 and len(board) > 1 else ""
             cells.append(_cell(texts[column][position], style, row.standard_error(column)))
-        cells += [_cell(cost_text(cost, getattr(row, cost))) for cost in COSTS]
-        cells += [_cell(str(size_ranks[row.backbone] or "")), _cell(row.status, "" if row.status == OK else "failed")]
+        cells += [_cell(cost_text(cost, getattr(row, cost))) for cost in board.costs]
+        cells += [_cell(str(size_ranks[row.backbone] or "")), _cell(row.status, "failed" if row.failed else "")]
         lines.append(f"<tr>{''.join(cells)}</tr>")
     head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
     notes = "".join(f"<p>{escape(line)}</p>" for line in describe(board))

@@ -143,7 +143,7 @@ def describe(board: Leaderboard) -> list[str]:
         listed = "; ".join(f"{i} ≈ {j}" for i, j in pairs) or "none"
         lines.append(f"Neighbours that this sample does not tell apart (95 %): {listed}.")
     lines += [str(note) for note in info.get("notes", ())]
-    lines += [f"{row.backbone}: {row.status}" for row in board.ranked() if row.status != "ok"]
+    lines += [f"{row.backbone}: {row.status}" for row in board.ranked() if row.failed]
     remarks = {remark: [row.backbone for row in board.ranked() if remark in row.remarks] for remark in _remarks(board)}
     return lines + [f"{_names(names, board)}: {remark}" for remark, names in remarks.items()]
 

@@ -1,7 +1,9 @@
 """Screening: many backbones on one target, ranked."""
 
-from lightning_transfer.screening.leaderboard import Leaderboard, Row
+from lightning_transfer.screening.bound_ranking import BoundRanking, rank_backbones, rank_references
+from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.relate import relate
+from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.screen import screen
 
-__all__ = ["Leaderboard", "Row", "relate", "screen"]
+__all__ = ["BoundRanking", "Leaderboard", "Row", "rank_backbones", "rank_references", "relate", "screen"]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from lightning_transfer.screening.row import COSTS, Row
+from lightning_transfer.screening.storage import decode, encode, write_atomically
 from lightning_transfer.utilities.checks import check_in_interval
 
 if TYPE_CHECKING:
@@ -17,49 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import RenderableType
 
-OK = "ok"
 LOWER_IS_BETTER = frozenset({"task_relatedness"})
-COSTS = ("parameters", "flops", "feature_dim", "images_per_second", "seconds")
 _DEFAULT_RANK_BY = "logme"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One backbone of a leaderboard.
-
-    Attributes:
-        backbone: Its name, unique on the leaderboard.
-        scores: Score by column name; NaN (or absent) where a score could not be computed.
-        standard_errors: Standard error by column name, where known.
-        parameters: Number of parameters.
-        flops: Floating point operations of one forward pass of one sample.
-        feature_dim: Width of the features.
-        images_per_second: Measured speed of the extraction.
-        seconds: Time from building the backbone to its last score.
-        status: ``"ok"`` or in one line what went wrong.
-        remarks: What the scores' health records say, in words.
-        parts: Raw parts, by column, of scores that exist only relative to the other backbones.
-    """
-
-    backbone: str
-    scores: Mapping[str, float] = field(default_factory=dict)
-    standard_errors: Mapping[str, float] = field(default_factory=dict)
-    parameters: int | None = None
-    flops: int | None = None
-    feature_dim: int | None = None
-    images_per_second: float | None = None
-    seconds: float | None = None
-    status: str = OK
-    remarks: tuple[str, ...] = ()
-    parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-
-    def score(self, column: str) -> float:
-        """The score in a column, NaN where there is none."""
-        return float(self.scores.get(column, math.nan))
-
-    def standard_error(self, column: str) -> float:
-        """The standard error of a score, NaN where it is not known."""
-        return float(self.standard_errors.get(column, math.nan))
 
 
 class Leaderboard:
@@ -70,6 +30,10 @@ class Leaderboard:
         rank_by: The column that ranks. ``None``: ``"logme"`` where it was computed, else the first score.
         lower_is_better: Columns where the smallest value wins, beside ``task_relatedness``.
         info: What was screened (``target``, ``split``, ``num_samples``, ``num_classes``, ...): plain JSON values.
+
+    Attributes:
+        columns: Names of the scores.
+        costs: Names of what a backbone costs.
 
     Raises:
         ValueError: If names repeat, or ``rank_by`` is no column.
@@ -88,6 +52,8 @@ class Leaderboard:
         >>> board.undecided()
         [('large', 'small')]
     """
+
+    costs: ClassVar[tuple[str, ...]] = COSTS
 
     def __init__(
         self,
@@ -241,7 +207,7 @@ class Leaderboard:
                 record[column] = row.score(column)
                 if self.has_errors(column):
                     record[f"{column}_se"] = row.standard_error(column)
-            for cost in COSTS:
+            for cost in self.costs:
                 record[cost] = getattr(row, cost)
                 if cost == "parameters":
                     record["parameters_rank"] = size_ranks[row.backbone]
@@ -283,8 +249,6 @@ class Leaderboard:
         Returns:
             The paths by kind: ``csv``, ``json``, and ``png`` and ``html`` if there was something to draw.
         """
-        from lightning_transfer.screening.storage import encode, write_atomically
-
         contents = {"csv": self.to_pandas().to_csv(index=False).encode(), "json": encode(self)}
         if figure and any(_is_drawable(row, self.rank_by) for row in self.rows):
             from lightning_transfer.report.figures import png_bytes
@@ -308,10 +272,8 @@ class Leaderboard:
             ValueError: If it is no leaderboard.
             FileNotFoundError: If there is no such file.
         """
-        from lightning_transfer.screening.storage import decode
-
         path = Path(path)
-        return decode((path / "leaderboard.json" if path.is_dir() else path).read_bytes())
+        return cls(**decode((path / "leaderboard.json" if path.is_dir() else path).read_bytes()))
 
     def __rich__(self) -> RenderableType:
         from lightning_transfer.report.console import leaderboard_table

@@ -17,7 +17,8 @@ from torchmetrics import MetricCollection
 
 from lightning_transfer.report.text import title
 from lightning_transfer.screening.inputs import MetricFactory, check_relatedness, load_data, name_candidates
-from lightning_transfer.screening.leaderboard import Leaderboard, Row
+from lightning_transfer.screening.leaderboard import Leaderboard
+from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.zoo import combine_zoo_scores
 
 if TYPE_CHECKING:

@@ -8,9 +8,12 @@ import os
 import tempfile
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning_transfer.screening.leaderboard import COSTS, Leaderboard, Row
+from lightning_transfer.screening.row import COSTS, Row
+
+if TYPE_CHECKING:
+    from lightning_transfer.screening.leaderboard import Leaderboard
 
 FORMAT = "lightning_transfer.leaderboard/1"
 
@@ -33,8 +36,14 @@ def encode(board: Leaderboard) -> bytes:
     return json.dumps(data, indent=2, allow_nan=False).encode()
 
 
-def decode(content: bytes) -> Leaderboard:
+def decode(content: bytes) -> dict[str, Any]:
     """Read what ``encode`` wrote; nothing in it is executed.
+
+    Args:
+        content: JSON.
+
+    Returns:
+        The arguments of the leaderboard.
 
     Raises:
         ValueError: If it is no JSON, or anything in it has the wrong name or type.
@@ -49,12 +58,12 @@ def decode(content: bytes) -> Leaderboard:
     lower_is_better = _expect(data, "lower_is_better", list)
     if not all(isinstance(name, str) for name in lower_is_better):
         raise ValueError(f"Expected `lower_is_better` to hold names, but got {lower_is_better!r}.")
-    return Leaderboard(
-        [_read_row(row) for row in _expect(data, "rows", list)],
-        rank_by=_expect(data, "rank_by", str),
-        lower_is_better=lower_is_better,
-        info=_expect(data, "info", dict),
-    )
+    return {
+        "rows": [_read_row(row) for row in _expect(data, "rows", list)],
+        "rank_by": _expect(data, "rank_by", str),
+        "lower_is_better": lower_is_better,
+        "info": _expect(data, "info", dict),
+    }
 
 
 def write_atomically(path: Path, content: bytes) -> None:

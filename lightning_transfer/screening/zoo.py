@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lightning_transfer.screening.leaderboard import Row
+from lightning_transfer.screening.row import Row
 
 
 def combine_zoo_scores(rows: Sequence[Row]) -> list[Row]:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_transfer.functional.task_relatedness import task_relatedness
-from lightning_transfer.relatedness import SoftmaxHead, TaskRelatednessResult, rank_backbones, rank_references
+from lightning_transfer.relatedness import SoftmaxHead, TaskRelatednessResult
+from lightning_transfer.screening import rank_backbones, rank_references
 
 COSTS = ("feature", "logit_range", "logit_margin")
 some = settings(deadline=None, max_examples=8)
@@ -179,8 +180,9 @@ def test_a_head_of_ones_own_is_taken_as_it_is():
     torch.testing.assert_close(result.head.weight, head.weight.detach().double())
     assert result.tau == pytest.approx(float(torch.pdist(head.weight.detach().double()).max()), rel=1e-6)
     standard = task_relatedness(z, y, x, t, head=(head.weight, head.bias))
-    expected = head(z).log_softmax(1)[torch.arange(len(y)), y].mean()
-    assert standard.reweighted_reference_loss == pytest.approx(-float(expected), rel=1e-5)
+    losses = -head(z).log_softmax(1)[torch.arange(len(y)), y]
+    expected = sum(share * losses[y == j].mean() for j, share in enumerate(standard.class_prior.tolist()))
+    assert standard.reweighted_reference_loss == pytest.approx(float(expected), rel=1e-5)
     limited = task_relatedness(z, y, x, t, head=SoftmaxHead(head.weight.double(), head.bias.double()), tau=0.01)
     assert limited.tau == pytest.approx(0.01)
 

@@ -67,7 +67,7 @@ def rank_references(
 
     Example:
         >>> import torch
-        >>> from lightning_transfer.relatedness import rank_references
+        >>> from lightning_transfer.screening import rank_references
         >>> generator = torch.Generator().manual_seed(0)
         >>> labels = torch.arange(60) % 3
         >>> noise = torch.randn(60, 3, generator=generator)
