@@ -1,7 +1,7 @@
 """Extraction and scoring of a whole screen against a bare forward loop over the same batches, in one process.
 
     python benchmarks/extraction.py                       # zoo efficientnet_lite, target photo_patches, default scores
-    python benchmarks/extraction.py --input-size 128 --metrics all --json extraction.json
+    python benchmarks/extraction.py --input-size 224 --metrics all --json extraction.json
 
 Both sides run every backbone of the zoo over the same loader, turn about, and the medians of the repeats are compared.
 Set `MALLOC_MMAP_THRESHOLD_` and `MALLOC_TRIM_THRESHOLD_` to 4294967296 before Python starts to see the effect of the
@@ -25,7 +25,7 @@ def parse() -> argparse.Namespace:
         "--backbones", nargs="+", default=[f"efficientnet_lite{v}{r}" for r in ("", "_random") for v in range(3)]
     )
     parser.add_argument("--metrics", nargs="+", default=["default"])
-    parser.add_argument("--input-size", type=int, default=64)
+    parser.add_argument("--input-size", type=int, default=112)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--max-samples", type=int, default=None)
     parser.add_argument("--repeats", type=int, default=3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -135,10 +135,8 @@ def set_stage(trainer: Trainer, stage: RunningStage) -> Iterator[None]:
 
 def run_eagerly() -> AbstractContextManager[None]:
     """Run compiled modules eagerly for a while, so that no graph is added to their caches."""
-    if hasattr(torch.compiler, "set_stance"):  # since PyTorch 2.6
-        stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
-        return stance
-    return nullcontext()
+    stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 @contextmanager
