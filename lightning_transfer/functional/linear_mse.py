@@ -9,7 +9,6 @@ from torch import Tensor
 
 from lightning_transfer.functional.moments import TargetMoments
 from lightning_transfer.utilities.checks import check_features, check_in_interval, check_one_of
-from lightning_transfer.utilities.linalg import whitened_square
 
 Variant = Literal["paper", "official"]
 
@@ -103,12 +102,11 @@ def check_linear_mse_arguments(regularization: float, variant: str) -> None:
 
 def linear_mse_from_moments(moments: TargetMoments, regularization: float, variant: Variant) -> Tensor:
     """Compute linear MSE from moments; see :func:`linear_mse`."""
-    n, cross = moments.count, moments.cross_scatter
+    n = moments.count
     if regularization == 0:
-        explained, _, _ = whitened_square(moments.scatter, cross, n)
-        objective = (moments.target_scatter - explained).clamp(min=0) / n
+        objective = (moments.target_scatter - moments.explained_square[0]).clamp(min=0) / n
         return -(objective.sum() if variant == "paper" else objective.mean())
-    ridge = moments.scatter.clone()
+    cross, ridge = moments.cross_scatter, moments.scatter.clone()
     ridge.diagonal().add_(n * regularization)
     weights = torch.cholesky_solve(cross, torch.linalg.cholesky(ridge))
     objective = (moments.target_scatter - (cross * weights).sum(0)) / n

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +41,15 @@ class FeatureMoments:
     shift: Tensor
     feature_sum: Tensor
     second_moment: Tensor
+
+    @classmethod
+    def of_features(cls, features: Tensor) -> FeatureMoments:
+        """Moments of samples without classes or targets.
+
+        Args:
+            features: Shape ``(n, d)``, any floating dtype; with ``n < d`` in the space that they span.
+        """
+        return FeatureMoments(**_sums(features)[1])
 
     @cached_property
     def mean(self) -> Tensor:
@@ -139,18 +148,13 @@ class ClassMoments(FeatureMoments):
         features, labels = flatten_positions(features, labels, ignore_index)
         features = check_features(features)
         labels = check_labels(labels, len(features))
-        rows, shift, num_features = shifted_rows(features)
+        rows, sums = _sums(features)
         counts = torch.bincount(labels).to(rows.dtype)
-        sums = rows.new_zeros(len(counts), rows.shape[1]).index_add_(0, labels, rows)
         square = rows.square().sum(1)
         return cls(
-            count=len(rows),
-            num_features=num_features,
-            shift=shift,
-            feature_sum=rows.sum(0),
-            second_moment=add_gram_(rows.new_zeros(rows.shape[1], rows.shape[1]), rows),
+            **sums,
             class_counts=counts,
-            class_sums=sums,
+            class_sums=rows.new_zeros(len(counts), rows.shape[1]).index_add_(0, labels, rows),
             norm_weighted_sum=square @ rows,
             norm_fourth=square @ square,
         ).require_classes()
@@ -251,15 +255,11 @@ class TargetMoments(FeatureMoments):
         """
         features = check_features(features)
         targets = check_targets(targets, len(features)).double()
-        rows, shift, num_features = shifted_rows(features)
+        rows, sums = _sums(features)
         target_shift = targets.mean(0)
         targets = targets - target_shift
         return cls(
-            count=len(rows),
-            num_features=num_features,
-            shift=shift,
-            feature_sum=rows.sum(0),
-            second_moment=add_gram_(rows.new_zeros(rows.shape[1], rows.shape[1]), rows),
+            **sums,
             target_shift=target_shift,
             target_sum=targets.sum(0),
             target_square=targets.square().sum(0),
@@ -278,6 +278,11 @@ class TargetMoments(FeatureMoments):
         eps = torch.finfo(scatter.dtype).eps
         mean = self.target_shift + self.target_offset
         return torch.where(scatter > self.count * (8 * eps * mean.abs()) ** 2, scatter, torch.zeros_like(scatter))
+
+    @cached_property
+    def explained_square(self) -> tuple[Tensor, int, float]:
+        """Squares of the targets that a linear map explains, ``(m,)``; rank and condition number of the features."""
+        return whitened_square(self.scatter, self.cross_scatter, self.count)
 
     @cached_property
     def cross_scatter(self) -> Tensor:
@@ -301,3 +306,16 @@ def shifted_rows(features: Tensor) -> tuple[Tensor, Tensor, int]:
         rows = torch.linalg.qr(rows.T, mode="r").R.T
     shift = rows.mean(0)
     return rows - shift, shift, d
+
+
+def _sums(features: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    """Shifted rows of samples, and what all kinds of moments keep of them."""
+    rows, shift, num_features = shifted_rows(features)
+    second_moment = add_gram_(rows.new_zeros(rows.shape[1], rows.shape[1]), rows)
+    return rows, {
+        "count": len(rows),
+        "num_features": num_features,
+        "shift": shift,
+        "feature_sum": rows.sum(0),
+        "second_moment": second_moment,
+    }

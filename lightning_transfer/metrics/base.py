@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,6 +15,10 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
 from lightning_transfer.utilities.checks import check_features, check_labels, check_probabilities, flatten_positions
+
+_ROUNDING = 1e-9  # by which a score may pass its limits
+_WIDE = 8  # features from which an effective rank below the next number is worth a word
+_COLLAPSED = 1.5
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,10 @@ class Health:
         smallest_class: Samples of the smallest of them.
         samples_per_feature: ``num_samples / num_features``.
         effective_rank: Participation ratio of the covariance of the features.
-        condition_number: Of the correlation matrix of the features on its range.
-        converged: Whether an iterative solver reached its tolerance.
-        in_range: Whether the score lies within its theoretical limits.
+        condition_number: Of the correlation matrix of the features on its range, where the score inverts it; an
+            estimate from below.
+        converged: Whether the solver of the score last computed reached its tolerance.
+        in_range: Whether the score last computed lies within its theoretical limits.
         messages: Warnings in plain words.
     """
 
@@ -89,14 +94,32 @@ class TransferMetric(Metric, ABC):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._warned: set[str] = set()
+        self._unconverged = ""  # what the solver of the score last computed has to say
+        self._outside = ""  # whether that score is possible at all
 
     @abstractmethod
     def compute_with_interval(self, level: float = 0.95) -> ScoreInterval:
         """Compute the score with its standard error and an interval of the given coverage."""
 
     @abstractmethod
+    def _describe(self) -> Health:
+        """Describe the data behind the score."""
+
     def health(self) -> Health:
-        """Describe the data behind the score and warn of what makes it doubtful."""
+        """Describe the data behind the score, and whether the score last computed is sound."""
+        record = self._describe()
+        own = [message for message in (self._unconverged, self._outside) if message]
+        return replace(
+            record,
+            converged=record.converged and not self._unconverged,
+            in_range=not self._outside,
+            messages=(*record.messages, *own),
+        )
+
+    def reset(self) -> None:
+        """Forget all data."""
+        super().reset()
+        self._unconverged = self._outside = ""
 
     def sync(
         self,
@@ -143,19 +166,26 @@ class TransferMetric(Metric, ABC):
             raise RuntimeError(
                 f"{type(self).__name__} is not a number for the data seen; its health is {self.health()}."
             )
+        value, (low, high) = float(score), self.score_range()
+        slack = _ROUNDING * max(1.0, abs(value))
+        possible = low - slack <= value <= high + slack
+        self._outside = "" if possible else f"{value:.6g} is impossible, the limits are {low:.6g} and {high:.6g}"
         for message in self.health().messages:
-            self._warn(message)
+            if message not in self._warned:
+                self._warned.add(message)
+                rank_zero_warn(f"{self.plot_legend_name or type(self).__name__}: {message}", category=UserWarning)
         return score
-
-    def _warn(self, message: str) -> None:
-        """Say something once."""
-        if message not in self._warned:
-            self._warned.add(message)
-            rank_zero_warn(f"{self.plot_legend_name or type(self).__name__}: {message}", category=UserWarning)
 
     def _require_data(self, count: int) -> None:
         if not count:
             raise ValueError(f"Expected `update` to be called with samples before `compute` of {type(self).__name__}.")
+
+
+def collapse_message(effective_rank: float, num_features: int) -> list[str]:
+    """What to say of features that vary along hardly more than one direction: one message or none."""
+    if num_features < _WIDE or effective_rank >= _COLLAPSED:
+        return []
+    return [f"nearly all variance lies along one direction (effective rank {effective_rank:.2f} of {num_features})"]
 
 
 def ignore_code(ignore_index: int | None) -> list[int]:

@@ -93,21 +93,24 @@ class CountMetric(JackknifeMetric):
         totals = self._totals()
         return (totals - part for part in self.joint_counts)
 
-    def health(self) -> Health:
-        """Describe the data behind the score and warn of what makes it doubtful."""
+    def _correction(self) -> float:
+        """What the correction adds to the entropy, 0 without it."""
+        return self._bias() if self.miller_madow else 0.0
+
+    def _bias(self) -> float:
+        counts = self._totals()
+        return float(conditional_entropy(counts, True).mean() - conditional_entropy(counts).mean())
+
+    def _describe(self) -> Health:
         counts = self._totals()
         n, messages = int(counts[0].sum()), []
         classes: dict[str, Any] = {}
         if len(counts) == 1:
             per_class = counts[0].sum(0)
             classes = {"num_classes": int((per_class > 0).sum()), "smallest_class": int(per_class[per_class > 0].min())}
-        source_classes = int((counts[0].sum(1) > 0).sum())
-        bias = float(conditional_entropy(counts, True).mean() - conditional_entropy(counts).mean())
+        source_classes, bias = int((counts[0].sum(1) > 0).sum()), self._bias()
         if source_classes > n // 2:
             messages.append(f"{source_classes} source classes for {n} samples tell samples apart, not classes")
         elif bias > _LARGE_BIAS and not self.miller_madow:
             messages.append(f"small counts shift the entropy by about {bias:.2f} nats: set `miller_madow`")
-        low, high = self.score_range()
-        value = float(self._score(counts))
-        in_range = self.miller_madow or low - 1e-9 <= value <= high + 1e-9
-        return Health(num_samples=n, in_range=in_range, messages=tuple(messages), **classes)
+        return Health(num_samples=n, messages=tuple(messages), **classes)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from lightning_transfer.functional.h_score import Shrinkage, check_shrinkage, h_score_from_moments
+from lightning_transfer.functional.h_score import (
+    Shrinkage,
+    check_shrinkage,
+    h_score_from_moments,
+    ledoit_wolf_shrinkage,
+)
 from lightning_transfer.functional.moments import ClassMoments
+from lightning_transfer.metrics.base import Health
 from lightning_transfer.metrics.moments import ClassMomentMetric
 
 
@@ -53,8 +60,19 @@ class HScore(ClassMomentMetric):
         self.shrinkage = shrinkage
 
     def score_range(self) -> tuple[float, float]:
-        """Limits ``[0, classes - 1]``."""
-        return 0.0, float(self._totals().num_classes - 1)
+        """Limits ``[0, min(features, classes - 1)]``."""
+        moments = self._totals()
+        return 0.0, float(min(moments.num_features, moments.num_classes - 1))
+
+    def _condition_number(self) -> float | None:
+        return None if self.shrinkage else self._totals().canonical_square[2]
+
+    def _describe(self) -> Health:
+        record = super()._describe()
+        if isinstance(self.shrinkage, str) and float(ledoit_wolf_shrinkage(self._totals())) == 1:
+            message = "the shrinkage is 1, so the score is 0: the samples are too few to tell features from noise"
+            record = replace(record, messages=(*record.messages, message))
+        return record
 
     def _score(self, moments: ClassMoments) -> Tensor:
         return h_score_from_moments(moments, self.shrinkage)

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_transfer.functional.counts import all_ignored, compact_ids, conditional_entropy, count_joint
+from lightning_transfer.functional.counts import all_ignored
 from lightning_transfer.functional.leep import leep, probabilities_and_columns
+from lightning_transfer.functional.task_hardness import task_hardness
 from lightning_transfer.metrics.base import check_width
 from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.utilities.checks import check_one_of
@@ -84,10 +85,7 @@ class LEEP(SampleMetric):
 
     def score_range(self) -> tuple[float, float]:
         """Limits ``[-H(Y), 0]``."""
-        labels = self._kept()["labels"]
-        columns, classes = compact_ids(labels.reshape(len(labels), -1))
-        counts = count_joint(torch.zeros_like(columns[:, 0]), columns, 1, classes)
-        return -float(conditional_entropy(counts).mean()), 0.0
+        return -float(task_hardness(self._kept()["labels"])), 0.0
 
     def _score(self, *, source_probs: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
         return leep(source_probs, labels)

@@ -14,12 +14,20 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from lightning_transfer.functional.moments import ClassMoments, FeatureMoments, TargetMoments
-from lightning_transfer.metrics.base import Health, check_width, checked_batch, gather_rows, ignore_code
+from lightning_transfer.metrics.base import (
+    Health,
+    check_width,
+    checked_batch,
+    collapse_message,
+    gather_rows,
+    ignore_code,
+)
 from lightning_transfer.metrics.jackknife import JackknifeMetric
 from lightning_transfer.utilities.checks import check_features, check_positive_int, check_targets
 from lightning_transfer.utilities.linalg import add_gram_
 
 _CHUNK = 1024  # rows that wait for one product
+_COLLINEAR = 1e8  # condition number from which a warning is due
 
 
 def _first(stacked: Tensor) -> Tensor:
@@ -223,11 +231,14 @@ class _MomentMetric(JackknifeMetric):
         groups = range(self.jackknife_groups)
         return (self._moments_of([other for other in groups if other != group]) for group in groups)
 
-    def health(self) -> Health:
-        """Describe the data behind the score and warn of what makes it doubtful."""
-        moments = self._totals()
-        ratio = moments.count / moments.num_features
-        messages = []
+    def _condition_number(self) -> float | None:
+        """Condition number of what the score inverts, None if nothing."""
+        return None
+
+    def _describe(self) -> Health:
+        moments, condition = self._totals(), self._condition_number()
+        rank = float(moments.effective_rank)
+        messages = collapse_message(rank, moments.num_features)
         classes: dict[str, Any] = {}
         if isinstance(moments, ClassMoments):
             smallest = int(moments.counts.min())
@@ -236,11 +247,14 @@ class _MomentMetric(JackknifeMetric):
                 messages.append("a class has a single sample")
         if moments.count <= moments.num_features:
             messages.append(f"{moments.count} samples for {moments.num_features} features: any labelling can be fitted")
+        if condition is not None and condition > _COLLINEAR:
+            messages.append(f"nearly collinear features (condition number {condition:.0e}): rounding errors may count")
         return Health(
             num_samples=moments.count,
             num_features=moments.num_features,
-            samples_per_feature=ratio,
-            effective_rank=float(moments.effective_rank),
+            samples_per_feature=moments.count / moments.num_features,
+            effective_rank=rank,
+            condition_number=condition,
             messages=tuple(messages),
             **classes,
         )
@@ -413,6 +427,11 @@ class TargetMomentMetric(_MomentMetric):
             target_shift=self.target_shift,
             **sums,
         )
+
+    def _totals(self) -> TargetMoments:
+        moments = super()._totals()
+        assert isinstance(moments, TargetMoments)
+        return moments
 
     def _about(self, moments: FeatureMoments, delta: Tensor) -> dict[str, Tensor]:
         assert isinstance(moments, TargetMoments)

@@ -72,9 +72,9 @@ class NegativeConditionalEntropy(CountMetric):
         self._count(check_labels(source, len(columns), name="source_labels"), columns)
 
     def score_range(self) -> tuple[float, float]:
-        """Limits ``[-H(Y), 0]``, moved by ``source_log_likelihood``."""
+        """Limits ``[-H(Y), 0]``, moved by the correction and ``source_log_likelihood``."""
         hardness = float(conditional_entropy(self._totals().sum(1, keepdim=True)).mean())
-        offset = self.source_log_likelihood or 0.0
+        offset = (self.source_log_likelihood or 0.0) - self._correction()
         return offset - hardness, offset
 
     def _score(self, counts: Tensor) -> Tensor:

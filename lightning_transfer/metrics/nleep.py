@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_transfer.functional.leep import leep
 from lightning_transfer.functional.nleep import Covariance, check_nleep_options, responsibilities
+from lightning_transfer.functional.task_hardness import task_hardness
 from lightning_transfer.metrics.samples import SampleMetric
 
 
@@ -64,6 +65,10 @@ class NLEEP(SampleMetric):
         self.components_per_class = components_per_class
         self.covariance: Covariance = covariance
 
+    def score_range(self) -> tuple[float, float]:
+        """Limits ``[-H(Y), 0]``."""
+        return -float(task_hardness(self._kept()["labels"])), 0.0
+
     def _prepare(self, **samples: Tensor) -> dict[str, Tensor]:
         found = responsibilities(
             **samples,
@@ -72,8 +77,7 @@ class NLEEP(SampleMetric):
             covariance=self.covariance,
             seed=self.seed,
         )
-        if not found.converged:
-            self._warn("the Gaussian mixture did not converge")
+        self._unconverged = "" if found.converged else "the Gaussian mixture did not converge"
         return {"source_probs": found.probs, "labels": found.labels}
 
     def _score(self, *, source_probs: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]

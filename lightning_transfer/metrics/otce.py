@@ -14,6 +14,7 @@ from lightning_transfer.functional.otce import (
     score_from_transport,
     transport_source,
 )
+from lightning_transfer.functional.task_hardness import task_hardness
 from lightning_transfer.metrics.base import check_width
 from lightning_transfer.metrics.samples import SampleMetric, content_ranks
 
@@ -94,6 +95,12 @@ class OTCE(SampleMetric):
         chosen = content_ranks([features, labels], self.seed).argsort(stable=True)[: self.max_samples]
         self._source = features[chosen], labels[chosen]
         self._computed = None
+
+    def score_range(self) -> tuple[float, float]:
+        """Limits ``[-H(Y), 0]`` of F-OTCE and JC-NCE; none with weights."""
+        if self.weights != check_otce_options(self.label_weight, None):
+            return super().score_range()
+        return -float(task_hardness(self._kept()["labels"])), 0.0
 
     def _prepare(self, **samples: Tensor) -> dict[str, Tensor]:
         if self._source is None:

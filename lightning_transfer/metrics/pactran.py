@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -14,7 +13,7 @@ from lightning_transfer.functional.pactran import (
     pactran_dirichlet,
     pactran_gamma,
 )
-from lightning_transfer.metrics.base import Health, TransferMetric, checked_batch
+from lightning_transfer.metrics.base import TransferMetric, checked_batch
 from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.utilities.checks import check_one_of
 
@@ -29,6 +28,10 @@ class _PACTran(SampleMetric):
     def higher_is_better(self) -> bool:  # type: ignore[override]
         """Whether the score is the negated bound."""
         return bool(self.options["variant"] == "paper")
+
+    def score_range(self) -> tuple[float, float]:
+        """A bound on a cross-entropy is not negative."""
+        return (-float("inf"), 0.0) if self.higher_is_better else (0.0, float("inf"))
 
 
 class _GaussPACTran(_PACTran):
@@ -48,18 +51,13 @@ class _GaussPACTran(_PACTran):
         self.options = {
             "lambda_factor": lambda_factor, "variance_factor": variance_factor, "max_iter": max_iter, "variant": variant
         }  # fmt: skip
-        self._converged = True
-
-    def health(self) -> Health:
-        """Describe the data behind the score, and whether the classifier converged when it was last computed."""
-        record = super().health()
-        if self._converged:
-            return record
-        message = f"the classifier did not converge in {self.options['max_iter']} iterations (`max_iter`)"
-        return replace(record, converged=False, messages=(*record.messages, message))
 
     def _score(self, **samples: Tensor) -> Tensor:
-        score, self._converged = gaussian_score(samples["features"], samples["labels"], **self.options)
+        score, converged = gaussian_score(samples["features"], samples["labels"], **self.options)
+        iterations = self.options["max_iter"]
+        self._unconverged = (
+            "" if converged else f"the classifier did not converge in {iterations} iterations (`max_iter`)"
+        )
         return score
 
 
@@ -91,6 +89,10 @@ class _SourcePACTran(_PACTran):
         )
         if checked is not None:
             self._keep(source_probs=checked[0], labels=checked[1])
+
+    def score_range(self) -> tuple[float, float]:
+        """A bound on a cross-entropy is not negative; with the Gamma prior it is one after convergence only."""
+        return super().score_range() if self.prior == "dirichlet" else (-float("inf"), float("inf"))
 
     def _score(self, **samples: Tensor) -> Tensor:
         function = pactran_dirichlet if self.prior == "dirichlet" else pactran_gamma

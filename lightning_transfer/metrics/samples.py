@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
+from lightning_transfer.functional.moments import FeatureMoments
 from lightning_transfer.metrics.base import (
     Health,
     ScoreInterval,
     TransferMetric,
     checked_batch,
+    collapse_message,
     gather_rows,
     ignore_code,
 )
@@ -29,6 +32,7 @@ _DTYPES = [
     torch.uint8,
     torch.bool,
 ]
+_RANKS: WeakIdKeyDictionary = WeakIdKeyDictionary()
 _MIX = (-7046029254386353131, -4417276706812531889)  # odd constants of a 64-bit finaliser
 
 
@@ -87,27 +91,27 @@ class SampleMetric(TransferMetric):
             getattr(self, f"kept_{name}").append(samples[name].detach().clone())
         self.kept_ranks.append(content_ranks([samples[name] for name in self.requires], self.seed))
         if self.max_samples is not None and sum(map(len, self.kept_ranks)) > 2 * self.max_samples:
-            self._prune()
-
-    def _prune(self) -> None:
-        kept = self._kept()
-        for name in (*self.requires, "ranks"):
-            setattr(self, f"kept_{name}", [kept[name]])
+            self._kept()
 
     def _kept(self) -> dict[str, Tensor]:
-        """Samples with the lowest ranks, in the order of their ranks."""
-        joined = {}
-        for name in (*self.requires, "ranks"):
-            parts = getattr(self, f"kept_{name}")
-            parts = [parts] if isinstance(parts, Tensor) else parts
-            joined[name] = torch.cat([p for p in parts if len(p)] or [torch.zeros(0)])
-        self._require_data(len(joined["ranks"]))
-        order = joined["ranks"].argsort(stable=True)[: self.max_samples]
-        return {name: values[order] for name, values in joined.items()}
+        """Samples with the lowest ranks, in the order of their ranks; others are dropped from the states."""
+        states = {name: getattr(self, f"kept_{name}") for name in (*self.requires, "ranks")}
+        joined = {name: _joined(parts) for name, parts in states.items()}
+        ranks = joined["ranks"]
+        self._require_data(len(ranks))
+        if len(ranks) > (self.max_samples or len(ranks)) or bool((ranks.diff() < 0).any()):
+            order = ranks.argsort(stable=True)[: self.max_samples]
+            joined = {name: values[order] for name, values in joined.items()}
+        for name, parts in states.items():
+            if isinstance(parts, Tensor):  # after a sync
+                setattr(self, f"kept_{name}", joined[name])
+            else:
+                parts[:] = [joined[name]]  # in place: other metrics may share the states
+        return joined
 
     def _align_ranks(self, gather: Callable[..., list[Tensor]], group: Any) -> None:
         if self.kept_ranks:
-            self._prune()
+            self._kept()
         for name in (*self.requires, "ranks"):
             self._match_empty(f"kept_{name}", gather, group)
 
@@ -148,7 +152,8 @@ class SampleMetric(TransferMetric):
         check_in_interval(level, 0, 1, "level")
         with self.sync_context(should_sync=not self._is_synced, should_unsync=True):
             samples = self._prepared()
-        value = float(self._finish(self._score(**samples)))
+            value = float(self._finish(self._score(**samples)))
+        unconverged = self._unconverged
         generator = torch.Generator().manual_seed(self.seed)
         first = next(iter(samples.values()))
         n = len(first)
@@ -160,6 +165,7 @@ class SampleMetric(TransferMetric):
                 scores.append(float(self._score(**{name: values[rows] for name, values in samples.items()})))
             except (ValueError, RuntimeError) as error:  # a resample can lose a class
                 reason = str(error)
+        self._unconverged = unconverged
         resampled = torch.tensor([score for score in scores if score == score], dtype=torch.float64)
         if len(resampled) < 2:
             raise RuntimeError(f"Fewer than two bootstrap resamples could be scored: {reason}")
@@ -167,18 +173,17 @@ class SampleMetric(TransferMetric):
         half = float(norm.ppf(0.5 + level / 2)) * error_
         return ScoreInterval(value, error_, value - half, value + half, level, "bootstrap")
 
-    def health(self) -> Health:
-        """Describe the data behind the score and warn of what makes it doubtful."""
+    def _describe(self) -> Health:
         samples = self._kept()
-        n = len(samples["ranks"])
-        messages = []
+        n, messages = len(samples["ranks"]), []
         record: dict[str, Any] = {}
         features, labels = samples.get("features"), samples.get("labels")
         if features is not None:
-            record = {"num_features": features.shape[-1], "samples_per_feature": n / features.shape[-1]}
+            d, rank = features.shape[1], _effective_rank(features)
+            record = {"num_features": d, "samples_per_feature": n / d, "effective_rank": rank}
+            messages += collapse_message(rank, d)
         if labels is not None and labels.ndim == 1 and not labels.is_floating_point():
-            counts = torch.bincount(labels)
-            counts = counts[counts > 0]
+            counts = labels.unique(return_counts=True)[1]
             record |= {"num_classes": len(counts), "smallest_class": int(counts.min())}
             if record["smallest_class"] == 1:
                 messages.append("a class has a single sample")
@@ -204,6 +209,21 @@ class SampleMetric(TransferMetric):
     def _width(self) -> int:
         kept = getattr(self, f"kept_{self.requires[0]}")
         return kept[0].shape[-1] if len(kept) and kept[0].ndim > 1 else 0
+
+
+def _joined(parts: list[Tensor] | Tensor) -> Tensor:
+    """One tensor of a list state, which is a tensor already after a sync."""
+    if isinstance(parts, Tensor):
+        return parts
+    filled = [part for part in parts if len(part)] or [torch.zeros(0)]
+    return filled[0] if len(filled) == 1 else torch.cat(filled)
+
+
+def _effective_rank(features: Tensor) -> float:
+    """Participation ratio of the covariance of features, computed once for all metrics that share them."""
+    if features not in _RANKS:
+        _RANKS[features] = float(FeatureMoments.of_features(features).effective_rank)
+    return cast(float, _RANKS[features])
 
 
 def content_ranks(tensors: Sequence[Tensor], seed: int) -> Tensor:

@@ -64,8 +64,9 @@ class TaskHardness(CountMetric):
         self._count(torch.zeros_like(columns[:, 0]), columns)
 
     def score_range(self) -> tuple[float, float]:
-        """Limits ``[0, log(classes)]``."""
-        return 0.0, math.log(int((self._totals() > 0).sum(-1).max()))
+        """Limits ``[0, log(classes)]``, moved by the correction."""
+        correction = self._correction()
+        return correction, math.log(int((self._totals() > 0).sum(-1).max())) + correction
 
     def _score(self, counts: Tensor) -> Tensor:
         return conditional_entropy(counts, self.miller_madow).mean()

@@ -185,8 +185,7 @@ class TaskRelatedness(SampleMetric):
         assert result.interval is not None
         return ScoreInterval(result.bound, result.standard_error, *result.interval, level, "bootstrap")
 
-    def health(self) -> Health:
-        """Describe the data behind the bound, and whether the last solve converged."""
+    def _describe(self) -> Health:
         kept = self._kept()
         labels = kept["labels"] if int(kept["labels"][0]) != _NO_LABEL else None
         counts = None if labels is None else torch.unique(labels, return_counts=True)[1]
