@@ -5,9 +5,10 @@
 
 Parts: ``together`` (moment-based scores of one pass against the same scores one by one from NumPy and SciPy,
 scikit-learn and transformer-ranker, in one process), ``ratios`` (updates against one float32 product, computes against
-one eigendecomposition), ``memory`` (peak of streamed batches against the number of samples), ``family`` (every
-estimator at three sizes, against independent versions written from the papers where those can run), ``million``
-(streaming scores of a million samples). Prints tables and writes ``benchmarks/results/estimators_<part>.json``.
+one eigendecomposition), ``memory`` (peak of streamed batches against the number of samples), ``family`` (time and
+memory of every estimator at three sizes, each beside public code or an independent version from the paper, both in one
+process that ends after 150 seconds), ``million`` (streaming scores of a million samples). Prints tables and writes
+``benchmarks/results/estimators_<part>.json``.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ from lightning_transfer.metrics.registry import METRICS
 RESULTS = Path(__file__).parent / "results"
 BATCH = 256
 FAMILY_SIZES = ((2_000, 512, 10), (10_000, 1280, 100), (50_000, 768, 397))
+CLASS_INPUTS = {"features", "source_probs", "source_labels", "source_outputs"}
+TIME_LIMIT = 150  # seconds for both sides of one score at one size
+MEMORY_LIMIT = 16 << 30  # bytes of address space of a reference
 STREAMING = ("logme", "h_score", "h_score_shrunk", "lfc", "gbc")
 
 
@@ -193,55 +197,133 @@ def million():
     return entry
 
 
-def references():
-    """Independent versions from the papers that the tests use, by name of the score; None where there is none."""
+def references(source_probs):
+    """The best version at hand of each score, by name: where it is from, and a function of features and labels."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from _reference import label_scores, sample_scores
+    from _reference import label_scores, moment_scores, sample_scores
+    from sklearn.linear_model import RidgeClassifierCV
+    from sklearn.neighbors import NearestNeighbors
+    from transformer_ranker import estimators as ranker
 
+    def knn(x, y):
+        return (y[NearestNeighbors(n_neighbors=1).fit(x).kneighbors(return_distance=False)[:, 0]] == y).mean()
+
+    def ridge(x, y):
+        return RidgeClassifierCV(alphas=np.logspace(-3, 6, 10), scoring="accuracy").fit(x, y).best_score_
+
+    def etran(x, y):
+        return sample_scores.reference_etran_parts(x, y)["fit"]
+
+    def ncti(x, y):
+        return sample_scores.reference_ncti_parts(x, y)["seli"]
+
+    def pactran(x, y):
+        return -sample_scores.reference_pactran(x, y, 1.0, 10.0, official=False)
+
+    def parc(x, y):
+        return sample_scores.reference_parc(x, np.eye(y.max() + 1)[y])
+
+    def of_ranker(cls):
+        return lambda x, y: cls().fit(embeddings=torch.from_numpy(x).float(), labels=torch.from_numpy(y))
+
+    plain = "NumPy, SciPy, scikit-learn"
     return {
-        "knn_accuracy": lambda x, y, p: label_scores.reference_knn(x, y, 1),
-        "leep": lambda x, y, p: label_scores.reference_leep(p, y),
-        "nce": lambda x, y, p: label_scores.reference_nce(p.argmax(1), y),
-        "gbc": lambda x, y, p: sample_scores.reference_gbc(x, y, pca_dim=None),
-        "lfc": lambda x, y, p: sample_scores.reference_lfc(x, y),
-        "transrate": lambda x, y, p: sample_scores.reference_transrate(x, y),
-        "sfda": lambda x, y, p: sample_scores.reference_sfda(x, y),
-        "parc": lambda x, y, p: sample_scores.reference_parc(x, np.eye(y.max() + 1)[y]),
+        "logme": ("transformer-ranker", of_ranker(ranker.LogME)),
+        "h_score": (plain, moment_scores.reference_h_score),
+        "h_score_shrunk": ("transformer-ranker", of_ranker(ranker.HScore)),
+        "knn_accuracy": ("scikit-learn", knn),
+        "ridge_probe": ("scikit-learn", ridge),
+        "leep": (plain, lambda x, y: label_scores.reference_leep(source_probs, y)),
+        "nce": (plain, lambda x, y: label_scores.reference_nce(source_probs.argmax(1), y)),
+        "nleep": (plain, label_scores.reference_nleep),
+        "gbc": (plain, sample_scores.reference_gbc),
+        "lfc": (plain, sample_scores.reference_lfc),
+        "transrate": (plain, sample_scores.reference_transrate),
+        "sfda": (plain, sample_scores.reference_sfda),
+        "parc": (plain, parc),
+        "ncti": (plain, ncti),
+        "etran": (plain, etran),
+        "pactran": (plain, pactran),
+        "energy": (plain, lambda x, y: np.logaddexp.reduce(np.log(source_probs), axis=1).mean()),
     }
 
 
-def family():
-    """Every estimator at three sizes; n x n references run at the smallest size only."""
-    reference = references()
-    record: dict[str, dict[str, object]] = {}
-    for n, d, classes in FAMILY_SIZES:
-        features, labels, _, source_probs = make_data(n, d, classes)
+def compare(name, n, d, classes):
+    """Run one score and then its reference in this process; print seconds, peak memory over the inputs, and values."""
+
+    def ours(features, labels, source_probs):
         inputs = {
             "features": features, "labels": labels, "source_probs": source_probs,
             "source_labels": source_probs.argmax(1), "source_outputs": source_probs.log(),
         }  # fmt: skip
-        table = Table("score", "seconds", "reference, s", "score", title=f"n = {n}, d = {d}, {classes} classes")
+        metric = METRICS[name].build()
+        for start in range(0, len(labels), BATCH):
+            metric.update(**{key: inputs[key][start : start + BATCH] for key in ("labels", *metric.requires)})
+        return metric.compute()
+
+    def theirs(features, labels, source_probs):
+        return references(source_probs.double().numpy())[name][1](features.double().numpy(), labels.numpy())
+
+    def report(side, function, **more):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        start = time.perf_counter()
+        try:
+            value = function()
+        except MemoryError:
+            print(json.dumps({"side": side, "failed": f"over {MEMORY_LIMIT >> 30} GiB", **more}), flush=True)
+            return
+        seconds = time.perf_counter() - start
+        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        value = next(iter(value.values())) if isinstance(value, dict) else value
+        entry = {"side": side, "seconds": seconds, "mib": peak, "value": float(value), **more}
+        print(json.dumps(entry), flush=True)
+
+    def inputs(*size):
+        features, labels, _, source_probs = make_data(*size)
+        return features, labels, source_probs
+
+    small, large = inputs(200, 16, 3), inputs(n, d, classes)
+    ours(*small)
+    report("ours", lambda: ours(*large))
+    known = references(large[2].double().numpy())
+    if name in known:
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
+        theirs(*small)
+        report("theirs", lambda: theirs(*large), source=known[name][0])
+
+
+def family():
+    """Every score of classes at three sizes, each beside its reference in one process, within limits."""
+    record: dict[str, dict[str, object]] = {}
+    for size in FAMILY_SIZES:
+        n, d, classes = size
+        table = Table(
+            "score", "s", "MiB", "value", "reference", "s", "MiB", "value", title=f"{n} x {d}, {classes} classes"
+        )
         for name, spec in METRICS.items():
-            if "classification" not in spec.tasks:
+            if "classification" not in spec.tasks or set(spec.requires) - CLASS_INPUTS:
                 continue
-
-            def score(spec=spec, inputs=inputs):
-                metric = spec.build()
-                for start in range(0, len(inputs["labels"]), BATCH):
-                    rows = slice(start, start + BATCH)
-                    metric.update(**{key: inputs[key][rows] for key in metric.requires})
-                return metric.compute()
-
-            seconds, value = timed(score)
-            other = float("nan")
-            if name in reference and n <= FAMILY_SIZES[0][0]:
-                arrays = (features.double().numpy(), labels.numpy(), source_probs.double().numpy())
-                other, _ = timed(lambda name=name, arrays=arrays: reference[name](*arrays))
-            value = value if isinstance(value, torch.Tensor) else next(iter(value.values()))
-            table.add_row(name, f"{seconds:.2f}", "" if other != other else f"{other:.2f}", f"{float(value):.4f}")
-            record[f"{name} {n}x{d}x{classes}"] = {
-                "seconds": seconds, "reference_seconds": None if other != other else other,
-            }  # fmt: skip
+            command = [sys.executable, __file__, "--compare", name, *map(str, size)]
+            try:
+                output = subprocess.run(command, check=True, capture_output=True, timeout=TIME_LIMIT).stdout
+                unfinished = "none"
+            except subprocess.TimeoutExpired as stopped:
+                output, unfinished = stopped.stdout or b"", f"over {TIME_LIMIT} s"
+            sides = {entry.pop("side"): entry for entry in map(json.loads, output.decode().splitlines())}
+            cells = []
+            for side in ("ours", "theirs"):
+                entry = sides.setdefault(side, {"failed": unfinished})
+                failed = entry.get("failed")
+                cells += [entry["source"]] if side == "theirs" and "source" in entry else [""] * (side == "theirs")
+                cells += (
+                    [failed, "", ""]
+                    if failed
+                    else [f"{entry['seconds']:.2f}", f"{entry['mib']:.0f}", f"{entry['value']:.4f}"]
+                )
+                if side == "ours" and failed:
+                    unfinished = "not run"
+            table.add_row(name, *cells)
+            record[f"{name} {n}x{d}x{classes}"] = sides
         Console(width=120).print(table)
     return record
 
@@ -253,8 +335,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"some of {list(PARTS)}")
     parser.add_argument("--stream", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--compare", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
+    if arguments.compare:
+        name, *size = arguments.compare
+        compare(name, *map(int, size))
+        return
     if arguments.stream:
         n, d, classes, names = arguments.stream
         print(json.dumps(stream(int(n), int(d), int(classes), names.split(","))))
