@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_transfer.functional.counts import require_two_classes
 from lightning_transfer.functional.moments import shifted_rows
 from lightning_transfer.utilities.checks import check_features, check_labels
 from lightning_transfer.utilities.linalg import rank_cutoff
@@ -60,8 +61,7 @@ def labelled_rows(features: Tensor, labels: Tensor, *, rotate: bool) -> Labelled
     features = check_features(features)
     labels = check_labels(labels, len(features))
     _, classes, counts = labels.unique(return_inverse=True, return_counts=True)
-    if len(counts) < 2:
-        raise ValueError(f"Expected argument `labels` to hold at least 2 classes, but got {len(counts)}.")
+    require_two_classes(len(counts))
     if rotate:
         rows = shifted_rows(features)[0]
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_transfer.functional.counts import require_two_classes
 from lightning_transfer.functional.moments import ClassMoments
 from lightning_transfer.utilities.checks import check_features, check_labels, check_one_of
 from lightning_transfer.utilities.linalg import rank_cutoff
@@ -49,8 +50,7 @@ def emms(
     n = len(features)
     if labels is not None:
         present, groups = check_labels(labels, n).unique(return_inverse=True)
-        if len(present) < 2:
-            raise ValueError(f"Expected argument `labels` to hold at least 2 classes, but got {len(present)}.")
+        require_two_classes(len(present))
         embeddings = select_embeddings(embeddings, present)
     elif embeddings is None:
         raise ValueError("Expected argument `labels` or `embeddings`, but got neither.")

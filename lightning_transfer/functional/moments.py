@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_transfer.functional.counts import require_two_classes
 from lightning_transfer.utilities.checks import check_features, check_labels, check_targets, flatten_positions
 from lightning_transfer.utilities.linalg import add_gram_, mirror_upper, rank_cutoff, whitened_square
 
@@ -159,16 +160,13 @@ class ClassMoments(FeatureMoments):
             norm_fourth=square @ square,
         ).require_classes()
 
-    def require_classes(self, minimum: int = 2) -> ClassMoments:
-        """Return itself if it holds at least ``minimum`` classes.
+    def require_classes(self) -> ClassMoments:
+        """Return itself if it holds at least two classes.
 
         Raises:
             ValueError: If it does not.
         """
-        if self.num_classes < minimum:
-            raise ValueError(
-                f"Expected argument `labels` to hold at least {minimum} classes, but got {self.num_classes}."
-            )
+        require_two_classes(self.num_classes)
         return self
 
     @cached_property

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from lightning_transfer.functional._rows import LabelledRows, labelled_rows
+from lightning_transfer.functional.counts import require_two_classes
 from lightning_transfer.utilities.checks import (
     check_features,
     check_in_interval,
@@ -142,18 +145,10 @@ def pactran_dirichlet(
         >>> pactran_dirichlet(torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9]]), torch.tensor([0, 0, 1]))
         tensor(-0.6795, dtype=torch.float64)
     """
-    probs, classes, counts = _check_source(source_probs, labels, alpha, iterations, variant)
-    prior = (alpha * counts / counts.sum())[:, None] + _TINY
-    log_source = (probs + _TINY).log()
-    responsibilities = probs
-    for _ in range(iterations):
-        posterior = _add_by_class(prior, classes, responsibilities)
-        logits = log_source + posterior.digamma()[classes] - posterior.sum(0).digamma()
-        log_responsibilities = logits.log_softmax(dim=1)
-        responsibilities = log_responsibilities.exp()
-    divergence = (responsibilities * (log_responsibilities - log_source)).sum()
-    evidence = probs.shape[1] * _log_normaliser(prior) - _log_normaliser(posterior) - divergence
-    return evidence / len(probs) if variant == "paper" else -evidence / (len(probs) * len(counts))
+    fit = _fit_source_classes(source_probs, labels, alpha, iterations, variant, normalised=True)
+    evidence = fit.num_source * _log_normaliser(fit.prior) - _log_normaliser(fit.posterior) - fit.divergence
+    n = len(fit.probs)
+    return evidence / n if variant == "paper" else -evidence / (n * len(fit.prior))
 
 
 def pactran_gamma(
@@ -185,36 +180,55 @@ def pactran_gamma(
         >>> pactran_gamma(torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9]]), torch.tensor([0, 0, 1]))
         tensor(-1.4017, dtype=torch.float64)
     """
-    probs, classes, counts = _check_source(source_probs, labels, alpha, iterations, variant)
-    prior = (alpha * counts / counts.sum())[:, None] + _TINY
-    log_source = (probs + _TINY).log()
-    responsibilities = probs
-    for _ in range(iterations):
-        posterior = _add_by_class(prior, classes, responsibilities)
-        log_responsibilities = (log_source + posterior.digamma()[classes]).log_softmax(dim=1)
-        responsibilities = log_responsibilities.exp()
-    divergence = (responsibilities * (log_responsibilities - log_source)).sum()
-    priors = probs.shape[1] * prior.lgamma().sum() - posterior.lgamma().sum()
-    bound = priors + divergence + (probs @ posterior.sum(0)).log().sum() - len(probs)
-    return -bound / len(probs) - 1 if variant == "paper" else bound / (len(probs) * len(counts)) + 1
+    fit = _fit_source_classes(source_probs, labels, alpha, iterations, variant, normalised=False)
+    n = len(fit.probs)
+    priors = fit.num_source * fit.prior.lgamma().sum() - fit.posterior.lgamma().sum()
+    bound = priors + fit.divergence + (fit.probs @ fit.posterior.sum(0)).log().sum() - n
+    return -bound / n - 1 if variant == "paper" else bound / (n * len(fit.prior)) + 1
 
 
-def _check_source(
-    source_probs: Tensor, labels: Tensor, alpha: float, iterations: int, variant: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Probabilities in float64, ids 0 .. c - 1 of the classes present, and their counts."""
+class _SourceFit(NamedTuple):
+    """Variational fit of the weights of c labels for each of k source classes.
+
+    Attributes:
+        probs: Source probabilities, shape ``(n, k)``, float64.
+        prior: Prior counts of the labels, shape ``(c, 1)``.
+        posterior: Posterior counts, shape ``(c, k)``.
+        divergence: Of the responsibilities of the source classes from their probabilities, summed over samples, 0-d.
+    """
+
+    probs: Tensor
+    prior: Tensor
+    posterior: Tensor
+    divergence: Tensor
+
+    @property
+    def num_source(self) -> int:
+        return self.probs.shape[1]
+
+
+def _fit_source_classes(
+    source_probs: Tensor, labels: Tensor, alpha: float, iterations: int, variant: str, *, normalised: bool
+) -> _SourceFit:
+    """Check the input and fit; ``normalised`` says whether the weights of a source class sum to one."""
     check_source_options(alpha, iterations, variant)
     probs = check_features(source_probs, "source_probs")
     probs = check_probabilities(probs, len(probs)).double()
     probs = probs / probs.sum(1, keepdim=True)
     _, classes, counts = check_labels(labels, len(probs)).unique(return_inverse=True, return_counts=True)
-    if len(counts) < 2:
-        raise ValueError(f"Expected argument `labels` to hold at least 2 classes, but got {len(counts)}.")
-    return probs, classes, counts.double()
-
-
-def _add_by_class(prior: Tensor, classes: Tensor, responsibilities: Tensor) -> Tensor:
-    return prior.expand(-1, responsibilities.shape[1]).index_add(0, classes, responsibilities)
+    require_two_classes(len(counts))
+    prior = (alpha * counts.double() / len(probs))[:, None] + _TINY
+    log_source = (probs + _TINY).log()
+    responsibilities = probs
+    for _ in range(iterations):
+        posterior = prior.expand(-1, probs.shape[1]).index_add(0, classes, responsibilities)
+        logits = log_source + posterior.digamma()[classes]
+        if normalised:
+            logits = logits - posterior.sum(0).digamma()
+        log_responsibilities = logits.log_softmax(dim=1)
+        responsibilities = log_responsibilities.exp()
+    divergence = (responsibilities * (log_responsibilities - log_source)).sum()
+    return _SourceFit(probs, prior, posterior, divergence)
 
 
 def _log_normaliser(concentration: Tensor) -> Tensor:

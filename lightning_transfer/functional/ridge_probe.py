@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_transfer.functional.counts import require_two_classes
 from lightning_transfer.functional.moments import shifted_rows
 from lightning_transfer.utilities.checks import (
     check_features,
@@ -78,8 +79,7 @@ def fit_ridge_probe(
         responses = check_targets(labels, n).double()
     else:
         classes, labels = check_labels(labels, n).unique(return_inverse=True)
-        if len(classes) < 2:
-            raise ValueError(f"Expected argument `labels` to hold at least 2 classes, but got {len(classes)}.")
+        require_two_classes(len(classes))
         responses = torch.nn.functional.one_hot(labels).double()
     if n < 3:
         raise ValueError(f"Expected argument `features` to hold at least 3 samples, but got {n}.")

@@ -14,7 +14,13 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
-from lightning_transfer.utilities.checks import check_features, check_labels, check_probabilities, flatten_positions
+from lightning_transfer.utilities.checks import (
+    check_features,
+    check_labels,
+    check_probabilities,
+    check_targets,
+    flatten_positions,
+)
 
 _ROUNDING = 1e-9  # by which a score may pass its limits
 _WIDE = 8  # features from which an effective rank below the next number is worth a word
@@ -234,6 +240,25 @@ def checked_batch(
         check_probabilities(flat, len(flat))
     check_width(width, flat, name)
     return flat, check_labels(labels, len(flat), num_classes)
+
+
+def checked_targets(features: Tensor, targets: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Validate a batch with regression targets before any state of a metric changes.
+
+    Args:
+        features: Features.
+        targets: Targets, shape ``(n,)`` or ``(n, m)``.
+        width: Columns of the features before; 0 stands for none before.
+
+    Returns:
+        Features ``(n, d)`` and targets ``(n, m)``.
+
+    Raises:
+        ValueError: If an input is malformed, not finite, or of another width than before.
+    """
+    features = check_features(features)
+    check_width(width, features)
+    return features, check_targets(targets, len(features))
 
 
 def check_width(width: int, features: Tensor, name: str = "features") -> None:

@@ -7,12 +7,12 @@ from typing import Any, Literal
 from torch import Tensor
 
 from lightning_transfer.functional.etran import etran, etran_parts
-from lightning_transfer.metrics.base import TransferMetric, check_width
-from lightning_transfer.metrics.samples import SampleMetric
-from lightning_transfer.utilities.checks import check_features, check_one_of, check_targets
+from lightning_transfer.metrics.base import TransferMetric, checked_targets
+from lightning_transfer.metrics.samples import ZooSampleMetric
+from lightning_transfer.utilities.checks import check_one_of
 
 
-class _ClassETran(SampleMetric):
+class _ClassETran(ZooSampleMetric):
     """ETran of class ids."""
 
     plot_legend_name: str = "ETran (raw)"
@@ -21,11 +21,7 @@ class _ClassETran(SampleMetric):
         super().__init__(**kwargs)
         self.variant = variant
 
-    def parts(self) -> dict[str, Tensor]:
-        """Compute the raw parts, over all ranks: ``energy`` and ``fit``."""
-        with self.sync_context(should_sync=not self._is_synced, should_unsync=True):
-            samples = self._kept()
-        samples.pop("ranks")
+    def _parts(self, **samples: Tensor) -> dict[str, Tensor]:
         return etran_parts(**samples, variant=self.variant)
 
     def _score(self, **samples: Tensor) -> Tensor:
@@ -39,16 +35,15 @@ class _TargetETran(_ClassETran):
 
     def update(self, features: Tensor, targets: Tensor) -> None:
         """Add a batch of features and targets to the samples."""
-        features = check_features(features)
-        check_width(self._width, features)
-        self._keep(features=features, targets=check_targets(targets, len(features)))
+        features, targets = checked_targets(features, targets, self._width)
+        self._keep(features=features, targets=targets)
 
 
 class ETran(TransferMetric):
     """Raw ETran on a seeded sample (Gholami et al., ICCV 2023); higher is better.
 
-    The published score exists for a zoo of models only. ``compute`` gives the raw weighted sum of one model; for the
-    leaderboard pass the ``parts()`` of every model to :func:`lightning_transfer.functional.etran.combine_etran`.
+    Of one model there is a raw weighted sum only; :func:`lightning_transfer.functional.combine_etran` makes the
+    published score out of the ``parts()`` of a zoo: ``energy`` and ``fit``.
 
     As input to ``forward`` and ``update`` the metric accepts the following input:
 

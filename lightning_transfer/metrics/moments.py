@@ -16,14 +16,14 @@ from torch.utils.weak import WeakIdKeyDictionary
 from lightning_transfer.functional.moments import ClassMoments, FeatureMoments, TargetMoments
 from lightning_transfer.metrics.base import (
     Health,
-    check_width,
     checked_batch,
+    checked_targets,
     collapse_message,
     gather_rows,
     ignore_code,
 )
 from lightning_transfer.metrics.jackknife import JackknifeMetric
-from lightning_transfer.utilities.checks import check_features, check_positive_int, check_targets
+from lightning_transfer.utilities.checks import check_positive_int
 from lightning_transfer.utilities.linalg import add_gram_
 
 _CHUNK = 1024  # rows that wait for one product
@@ -385,9 +385,8 @@ class TargetMomentMetric(_MomentMetric):
         Raises:
             ValueError: If an input is malformed, not finite, or of another width than before.
         """
-        features = check_features(features)
-        check_width(self._width, features)
-        targets = check_targets(targets, len(features)).double()
+        features, targets = checked_targets(features, targets, self._width)
+        targets = targets.double()
         if self._num_responses and targets.shape[1] != self._num_responses:
             raise ValueError(
                 f"Expected argument `targets` to have {self._num_responses} columns like before, "

@@ -7,15 +7,15 @@ from typing import Any
 from torch import Tensor
 
 from lightning_transfer.functional.ncti import ncti, ncti_parts
-from lightning_transfer.metrics.samples import SampleMetric
+from lightning_transfer.metrics.samples import ZooSampleMetric
 from lightning_transfer.utilities.checks import check_positive_int
 
 
-class NCTI(SampleMetric):
+class NCTI(ZooSampleMetric):
     """Raw neural collapse informed score on a seeded sample (Wang et al., ICCV 2023); higher is better.
 
-    The published score exists for a zoo of models only. ``compute`` gives the raw sum of one model; for the leaderboard
-    pass the :meth:`parts` of every model to :func:`lightning_transfer.functional.ncti.combine_ncti`.
+    Of one model there is a raw sum only; :func:`lightning_transfer.functional.combine_ncti` makes the published score
+    out of the ``parts()`` of a zoo: ``seli``, ``ncc`` and ``variability``.
 
     As input to ``forward`` and ``update`` the metric accepts the following input:
 
@@ -51,11 +51,7 @@ class NCTI(SampleMetric):
         super().__init__(**kwargs)
         self.pca_dim = pca_dim
 
-    def parts(self) -> dict[str, Tensor]:
-        """Compute the raw parts, over all ranks: ``seli``, ``ncc`` and ``variability``."""
-        with self.sync_context(should_sync=not self._is_synced, should_unsync=True):
-            samples = self._kept()
-        samples.pop("ranks")
+    def _parts(self, **samples: Tensor) -> dict[str, Tensor]:
         return ncti_parts(**samples, pca_dim=self.pca_dim)
 
     def _score(self, **samples: Tensor) -> Tensor:

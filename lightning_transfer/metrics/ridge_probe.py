@@ -7,9 +7,9 @@ from typing import Any, Literal
 from torch import Tensor
 
 from lightning_transfer.functional.ridge_probe import ridge_probe
-from lightning_transfer.metrics.base import TransferMetric, check_width
+from lightning_transfer.metrics.base import TransferMetric, checked_targets
 from lightning_transfer.metrics.samples import SampleMetric
-from lightning_transfer.utilities.checks import check_features, check_in_interval, check_one_of, check_targets
+from lightning_transfer.utilities.checks import check_in_interval, check_one_of
 
 
 class _ClassRidgeProbe(SampleMetric):
@@ -40,9 +40,8 @@ class _TargetRidgeProbe(_ClassRidgeProbe):
 
     def update(self, features: Tensor, targets: Tensor) -> None:
         """Add a batch of features ``(n, d)`` and targets ``(n,)`` or ``(n, m)`` to the samples."""
-        features = check_features(features)
-        check_width(self._width, features)
-        self._keep(features=features, targets=check_targets(targets, len(features)))
+        features, targets = checked_targets(features, targets, self._width)
+        self._keep(features=features, targets=targets)
 
     def score_range(self) -> tuple[float, float]:
         """R² is at most 1."""

@@ -211,6 +211,21 @@ class SampleMetric(TransferMetric):
         return kept[0].shape[-1] if len(kept) and kept[0].ndim > 1 else 0
 
 
+class ZooSampleMetric(SampleMetric):
+    """Base of scores that are published relative to a zoo of models: ``compute`` is the raw sum of the parts of one."""
+
+    @abstractmethod
+    def _parts(self, **samples: Tensor) -> dict[str, Tensor]:
+        """Compute the raw parts of the kept samples."""
+
+    def parts(self) -> dict[str, Tensor]:
+        """Compute the raw parts, over all ranks, from those of every model the published scores are combined."""
+        with self.sync_context(should_sync=not self._is_synced, should_unsync=True):
+            samples = self._kept()
+        samples.pop("ranks")
+        return self._parts(**samples)
+
+
 def _joined(parts: list[Tensor] | Tensor) -> Tensor:
     """One tensor of a list state, which is a tensor already after a sync."""
     if isinstance(parts, Tensor):
