@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
+    from importlib.abc import Traversable
+
     from omegaconf import DictConfig
 
 CONF = "lightning_transfer.conf"
