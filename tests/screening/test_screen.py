@@ -131,15 +131,22 @@ def test_each_row_is_on_disk_before_the_next_backbone(digits, tmp_path):
     assert [row.backbone for row in Leaderboard.load(tmp_path).rows] == ["a", "b", "c"]
 
 
+@pytest.fixture
+def interrupts_arrive():
+    """Processes that a shell starts in the background ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("count", [1, 3])
-def test_ctrl_c_keeps_what_is_done(digits, tmp_path, count):
+def test_ctrl_c_keeps_what_is_done(digits, tmp_path, interrupts_arrive, count):
     class Interrupting(Linear):
         def encode(self, inputs):
             if len(inputs) > 2:
                 os.kill(os.getpid(), signal.SIGINT)
             return super().encode(inputs)
 
-    handler = signal.getsignal(signal.SIGINT)
     board = screen(
         {"a": Linear(4), **{f"b{i}": Interrupting(5) for i in range(count)}}, digits, "h_score", output_dir=tmp_path
     )
@@ -147,7 +154,7 @@ def test_ctrl_c_keeps_what_is_done(digits, tmp_path, count):
     assert [row.status for row in board.rows] == ["ok"] + ["interrupted"] * count
     assert board.info["interrupted"] is True
     assert Leaderboard.load(tmp_path).best == "a"
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(signal.SIGINT) is interrupts_arrive
 
 
 def test_an_exit_that_is_no_interrupt_goes_through(digits):
