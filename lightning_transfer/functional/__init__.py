@@ -17,10 +17,10 @@ from lightning_transfer.functional.negative_conditional_entropy import (
 )
 from lightning_transfer.functional.nleep import nleep
 from lightning_transfer.functional.otce import otce
-from lightning_transfer.functional.pactran import pactran
+from lightning_transfer.functional.pactran import pactran, pactran_dirichlet, pactran_gamma
 from lightning_transfer.functional.parc import parc
 from lightning_transfer.functional.ridge_probe import ridge_probe
-from lightning_transfer.functional.sfda import sfda
+from lightning_transfer.functional.sfda import sfda, sfda_first_step
 from lightning_transfer.functional.task_hardness import task_hardness
 from lightning_transfer.functional.task_relatedness import task_relatedness
 from lightning_transfer.functional.transrate import transrate
@@ -47,9 +47,12 @@ __all__ = [
     "nleep",
     "otce",
     "pactran",
+    "pactran_dirichlet",
+    "pactran_gamma",
     "parc",
     "ridge_probe",
     "sfda",
+    "sfda_first_step",
     "task_hardness",
     "task_relatedness",
     "transrate",

@@ -1,4 +1,7 @@
-"""The scores by name: what each needs, which tasks it fits, and how to build a collection of them."""
+"""The scores by name: what each needs, which tasks it fits, and how to build a collection of them.
+
+OTCE and the task-relatedness bound, which need a second data set, are made by their classes.
+"""
 
 from __future__ import annotations
 
@@ -85,15 +88,34 @@ _SPECS = (
         tasks=("regression",), jackknife=True,
     ),
     MetricSpec("gbc", "GBC", "overlap of class Gaussians"),
+    MetricSpec(
+        "gbc_streaming", "GBC", "overlap of class Gaussians in all dimensions", options={"pca_dim": None},
+        jackknife=True,
+    ),
     MetricSpec("lfc", "LFC", "alignment of features with labels", jackknife=True),
     MetricSpec("transrate", "TransRate", "coding-rate gap between features and classes"),
     MetricSpec("sfda", "SFDA", "self-challenging discriminant analysis"),
     MetricSpec("parc", "PARC", "rank correlation of sample distances and labels"),
     MetricSpec("nleep", "NLEEP", "LEEP on Gaussian-mixture clusters"),
     MetricSpec("ncti", "NCTI", "neural-collapse distance (raw part)"),
-    MetricSpec("etran", "ETran", "discriminant part of ETran"),
+    MetricSpec(
+        "etran", "ETran", "energy and linear fit (raw sum)", tasks=("classification", "regression"), task_argument=True
+    ),
     MetricSpec("pactran", "PACTran", "PAC-Bayes bound of a softmax head"),
+    MetricSpec(
+        "pactran_dirichlet", "PACTran", "PAC-Bayes bound of label counts a source class", requires=("source_probs",),
+        options={"prior": "dirichlet"},
+    ),
+    MetricSpec(
+        "pactran_gamma", "PACTran", "PAC-Bayes bound of label weights a source class", requires=("source_probs",),
+        options={"prior": "gamma"},
+    ),
+    MetricSpec("emms", "EMMS", "error of the best linear map to label embeddings", jackknife=True),
     MetricSpec("energy", "EnergyScore", "mean log-sum-exp of the source outputs", requires=("source_outputs",)),
+    MetricSpec(
+        "task_hardness", "TaskHardness", "entropy of the labels: of the task, not of a backbone", requires=(),
+        tasks=_LABELS, higher_is_better=False, jackknife=True,
+    ),
 )  # fmt: skip
 
 METRICS: dict[str, MetricSpec] = {spec.name: spec for spec in _SPECS}
@@ -106,7 +128,8 @@ def resolve_metrics(names: str | Iterable[str], task: Task = "classification") -
     """Turn ``"default"``, ``"all"``, a name or names into the names of the scores that fit a kind of task.
 
     Args:
-        names: What the user asked for; scores asked for by name must fit the task.
+        names: What the user asked for; ``"all"`` is every score of a backbone (task hardness, the same for all of them,
+            is had by name only). Scores asked for by name must fit the task.
         task: Kind of task.
 
     Returns:
@@ -126,7 +149,7 @@ def resolve_metrics(names: str | Iterable[str], task: Task = "classification") -
     resolved: list[str] = []
     for name in names:
         if name in ("default", "all"):
-            group = DEFAULT_METRICS if name == "default" else tuple(METRICS)
+            group = DEFAULT_METRICS if name == "default" else [spec.name for spec in _SPECS if spec.requires]
             resolved += [entry for entry in group if task in METRICS[entry].tasks]
         elif name not in METRICS:
             raise ValueError(f"Expected argument `metrics` to name some of {sorted(METRICS)}, but got {name!r}.")

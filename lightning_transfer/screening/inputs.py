@@ -150,6 +150,14 @@ class MetricFactory:
         return MetricCollection(built)
 
     @property
+    def lower_is_better(self) -> list[str]:
+        """Names of the scores of which the smallest wins."""
+        from lightning_transfer.metrics.registry import METRICS
+
+        built = {name: METRICS[name].build(self.task, **self.options.get(name, {})) for name in self.names}
+        return [name for name, metric in {**built, **self.own}.items() if metric.higher_is_better is False]
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Names of all scores, in the order asked for."""
         return (*self.names, *self.own)

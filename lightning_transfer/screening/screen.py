@@ -144,7 +144,7 @@ class _Board:
         self.columns = columns
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.rows: list[Row] = []
-        self.lower_is_better = [name for name, metric in plan.metrics.own.items() if metric.higher_is_better is False]
+        self.lower_is_better = plan.metrics.lower_is_better
         self.info: dict[str, Any] = _describe_data(plan.target, plan.passes["split"])
         if plan.reference is not None:
             self.info["reference"] = _name_of(plan.reference)

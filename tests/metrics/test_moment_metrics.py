@@ -15,7 +15,6 @@ from torchmetrics import MetricCollection
 from lightning_transfer.functional import h_score, log_maximum_evidence
 from lightning_transfer.functional.moments import ClassMoments
 from lightning_transfer.metrics import HScore, LabelMSE, LinearMSE, LogME
-from lightning_transfer.metrics.registry import METRICS, build_metrics, resolve_metrics
 
 
 def test_collection_updates_one_set_of_states_and_decomposes_once(monkeypatch):
@@ -179,18 +178,3 @@ def test_multilabel_logme_is_that_of_its_columns():
     assert float(metric.compute()) == pytest.approx(float(expected), rel=1e-12)
     with pytest.raises(ValueError, match="zeros and ones"):
         metric.update(inputs["features"], inputs["labels"])
-
-
-def test_registry_builds_every_score():
-    for spec in METRICS.values():
-        for task in spec.tasks:
-            metric = spec.build(task)
-            assert set(spec.requires) <= set(metric.requires)
-            assert metric.higher_is_better is spec.higher_is_better
-    with pytest.raises(ValueError, match="logme"):
-        resolve_metrics("logmee")
-    with pytest.raises(ValueError, match="regression"):
-        resolve_metrics("h_score", task="regression")
-    assert "leep" not in build_metrics("all", available=("features",))
-    with pytest.raises(ValueError, match="None of the metrics"):
-        build_metrics("leep", available=("features",))

@@ -1,0 +1,99 @@
+"""Scores by name."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from _helpers import load_estimators, make_inputs
+from torch import nn
+
+from lightning_transfer import metrics
+from lightning_transfer.backbones import ModuleBackbone
+from lightning_transfer.data import Digits
+from lightning_transfer.metrics.registry import METRICS, build_metrics, resolve_metrics
+from lightning_transfer.screening import screen
+
+
+def test_every_metric_is_built_by_name_unless_it_needs_a_second_data_set():
+    classes = {spec.class_name for spec in METRICS.values()}
+    assert classes == set(metrics.__all__) - {"OTCE", "TaskRelatedness"}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_name_builds_what_it_says(name):
+    spec = METRICS[name]
+    for task in spec.tasks:
+        metric = spec.build(task)
+        assert {*spec.requires} == {*metric.requires} - {"labels", "targets"}
+        assert metric.higher_is_better is spec.higher_is_better
+        assert hasattr(metric, "jackknife_groups") is spec.jackknife
+    for task in {"classification", "multilabel", "regression"} - {*spec.tasks}:
+        with pytest.raises(ValueError, match=f"metric `{name}`"):
+            spec.build(task)
+
+
+def test_every_name_is_in_the_table_of_estimators():
+    rows = {row.name: row for row in load_estimators()}
+    for name, spec in METRICS.items():
+        metric = rows[name].new_metric()
+        built = spec.build(spec.tasks[0])
+        assert type(metric) is type(built)
+
+
+def test_names_that_are_refused():
+    with pytest.raises(ValueError, match="logme"):
+        resolve_metrics("logmee")
+    with pytest.raises(ValueError, match="regression"):
+        resolve_metrics("h_score", task="regression")
+    assert "leep" not in build_metrics("all", available=("features",))
+    with pytest.raises(ValueError, match="None of the metrics"):
+        build_metrics("leep", available=("features",))
+
+
+def test_all_are_the_scores_of_a_backbone():
+    assert set(METRICS) - set(resolve_metrics("all")) == {"task_hardness", "linear_mse", "label_mse"}
+    assert resolve_metrics(["all", "task_hardness"])[-1] == "task_hardness"
+    assert {"etran", "linear_mse", "label_mse"} < set(resolve_metrics("all", task="regression"))
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_all_scores_of_one_pass(task):
+    inputs = make_inputs()
+    if task == "multilabel":
+        inputs["labels"] = torch.stack([inputs["labels"] == 1, inputs["labels"] >= 2], dim=1).long()
+    inputs.pop("labels" if task == "regression" else "targets")
+    collection = build_metrics("all", task=task, jackknife_groups=4)
+    for batch in (slice(0, 60), slice(60, None)):
+        collection.update(**{name: values[batch] for name, values in inputs.items()})
+    scores = collection.compute()
+    assert set(scores) == set(resolve_metrics("all", task))
+    assert all(math.isfinite(score) for score in scores.values())
+
+
+class Pixels(ModuleBackbone):
+    """Random features and source logits of flat digits."""
+
+    def __init__(self, width):
+        head = nn.Linear(width, 7)
+        super().__init__(nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), head), input_shape=(1, 8, 8))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_screen_by_all_scores_and_by_hardness():
+    digits = Digits(max_samples=200)
+    torch.manual_seed(0)
+    backbones = {"narrow": Pixels(3), "wide": Pixels(24)}
+    board = screen(backbones, digits, ["all", "task_hardness"], progress=False)
+    assert board.columns == tuple(resolve_metrics(["all", "task_hardness"]))
+    assert board.rank_by == "logme"
+    assert [row.status for row in board.rows] == ["ok", "ok"]
+    assert all(math.isfinite(row.score(column)) for row in board.rows for column in board.columns)
+    assert board.best == "wide"
+    assert not board.higher_is_better("task_hardness")
+    assert board["narrow"].score("task_hardness") == board["wide"].score("task_hardness")
+    official = screen(backbones, digits, {"pactran": {"variant": "official"}}, progress=False)
+    assert not official.higher_is_better("pactran")
+    assert official.best == min(official.rows, key=lambda row: row.score("pactran")).backbone
