@@ -2,9 +2,8 @@
 
 glibc hands every block above a threshold (128 KiB to 32 MiB, it adapts) straight back to the kernel when it is freed.
 An activation map of a convolutional network is such a block, so each layer of each batch pays for fresh, zeroed pages:
-the first layers of a mobile network at 16 x 3 x 224 x 224 took 2.9 to 4.7 s for five batches on one core, and 0.5 to
-1.2 s with freed blocks kept (1.38 million page faults against 0.05 million). The price is memory: what a process once
-used, it keeps.
+a forward pass at 224 pixels takes several times longer (``benchmarks/extraction.py --allocator system`` shows it). The
+price is memory: what a process once used, it keeps.
 """
 
 from __future__ import annotations
