@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,12 +17,13 @@ from lightning_transfer.callbacks.monitor import FeatureMonitor
 from lightning_transfer.callbacks.publish import publish_figures
 from lightning_transfer.relatedness import TaskRelatednessResult
 from lightning_transfer.relatedness.transport import GroundCost
-from lightning_transfer.utilities.checks import check_positive_int
+from lightning_transfer.utilities.checks import check_in_interval, check_positive_int
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 _TERMS = ("bound", "reweighted_reference_loss", "label_mismatch", "distribution_mismatch", "target_loss")
+_MOST_SOLVES = 10
 Sides = dict[int, list[tuple[Tensor, Tensor, Tensor | None]]]
 
 
@@ -32,8 +35,10 @@ class TaskRelatednessMonitor(FeatureMonitor):
     ``transfer/distribution_mismatch``, beside ``transfer/target_loss``, the loss of the classifier that the bound is
     about; lower is better. Target features come from the validation pass, as in
     :class:`~lightning_transfer.callbacks.TransferabilityMonitor`; reference data, unless given as features, make a pass
-    of their own through the network as it is now. The transforms of a look are where the next one starts. Loggers that
-    take figures get the decomposition and the label map.
+    of their own through the network as it is now. Each look solves afresh and from the transforms of the last look, and
+    goes on with the better one until that pays no more: a single solve would tell how long has been solved rather than
+    what the features are. Features that have not changed keep their bound. Loggers that take figures get the
+    decomposition and the label map.
 
     Args:
         reference: The reference task: a datamodule (its training data), a loader of labelled batches, or features that
@@ -48,6 +53,7 @@ class TaskRelatednessMonitor(FeatureMonitor):
         ground_cost: Cost between features. The published one, ``"feature"``, seldom says more here than the entropy of
             the labels, unless ``options`` fix ``tau``; the others are valid bounds too, and never above it for the same
             transforms.
+        settle: Solve on as long as this lowers the bound by more than this share; 1 for one solve from each start.
         prefix: Group of the names of the values.
         strict: Let an exception end the training instead of warning once.
         options: Further arguments of :func:`lightning_transfer.functional.task_relatedness`.
@@ -80,6 +86,7 @@ class TaskRelatednessMonitor(FeatureMonitor):
         max_samples: int | None = 1000,
         reference_samples: int | None = 1000,
         ground_cost: GroundCost = "logit_range",
+        settle: float = 0.05,
         prefix: str = "transfer",
         strict: bool = False,
         options: Mapping[str, Any] | None = None,
@@ -103,8 +110,10 @@ class TaskRelatednessMonitor(FeatureMonitor):
         self.reference_samples = (
             None if reference_samples is None else check_positive_int(reference_samples, "reference_samples")
         )
+        self.settle = check_in_interval(settle, 0, 1, "settle")
         self.options = {"ground_cost": ground_cost, **(options or {})}
         self.results: dict[int, TaskRelatednessResult] = {}
+        self._digests: dict[int, str] = {}  # of the features behind the results
         self._fixed = fixed
         self._target: Sides = defaultdict(list)
         self._reference: Sides = defaultdict(list)
@@ -123,6 +132,7 @@ class TaskRelatednessMonitor(FeatureMonitor):
     @override
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.set_up(trainer, self.reference)
+        self._digests = {}
         if not self._restored:
             self.results = {}
 
@@ -153,7 +163,7 @@ class TaskRelatednessMonitor(FeatureMonitor):
             target = _gather(trainer, self._target[loader])
             state: dict[str, Tensor] | str = "no samples"
             if trainer.is_global_zero and target is not None and reference is not None:
-                state = self._solve(trainer, reference, target, self.results.get(loader))
+                state = self._solve(trainer, reference, target, loader)
             state = trainer.strategy.broadcast(state)  # a long solve is made once, and all agree on its value
             if isinstance(state, str):
                 self.fail("The bound", RuntimeError(state))
@@ -167,28 +177,49 @@ class TaskRelatednessMonitor(FeatureMonitor):
         trainer: Trainer,
         reference: tuple[Tensor, Tensor | None],
         target: tuple[Tensor, Tensor | None],
-        previous: TaskRelatednessResult | None,
+        loader: int,
     ) -> dict[str, Tensor] | str:
         from lightning_transfer.functional.task_relatedness import task_relatedness
 
+        previous, digest = self.results.get(loader), _digest(*reference, *target)
+        if previous is not None and self._digests.get(loader) == digest:
+            return previous.state_dict()
         names = [getattr(data, "class_names", None) for data in (self.reference, getattr(trainer, "datamodule", None))]
         options = {"reference_class_names": names[0], "target_class_names": names[1], **self.options}
+
+        def solve(start: TaskRelatednessResult | None) -> TaskRelatednessResult:
+            assert reference[1] is not None
+            return task_relatedness(reference[0], reference[1], *target, warm_start=start, **options)
+
         try:
             if reference[1] is None:
                 raise ValueError("Expected the batches of the reference to have class labels, but got none.")
             with torch.enable_grad():
-                try:
-                    result = task_relatedness(reference[0], reference[1], *target, warm_start=previous, **options)
-                except ValueError:
-                    if previous is None:
-                        raise
-                    # classes or width are others than last time
-                    result = task_relatedness(reference[0], reference[1], *target, **options)
-            return result.state_dict()
+                result = self._settle(solve, previous)
         except Exception as error:
             if self.strict and trainer.world_size == 1:
                 raise
             return f"{type(error).__name__}: {error}"
+        self._digests[loader] = digest
+        return result.state_dict()
+
+    def _settle(
+        self,
+        solve: Callable[[TaskRelatednessResult | None], TaskRelatednessResult],
+        previous: TaskRelatednessResult | None,
+    ) -> TaskRelatednessResult:
+        """The best bound from no transforms and from the last ones, once solving on pays no more."""
+        best = solve(None)
+        if self.options.get("method") == "published":  # which starts nowhere else
+            return best
+        if previous is not None:
+            with suppress(ValueError):  # classes or width are others than last time
+                best = min(best, solve(previous), key=_bound_of)
+        for _ in range(_MOST_SOLVES if self.settle < 1 else 0):
+            last, best = best, min(best, solve(best), key=_bound_of)
+            if last.bound - best.bound <= self.settle * last.bound:
+                break
+        return best
 
     @override
     def published(self, trainer: Trainer) -> None:
@@ -199,6 +230,18 @@ class TaskRelatednessMonitor(FeatureMonitor):
 def _keep(inputs: dict[str, Tensor], places: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     labels = inputs.get("labels")
     return places, inputs["features"].cpu(), None if labels is None else labels.cpu()
+
+
+def _bound_of(result: TaskRelatednessResult) -> float:
+    return result.bound
+
+
+def _digest(*parts: Tensor | None) -> str:
+    total = hashlib.sha256()
+    for part in parts:
+        if part is not None:
+            total.update(part.detach().cpu().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def _gather(trainer: Trainer, kept: list[tuple[Tensor, Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None] | None:
