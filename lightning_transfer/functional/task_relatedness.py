@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_transfer.relatedness.bound import certify, sampled_constant
-from lightning_transfer.relatedness.estimate import bootstrap_error, probe, solve, solve_unlabelled, uniform_guess
+from lightning_transfer.relatedness.estimate import bootstrap_error, probe, solve, solve_unlabelled
 from lightning_transfer.relatedness.head import SoftmaxHead
 from lightning_transfer.relatedness.problem import EvaluationData, Problem
 from lightning_transfer.relatedness.result import Figures, TaskRelatednessResult
-from lightning_transfer.relatedness.solvers import Learned, Settings
+from lightning_transfer.relatedness.solvers import Learned, Settings, guessing
 from lightning_transfer.relatedness.transforms import FeatureMapKind
 from lightning_transfer.relatedness.transport import GroundCost
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
@@ -83,10 +83,11 @@ def task_relatedness(
             ``(K_R,)``, with one row for each reference class in ascending order of ids. None trains one.
         tau: Lipschitz constant of the loss of the head in the working space: a number to train the head under that
             constraint, or ``"auto"`` for the head with the smallest bound. Then the answer is never above the entropy
-            of the target prior. A head of the user's own keeps its constant under ``"auto"``; to meet a number it is
-            scaled down.
-        ground_cost: ``"feature"`` (tau times the distance, as published), ``"logit_range"`` (never above it for
-            the same transforms) or ``"logit_margin"`` (never above that one: counts only what can raise the loss).
+            of the target prior, which guessing by that prior reaches. A head of the user's own keeps its constant
+            under ``"auto"``; to meet a number it is scaled down.
+        ground_cost: ``"feature"`` (tau times the distance, as published, but only in the directions in which the rows
+            of the head differ: no other changes its loss), ``"logit_range"`` (never above it for the same transforms)
+            or ``"logit_margin"`` (never above that one: counts only what can raise the loss).
         transforms: ``"fixed_all"``, ``"learned_a"`` (feature map), ``"learned_all"``, or a collection of ``"prior"``,
             ``"labels"`` and ``"features"``.
         method: ``"alternating"``, or ``"published"`` for the released algorithm.
@@ -179,7 +180,7 @@ def task_relatedness(
         certificate = certify(chosen, reference, target, ground_cost, max_samples)
         if settings.tau == "auto" and problem.head is None and method == "alternating":
             # decided on the evaluation data: each of the two is certified there by itself
-            guess = uniform_guess(chosen, "labels" in settings.learn)
+            guess = guessing(chosen, target.prior, "labels" in settings.learn)
             guessed = certify(guess, reference, target, ground_cost, max_samples)
             if guessed.bound < certificate.bound:
                 chosen, kind, certificate = guess, "constant head", guessed

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lightning_transfer.relatedness.bound import Transforms, certify
-from lightning_transfer.relatedness.head import SoftmaxHead, train_head
+from lightning_transfer.relatedness.head import train_head
 from lightning_transfer.relatedness.problem import Problem
 from lightning_transfer.relatedness.pseudo_labels import cluster, first_guess
 from lightning_transfer.relatedness.sample import Sample
@@ -117,24 +117,6 @@ def solve_unlabelled(
         ).solve()
     problem.messages.append(f"pseudo-labels still changed after {_REFRESHES} refreshes")
     return solution
-
-
-def uniform_guess(transforms: Transforms, free_labels: bool) -> Transforms:
-    """A classifier that guesses: where every target class uses one reference class its bound is ``log K_T`` anywhere.
-
-    Args:
-        transforms: Where to take the classes from.
-        free_labels: Whether the label map may change.
-
-    Returns:
-        The transforms.
-    """
-    used = (transforms.conditional > 0).double()
-    shared = used.sum(0)
-    width = transforms.feature_map.matrix.shape[0]
-    head = SoftmaxHead.constant(shared / shared.sum(), width)
-    label_map = torch.where(shared > 0, used / shared.clamp_min(1), transforms.label_map)
-    return replace(transforms, head=head, label_map=label_map if free_labels else transforms.label_map)
 
 
 def probe(train: Sample, test: Sample, tau: float) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,15 @@ class SoftmaxHead:
     def lipschitz_constant(self) -> float:
         """Certified constant of the loss, see :func:`certified_constant`."""
         return certified_constant(self.weight)
+
+    @cached_property
+    def directions(self) -> Tensor:
+        """Orthonormal rows that span the differences of the rows of the weight, shape ``(min(K - 1, d), d)``.
+
+        The gradient of the loss lies in their span (``p - q`` sums to zero): nothing orthogonal to them changes a loss.
+        """
+        basis: Tensor = torch.linalg.qr((self.weight[1:] - self.weight[:1]).T)[0]
+        return basis.T
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits of shape ``(n, K)``."""

@@ -27,7 +27,7 @@ from lightning_transfer.relatedness.problem import Problem
 from lightning_transfer.relatedness.sample import Sample
 from lightning_transfer.relatedness.solvers import Settings, Solution
 from lightning_transfer.relatedness.transforms import FeatureMap, conditional_of
-from lightning_transfer.relatedness.transport import exact_plan
+from lightning_transfer.relatedness.transport import couple, exact_plan
 
 
 @dataclass(frozen=True)
@@ -422,12 +422,8 @@ def _printed(
     distance = 1e10  # what the code reports when a class is not reached
     if not unreached:
         spread = conditional_of(hard, reference.prior)
-        unit = Transforms(
-            SoftmaxHead(head.weight / head.lipschitz_constant, head.bias), FeatureMap.identity(target.features), hard,
-            spread,
-        )  # fmt: skip
         pushed = reference.with_features(parameters.push(reference.features))
-        coupling = certify(unit, pushed, target, "feature", settings.max_samples).coupling
+        coupling = couple(pushed, target, spread, hard > 0, "feature", settings.max_samples)
         distance = float(equal @ coupling.class_costs)
     back = (target.features - parameters.offset) @ parameters.inverse.T
     there = (parameters.push(reference.features) - parameters.offset) @ parameters.inverse.T

@@ -112,6 +112,24 @@ def class_costs(reference: Sample, target: Sample, tau: float, losses: Tensor) -
     return losses + tau * (torch.cdist(target.class_means, means) + spreads)
 
 
+def guessing(transforms: Transforms, target_prior: Tensor, free_labels: bool) -> Transforms:
+    """A classifier that guesses by the class prior: its bound is the entropy of the target prior, if labels are free.
+
+    Args:
+        transforms: Where to take the classes from.
+        target_prior: Shape ``(K_T,)``.
+        free_labels: Whether the label map may change.
+
+    Returns:
+        The transforms.
+    """
+    joint = transforms.joint(target_prior)
+    prior = joint.sum(0)
+    head = SoftmaxHead.constant(prior, transforms.head.weight.shape[1])
+    best = torch.where(prior > 0, joint / prior.clamp_min(torch.finfo(prior.dtype).tiny), transforms.label_map)
+    return replace(transforms, head=head, label_map=best if free_labels else transforms.label_map)
+
+
 def typical_tau(sample: Sample) -> float:
     """A constant at which the features of a sample make a difference of about two nats."""
     return 2 / max(float(sample.features.square().sum(1).mean().sqrt()), 1e-12)
@@ -163,7 +181,7 @@ class AlternatingSolver:
         elif self.start is not None:
             candidates["learned"] = self._finish_head(self.start, target)
         if settings.tau == "auto" and self.own_head is None:
-            candidates["constant head"] = self._constant(first, target)
+            candidates["constant head"] = guessing(first, target.prior, "labels" in settings.learn)
         certificates = {name: self._certify(each) for name, each in candidates.items()}
         kind = min(certificates, key=lambda name: certificates[name].bound)
         return Solution(
@@ -234,12 +252,6 @@ class AlternatingSolver:
         allowed = torch.where(self.fixed_label_map > 0, costs - self.fixed_label_map.log(), torch.inf)
         return torch.nn.functional.one_hot(allowed.argmin(1), costs.shape[1]).to(costs)
 
-    def _constant(self, first: Transforms, target: Sample) -> Transforms:
-        """The head that predicts the class prior everywhere: its bound is the entropy of the target prior."""
-        prior = first.joint(target.prior).sum(0)
-        head = SoftmaxHead.constant(prior, self.reference.features.shape[1])
-        return replace(first, head=head, feature_map=FeatureMap.identity(target.features))
-
     def _finish_head(self, transforms: Transforms, target: Sample) -> Transforms:
         """Adapt a trained head to the feature map where tau is free."""
         if self.settings.tau != "auto" or self.own_head is not None:
@@ -259,20 +271,23 @@ class AlternatingSolver:
 
         The bound is convex in tau: double it as long as the bound falls, then look on both sides of the best.
         """
-        reference = self.reference_fit
+        basis = transforms.head.directions
+        reference, looked = (
+            sample.with_features(sample.features @ basis.T) for sample in (self.reference_fit, self.reference_look)
+        )
         prior = transforms.joint(target.prior).sum(0)
-        mapped = target.with_features(transforms.feature_map(target.features))
+        mapped = target.with_features(transforms.feature_map(target.features) @ basis.T)
         support = transforms.label_map > 0
         distance = couple(
-            self.reference_look, mapped, transforms.conditional, support, "feature", self.settings.max_samples
+            looked, mapped, transforms.conditional, support, "feature", self.settings.max_samples
         ).cost  # fmt: skip
-        best = SoftmaxHead.constant(prior, reference.features.shape[1])
+        best = SoftmaxHead.constant(prior, len(basis))
         lowest = float(prior @ class_losses(best, reference))
-        start = transforms.head
+        start = SoftmaxHead(transforms.head.weight @ basis.T, transforms.head.bias)
 
         def try_tau(tau: float) -> bool:
             nonlocal best, lowest, start
-            start = self._train(prior, tau, start.limited(tau), 40)
+            start, _ = train_head(reference, prior, tau, start.limited(tau), 40)
             value = float(prior @ class_losses(start, reference)) + start.lipschitz_constant * distance
             better = value < lowest
             if better:
@@ -284,7 +299,7 @@ class AlternatingSolver:
             tau *= 2
         for factor in (0.7, 1.4, 0.85, 1.2):
             try_tau(max(best.lipschitz_constant, typical_tau(reference) / 64) * factor)
-        return best
+        return SoftmaxHead(best.weight @ basis, best.bias)
 
     def _choose_ridge(self, start: Transforms, target: Sample) -> tuple[float, Transforms, Certificate | None]:
         """Fit with each ridge on a part of the target, from strong to weak, and compare on the rest."""
@@ -322,9 +337,9 @@ class AlternatingSolver:
     def _step(self, current: Transforms, target: Sample, coupling: Coupling, ridge: float, round_: int) -> Transforms:
         settings = self.settings
         if settings.ground_cost == "feature":
-            return replace(current, feature_map=self._map_step(current.feature_map, target, coupling, ridge))
+            return self._map_step(current, target, coupling, ridge)
         if settings.feature_map != "affine" or not self._is_moved(current):
-            current = replace(current, feature_map=self._map_step(current.feature_map, target, coupling, ridge))
+            current = self._map_step(current, target, coupling, ridge)
             if settings.feature_map != "affine":
                 return self._finish_head(current, target)
             coupling = self._look(current, target).coupling
@@ -335,20 +350,21 @@ class AlternatingSolver:
         identity = FeatureMap.identity(current.feature_map.matrix)
         return not torch.equal(current.feature_map.matrix, identity.matrix)
 
-    def _map_step(self, current: FeatureMap, target: Sample, coupling: Coupling, ridge: float) -> FeatureMap:
+    def _map_step(self, current: Transforms, target: Sample, coupling: Coupling, ridge: float) -> Transforms:
         """Minimise the expected distance for a fixed coupling: iteratively re-weighted least squares."""
         settings = self.settings
-        z = self.reference_look.features
+        z, basis, feature_map = self.reference_look.features, current.head.directions, current.feature_map
         for _ in range(_IRLS_ROUNDS):
-            distance = (z[coupling.source] - current(target.features)[coupling.target]).norm(dim=1)
+            seen, mapped = z @ basis.T, feature_map(target.features) @ basis.T
+            distance = (seen[coupling.source] - mapped[coupling.target]).norm(dim=1)
             pull = coupling.mass / distance.clamp_min(1e-3 * float(distance.mean()) + 1e-12)
             weights = pull.new_zeros(len(target.labels)).index_add_(0, coupling.target, pull)
             goals = z.new_zeros(len(target.labels), z.shape[1])
             goals.index_add_(0, coupling.target, pull[:, None] * z[coupling.source])
-            current = fit_feature_map(
+            feature_map = fit_feature_map(
                 settings.feature_map, target.features, goals / weights[:, None], weights, ridge, settings.rank
             )
-        return current
+        return replace(current, feature_map=feature_map)
 
     def _logit_step(
         self,

@@ -27,9 +27,12 @@ def embed(features: Tensor, head: SoftmaxHead, ground_cost: GroundCost) -> Tenso
         ground_cost: Name of the cost.
 
     Returns:
-        ``tau z`` of shape ``(n, d)`` for ``"feature"``, ``W z`` of shape ``(n, K)`` for the logit costs.
+        ``tau z`` in the directions of the head, shape ``(n, r)``, for ``"feature"``; ``W z`` of shape ``(n, K)`` for
+        the logit costs.
     """
-    return features * head.lipschitz_constant if ground_cost == "feature" else features @ head.weight.T
+    if ground_cost == "feature":
+        return features @ head.directions.T * head.lipschitz_constant
+    return features @ head.weight.T
 
 
 def cost_matrix(source: Tensor, target: Tensor, ground_cost: GroundCost, support: Tensor) -> Tensor:
@@ -38,7 +41,8 @@ def cost_matrix(source: Tensor, target: Tensor, ground_cost: GroundCost, support
     With ``u`` the change of the logits from source to target, the change of the loss is
     :math:`\int (p - q) \cdot u` with ``p`` in the simplex and ``q`` in the simplex over the reference classes that the
     label map sends to ``y``. So it is at most ``max u - min u`` over that support (``"logit_margin"``), at most
-    ``max u - min u`` over all classes (``"logit_range"``), and at most ``tau`` times the distance (``"feature"``).
+    ``max u - min u`` over all classes (``"logit_range"``), and at most ``tau`` times the distance in the directions of
+    the head (``"feature"``), hence at most ``tau`` times the distance, as published.
 
     Args:
         source: Embedded reference samples, shape ``(n, e)``.

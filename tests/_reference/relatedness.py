@@ -37,7 +37,7 @@ def target_loss(features, labels, matrix, offset, weight, bias, label_map):
 
 
 def bound(reference, target, weight, bias, matrix, offset, label_map, conditional, ground_cost):
-    """The three terms, sample by sample and pair by pair."""
+    """The three terms, sample by sample and pair by pair. ``"published"``: tau times the distance in all directions."""
     (z, y), (x, t) = reference, target
     mapped = x @ matrix.T + offset
     prior = np.bincount(t, minlength=len(conditional)) / len(t)
@@ -52,9 +52,13 @@ def bound(reference, target, weight, bias, matrix, offset, label_map, conditiona
         columns = np.flatnonzero(t == k)
         rows = np.flatnonzero(conditional[k][y] > 0)
         mass = np.array([conditional[k, y[i]] / (y == y[i]).sum() for i in rows])
-        change = (mapped[columns][None] - z[rows][:, None]) @ weight.T
-        if ground_cost == "feature":
-            cost = tau * np.linalg.norm(mapped[columns][None] - z[rows][:, None], axis=2)
+        moved = mapped[columns][None] - z[rows][:, None]
+        change = moved @ weight.T
+        if ground_cost == "published":
+            cost = tau * np.linalg.norm(moved, axis=2)
+        elif ground_cost == "feature":
+            seen = np.linalg.pinv(weight - weight.mean(0)) @ (weight - weight.mean(0))
+            cost = tau * np.linalg.norm(moved @ seen, axis=2)
         elif ground_cost == "logit_range":
             cost = change.max(2) - change.min(2)
         else:

@@ -154,11 +154,27 @@ def test_evaluation_data_are_certified_and_the_fit_is_reported_beside():
         loss = float(-result.log_probabilities(x[45:]).gather(1, t[45:, None]).mean())
         assert result.target_loss == pytest.approx(loss)
         assert loss <= result.bound + 1e-9
-        assert result.bound <= math.log(3) + 1e-6  # never vacuous, on any data
+        assert result.kind == "learned"
+        assert result.bound < math.log(3) - 0.1
         assert result.evaluated_on == "evaluation data"
         assert result.figures.num_target == 45
         assert result.fit_figures.num_target == 45
         assert result.held_out_figures is not None
+
+
+@pytest.mark.parametrize("ground_cost", COSTS)
+@pytest.mark.parametrize("num_reference", [2, 3])
+def test_unrelated_tasks_cost_what_guessing_costs_on_any_data(ground_cost, num_reference):
+    generator = torch.Generator().manual_seed(0)
+    z, x = (torch.randn(n, 4, generator=generator) for n in (90, 120))
+    y, t = torch.arange(90) % num_reference, torch.arange(120) % 3
+    rows = torch.cat([torch.arange(60, 100), torch.arange(60, 120)[t[60:] == 1]])
+    evaluation = (z[45:], y[45:], x[rows], t[rows])
+    result = task_relatedness(z[:45], y[:45], x[:60], t[:60], evaluation=evaluation, ground_cost=ground_cost)
+    assert result.kind == "constant head"
+    assert result.bound == pytest.approx(entropy(t[rows]), abs=1e-9)
+    assert result.bound < math.log(3)
+    assert result.target_loss <= result.bound + 1e-9
 
 
 def test_evaluation_with_another_class_prior_keeps_the_row_sums():
