@@ -104,6 +104,11 @@ class FeatureMoments:
         square = self.scatter_square
         return torch.where(square > 0, self.scatter.trace().square() / square, torch.zeros_like(square))
 
+    @property
+    def condition_number(self) -> float:
+        """Condition number of the correlation matrix on its range, an estimate from below."""
+        return whitened_square(self.scatter, self.scatter[:, :0], self.count)[2]
+
     @cached_property
     def scatter_square(self) -> Tensor:
         """Squared Frobenius norm of :attr:`scatter`, 0-d."""
@@ -223,6 +228,11 @@ class ClassMoments(FeatureMoments):
         """Squared length of each whitened row of :attr:`between_factor`, the rank and the condition number."""
         return whitened_square(self.scatter, self.between_factor.T, self.count)
 
+    @property
+    def condition_number(self) -> float:
+        """Condition number of the correlation matrix on its range, an estimate from below."""
+        return self.canonical_square[2]
+
 
 @dataclass(frozen=True)
 class TargetMoments(FeatureMoments):
@@ -281,6 +291,11 @@ class TargetMoments(FeatureMoments):
     def explained_square(self) -> tuple[Tensor, int, float]:
         """Squares of the targets that a linear map explains, ``(m,)``; rank and condition number of the features."""
         return whitened_square(self.scatter, self.cross_scatter, self.count)
+
+    @property
+    def condition_number(self) -> float:
+        """Condition number of the correlation matrix on its range, an estimate from below."""
+        return self.explained_square[2]
 
     @cached_property
     def cross_scatter(self) -> Tensor:

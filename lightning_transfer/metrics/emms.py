@@ -60,5 +60,9 @@ class EMMS(ClassMomentMetric):
         """At most 0."""
         return -float("inf"), 0.0
 
+    @property
+    def _unregularised(self) -> bool:
+        return True
+
     def _score(self, moments: ClassMoments) -> Tensor:
         return emms_from_moments(moments, self.embeddings, variant=self.variant)

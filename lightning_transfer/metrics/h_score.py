@@ -64,8 +64,9 @@ class HScore(ClassMomentMetric):
         moments = self._totals()
         return 0.0, float(min(moments.num_features, moments.num_classes - 1))
 
-    def _condition_number(self) -> float | None:
-        return None if self.shrinkage else self._totals().canonical_square[2]
+    @property
+    def _unregularised(self) -> bool:
+        return not self.shrinkage
 
     def _describe(self) -> Health:
         record = super()._describe()

@@ -60,8 +60,9 @@ class LinearMSE(TargetMomentMetric):
         """Limits: at most 0."""
         return -float("inf"), 0.0
 
-    def _condition_number(self) -> float | None:
-        return None if self.regularization else self._totals().explained_square[2]
+    @property
+    def _unregularised(self) -> bool:
+        return not self.regularization
 
     def _score(self, moments: TargetMoments) -> Tensor:
         return linear_mse_from_moments(moments, self.regularization, self.variant)

@@ -231,12 +231,14 @@ class _MomentMetric(JackknifeMetric):
         groups = range(self.jackknife_groups)
         return (self._moments_of([other for other in groups if other != group]) for group in groups)
 
-    def _condition_number(self) -> float | None:
-        """Condition number of what the score inverts, None if nothing."""
-        return None
+    @property
+    def _unregularised(self) -> bool:
+        """Whether the score inverts the covariance of the features as it is."""
+        return False
 
     def _describe(self) -> Health:
-        moments, condition = self._totals(), self._condition_number()
+        moments = self._totals()
+        condition = moments.condition_number if self._unregularised else None
         rank = float(moments.effective_rank)
         messages = collapse_message(rank, moments.num_features)
         classes: dict[str, Any] = {}
@@ -245,7 +247,7 @@ class _MomentMetric(JackknifeMetric):
             classes = {"num_classes": moments.num_classes, "smallest_class": smallest}
             if smallest == 1:
                 messages.append("a class has a single sample")
-        if moments.count <= moments.num_features:
+        if self._unregularised and moments.count <= moments.num_features:
             messages.append(f"{moments.count} samples for {moments.num_features} features: any labelling can be fitted")
         if condition is not None and condition > _COLLINEAR:
             messages.append(f"nearly collinear features (condition number {condition:.0e}): rounding errors may count")

@@ -13,7 +13,9 @@ from torchmetrics import MetricCollection
 
 from lightning_transfer.functional.moments import FeatureMoments
 from lightning_transfer.metrics import (
+    EMMS,
     GBC,
+    LFC,
     NLEEP,
     EnergyScore,
     HScore,
@@ -79,8 +81,10 @@ def collinear(features):
     return torch.cat([features, features[:, :1] + 1e-5 * features[:, 1:2].square()], dim=1)
 
 
-@pytest.mark.parametrize("metric", [HScore, LinearMSE])
-def test_nearly_collinear_features(metric):
+@pytest.mark.parametrize("metric", [HScore, LinearMSE, EMMS])
+def test_nearly_collinear_or_too_many_features(metric):
+    few = feed(metric(), inputs_of(metric(), n=20, d=40))
+    assert any("20 samples for 40 features" in message for message in messages_of_compute(few))
     inputs = inputs_of(metric())
     assert 1 < feed(metric(), inputs).health().condition_number < 1e3
     inputs["features"] = collinear(inputs["features"])
@@ -94,8 +98,8 @@ def test_nearly_collinear_features(metric):
 
 @pytest.mark.parametrize(
     "metric",
-    [partial(HScore, shrinkage="ledoit_wolf"), partial(HScore, shrinkage=0.1), partial(LinearMSE, 0.5), LogME],
-    ids=["ledoit_wolf", "fixed", "ridge", "logme"],
+    [partial(HScore, shrinkage="ledoit_wolf"), partial(HScore, shrinkage=0.1), partial(LinearMSE, 0.5), LogME, LFC],
+    ids=["ledoit_wolf", "fixed", "ridge", "logme", "lfc"],
 )
 def test_scores_that_invert_nothing_singular_do_not_mind(metric):
     inputs = inputs_of(metric())
@@ -103,6 +107,7 @@ def test_scores_that_invert_nothing_singular_do_not_mind(metric):
     scored = feed(metric(), inputs)
     assert messages_of_compute(scored) == []
     assert scored.health().condition_number is None
+    assert messages_of_compute(feed(metric(), inputs_of(metric(), n=20, d=40))) == []
 
 
 def test_shrinkage_that_leaves_nothing():

@@ -13,7 +13,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from torchmetrics import MetricCollection
 
 from lightning_transfer.functional import h_score, log_maximum_evidence
-from lightning_transfer.functional.moments import ClassMoments
+from lightning_transfer.functional.moments import ClassMoments, FeatureMoments
 from lightning_transfer.metrics import HScore, LabelMSE, LinearMSE, LogME
 
 
@@ -112,6 +112,7 @@ def test_class_moments_against_their_definitions():
     within = sum((f := features[labels == c] - features[labels == c].mean(0)).T @ f for c in range(4))
     torch.testing.assert_close(moments.within_scatter, within)
     assert moments.present.tolist() == [0, 3, 6, 9]
+    assert FeatureMoments.of_features(features).condition_number == pytest.approx(moments.condition_number, rel=1e-9)
 
 
 def principal(features, k):
