@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from hydra.experimental.callback import Callback as HydraCallback
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
+from rich.table import Table
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -275,6 +277,46 @@ def _make_score(task: Task, num_outputs: int) -> Metric:
     return MulticlassAccuracy(num_outputs, average="micro")
 
 
+class ContinuedCheckpoint(ModelCheckpoint):
+    """A ``ModelCheckpoint`` that goes on where a resumed run stopped when it writes to another folder too."""
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+
+
+class CompareRuns(HydraCallback):
+    """A Hydra callback that shows and saves the objectives of all jobs of a sweep, best first."""
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Read what each job wrote.
+
+        Args:
+            config: Hydra's config of the sweep.
+        """
+        from lightning_transfer.screening.jobs import console
+
+        folder = Path(config.hydra.sweep.dir).absolute()
+        written = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/finetune.json")}
+        if len(written) < 2:
+            return
+        runs = [{"job": job, **{key: run[key] for key in ("overrides", "objective")}} for job, run in written.items()]
+        runs.sort(key=_value_of, reverse=next(iter(written.values()))["direction"] == "max")
+        (folder / "finetune.json").write_text(json.dumps(runs, indent=2) + "\n")
+        shared = set.intersection(*(set(run["overrides"]) for run in runs))
+        table = Table(title="Fine-tuning runs, best first")
+        for column in ("job", "choices", *runs[0]["objective"]):
+            table.add_column(column, justify="left" if column == "choices" else "right", overflow="fold")
+        for run in runs:
+            choices = " ".join(override for override in run["overrides"] if override not in shared)
+            table.add_row(run["job"], choices, f"{_value_of(run):.4f}")
+        console().print(table)
+
+
+def _value_of(run: Mapping[str, Any]) -> float:
+    return float(next(iter(run["objective"].values())))
+
+
 def run(cfg: DictConfig) -> float:
     """Fine-tune what a config describes.
 
@@ -282,8 +324,8 @@ def run(cfg: DictConfig) -> float:
         cfg: ``conf/finetune.yaml`` with its choices made.
 
     Returns:
-        The objective of a sweep: the value of ``cfg.objective`` in the best epoch, if a checkpoint follows it, else its
-        last value.
+        The objective of a sweep: the value of ``cfg.objective`` in the best epoch, if a checkpoint monitors it, else
+        its last value.
 
     Raises:
         ValueError: If nothing was logged under that name (the message says what was), or ``-m`` is asked for with a
@@ -295,7 +337,8 @@ def run(cfg: DictConfig) -> float:
     from lightning_transfer.extraction import quiet_lightning
     from lightning_transfer.utilities.instantiate import instantiate
 
-    output_dir = Path(HydraConfig.get().runtime.output_dir)
+    hydra = HydraConfig.get()
+    output_dir = Path(hydra.runtime.output_dir)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     with quiet_lightning():
         target: TransferDataModule = instantiate(cfg.target)
@@ -309,26 +352,33 @@ def run(cfg: DictConfig) -> float:
             for name, node in (cfg.get("callbacks") or {}).items()
             if cfg.get("reference") or not ("reference" in node and OmegaConf.is_interpolation(node, "reference"))
         }
-        checkpoint = next((c for c in callbacks.values() if isinstance(c, ModelCheckpoint)), None)
+        checkpoints = [callback for callback in callbacks.values() if isinstance(callback, ModelCheckpoint)]
+        best = next((checkpoint for checkpoint in checkpoints if checkpoint.monitor == cfg.objective), None)
         trainer: pl.Trainer = instantiate(
             cfg.trainer,
             callbacks=list(callbacks.values()),
             logger=list(instantiate(cfg.logger).values()) if cfg.get("logger") else False,
-            enable_checkpointing=checkpoint is not None,
+            enable_checkpointing=bool(checkpoints),
         )
         _refuse_restarts(trainer)
         trainer.fit(module, datamodule=target, ckpt_path=cfg.ckpt_path, **_safely(trainer.fit))
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        objective = _objective(cfg.objective, logged, checkpoint)
+        objective = _objective(cfg.objective, logged, best)
         tested: Mapping[str, float] = {}
         if cfg.test and target.test_dataset is not None and not trainer.interrupted:
-            best = checkpoint.best_model_path if checkpoint is not None else ""
-            (tested,) = trainer.test(
-                module, datamodule=target, ckpt_path=best or None, verbose=False, **_safely(trainer.test)
-            )
+            path = best.best_model_path or None if best is not None else None
+            (tested,) = trainer.test(module, datamodule=target, ckpt_path=path, verbose=False, **_safely(trainer.test))
     history = {name: callback.history for name, callback in callbacks.items() if hasattr(callback, "history")}
     if trainer.is_global_zero:
-        summary = {"objective": {cfg.objective: objective}, "logged": logged, "test": dict(tested), "history": history}
+        summary = {
+            "overrides": list(hydra.overrides.task),
+            "objective": {cfg.objective: objective},
+            "direction": cfg.direction,
+            "best_checkpoint": best.best_model_path if best is not None else "",
+            "logged": logged,
+            "test": dict(tested),
+            "history": history,
+        }
         (output_dir / "finetune.json").write_text(json.dumps(summary, indent=2) + "\n")
         _show(summary, output_dir)
     return objective
@@ -351,17 +401,16 @@ def _refuse_restarts(trainer: pl.Trainer) -> None:
         )
 
 
-def _objective(name: str, logged: Mapping[str, float], checkpoint: ModelCheckpoint | None) -> float:
+def _objective(name: str, logged: Mapping[str, float], best: ModelCheckpoint | None) -> float:
+    if best is not None and best.best_model_score is not None:
+        return float(best.best_model_score)
     if name not in logged:
         raise ValueError(f"The objective `{name}` was not logged; available are {', '.join(sorted(logged))}.")
-    if checkpoint is not None and checkpoint.monitor == name and checkpoint.best_model_score is not None:
-        return float(checkpoint.best_model_score)
     return logged[name]
 
 
 def _show(summary: Mapping[str, Any], output_dir: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from lightning_transfer.screening.jobs import console
 
     table = Table(title="Before fine-tuning, and after it")
     for column in ("value", "before", "after"):
@@ -373,8 +422,10 @@ def _show(summary: Mapping[str, Any], output_dir: Path) -> None:
     for name, value in {**summary["logged"], **summary["test"]}.items():
         if name.startswith(("val/", "test/")):
             table.add_row(name, "", f"{value:.4f}")
-    console = Console()
-    console.print(table)
+    terminal = console()
+    terminal.print(table)
     for name, value in summary["objective"].items():
-        console.print(f"Objective {name}: {value:.4f}", highlight=False)
-    console.print(f"Written to {output_dir}: finetune.json", soft_wrap=True, highlight=False)
+        terminal.print(f"Objective {name}: {value:.4f}")
+    if summary["best_checkpoint"]:
+        terminal.print(f"Best epoch: {summary['best_checkpoint']}", soft_wrap=True)
+    terminal.print(f"Written to {output_dir}: finetune.json", soft_wrap=True)

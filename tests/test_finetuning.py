@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from functools import partial
 
 import lightning.pytorch as pl
@@ -16,6 +17,7 @@ from omegaconf import open_dict
 from torch import nn
 from torch.utils.data import DataLoader
 
+from lightning_transfer import cli
 from lightning_transfer.backbones import ModuleBackbone
 from lightning_transfer.callbacks import TransferabilityMonitor
 from lightning_transfer.data import Digits
@@ -195,22 +197,30 @@ def test_head_then_full_in_several_processes_asks_for_the_right_strategy():
         module.on_fit_start()
 
 
+class Ordered(Digits):
+    """The same batches in every run, resumed or not."""
+
+    def train_dataloader(self):
+        return DataLoader(self.train_dataset, batch_size=64)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_resume_continues_where_it_stopped(mode, tmp_path):
-    data = partial(Digits, max_samples=200, batch_size=64)
-    whole = FineTuningModule(_backbone(), 10, mode=mode, scheduler="constant")
-    _fit(whole, data(), max_epochs=1)
-    stopped = FineTuningModule(_backbone(), 10, mode=mode, scheduler="constant")
-    keep = ModelCheckpoint(tmp_path, save_last=True)
-    _fit(stopped, data(), [keep], max_epochs=1, enable_checkpointing=True)
-    resumed = FineTuningModule(_backbone(), 10, mode=mode, scheduler="constant")
-    pl.seed_everything(0, verbose=False)
-    trainer = make_trainer(max_epochs=1)
-    trainer.fit(resumed, datamodule=data(), ckpt_path=keep.last_model_path, weights_only=True)
+    def fit(epochs, callbacks=(), ckpt_path=None, **options):
+        module = FineTuningModule(_backbone(), 10, mode=mode, scheduler="constant", warmup=0)
+        pl.seed_everything(0, verbose=False)
+        trainer = make_trainer(callbacks, max_epochs=epochs, **options)
+        trainer.fit(module, datamodule=Ordered(max_samples=200), ckpt_path=ckpt_path, weights_only=True)
+        return module
+
+    whole, keep = fit(3), ModelCheckpoint(tmp_path)
+    stopped = fit(1, [keep], enable_checkpointing=True)
+    resumed = fit(3, ckpt_path=keep.best_model_path)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
-    loaded = FineTuningModule.load_from_checkpoint(keep.last_model_path, backbone=_backbone(), weights_only=True)
+    assert not torch.equal(stopped.head.weight, resumed.head.weight)
+    loaded = FineTuningModule.load_from_checkpoint(keep.best_model_path, backbone=_backbone(), weights_only=True)
     assert loaded.mode == mode
-    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), loaded.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(stopped.parameters(), loaded.parameters(), strict=True))
 
 
 # the job
@@ -258,14 +268,55 @@ def test_job_with_both_monitors(tmp_path, capsys):
     assert "transfer/bound" in rows[0]
 
 
-def test_job_resumes(tmp_path):
-    (tmp_path / "second").mkdir()
-    run(_job(tmp_path / "first", *SMALL[:5], "epochs=1", "~callbacks.relatedness"))
-    last = tmp_path / "first/checkpoints/last.ckpt"
-    run(_job(tmp_path / "second", *SMALL[:2], *SMALL[3:5], "epochs=3", "~reference", "~logger", f"ckpt_path={last}"))
-    summary = json.loads((tmp_path / "second/finetune.json").read_text())
-    assert list(summary["history"]) == ["transferability"]
-    assert [record["epoch"] for record in summary["history"]["transferability"]] == [0, 0, 1, 2]
+def test_job_resumes_and_still_knows_its_best_epoch(tmp_path):
+    def job(folder, epochs, *overrides):
+        (tmp_path / folder).mkdir()
+        value = run(_job(tmp_path / folder, *SMALL[:2], *SMALL[3:5], f"epochs={epochs}", *overrides))
+        return value, json.loads((tmp_path / folder / "finetune.json").read_text())
+
+    value, first = job("first", 2, "~reference")
+    best, last = (tmp_path / f"first/checkpoints/{name}.ckpt" for name in ("best", "last"))
+    state = torch.load(last, weights_only=True)
+    (kept,) = (kept for key, kept in state["callbacks"].items() if "Checkpoint" in key and kept["monitor"])
+    kept["best_model_score"] = kept["kth_value"] = kept["best_k_models"][str(best)] = torch.tensor(0.99)
+    torch.save(state, last)  # as if the first run had been lucky
+
+    resumed, second = job("second", 4, "~reference", "~logger", f"ckpt_path={last}")
+    assert list(second["history"]) == ["transferability"]
+    assert [record["epoch"] for record in second["history"]["transferability"]] == [0, 0, 1, 2, 3]
+    assert second["history"]["transferability"][:3] == first["history"]["transferability"]
+    assert value < resumed == pytest.approx(0.99)
+    assert second["best_checkpoint"] == str(best)
+    assert best.exists()
+
+    again, third = job("third", 2, "~reference", "~logger", f"ckpt_path={last}")  # nothing is left to do
+    assert again == pytest.approx(0.99)
+    assert third["test"] == first["test"]
+
+
+def test_a_sweep_compares_its_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setenv("LIGHTNING_TRANSFER_ALLOCATOR", "system")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["finetune", "-m", "backbone=efficientnet_lite0_random", "++backbone.input_size=32", "mode=head",
+                  "optimizer.lr=1e-6,1e-2", "epochs=2", "~reference", "~logger",
+                  "callbacks.transferability.metrics=logme", "finetuning.warmup=0",
+                  *SMALL[:2], *SMALL[3:5]])  # fmt: skip
+    assert stop.value.code == 0
+    (folder,) = tmp_path.glob("multirun/finetune/*/*")
+    runs = json.loads((folder / "finetune.json").read_text())
+    values = [run["objective"]["val/accuracy"] for run in runs]
+    assert values == sorted(values, reverse=True)
+    assert {run["job"] for run in runs} == {"0", "1"}
+    for entry in runs:
+        own = json.loads((folder / entry["job"] / "finetune.json").read_text())
+        assert own["objective"] == entry["objective"]
+        assert f"optimizer.lr={('1e-06', '0.01')[int(entry['job'])]}" in own["overrides"]
+    _, _, table = capsys.readouterr().out.rpartition("Fine-tuning runs")
+    assert "optimizer.lr=0.01" in table
+    assert "mode=head" not in table
 
 
 def test_job_names_what_is_there_when_the_objective_is_missing(tmp_path):
