@@ -205,7 +205,6 @@ def references(source_probs):
     from _reference import label_scores, moment_scores, sample_scores
     from sklearn.linear_model import RidgeClassifierCV
     from sklearn.neighbors import NearestNeighbors
-    from transformer_ranker import estimators as ranker
 
     def knn(x, y):
         return (y[NearestNeighbors(n_neighbors=1).fit(x).kneighbors(return_distance=False)[:, 0]] == y).mean()
@@ -225,14 +224,19 @@ def references(source_probs):
     def parc(x, y):
         return sample_scores.reference_parc(x, np.eye(y.max() + 1)[y])
 
-    def of_ranker(cls):
-        return lambda x, y: cls().fit(embeddings=torch.from_numpy(x).float(), labels=torch.from_numpy(y))
+    def of_ranker(name):
+        def fit(x, y):
+            from transformer_ranker import estimators
+
+            return getattr(estimators, name)().fit(embeddings=torch.from_numpy(x).float(), labels=torch.from_numpy(y))
+
+        return fit
 
     plain = "NumPy, SciPy, scikit-learn"
     return {
-        "logme": ("transformer-ranker", of_ranker(ranker.LogME)),
+        "logme": ("transformer-ranker", of_ranker("LogME")),
         "h_score": (plain, moment_scores.reference_h_score),
-        "h_score_shrunk": ("transformer-ranker", of_ranker(ranker.HScore)),
+        "h_score_shrunk": ("transformer-ranker", of_ranker("HScore")),
         "knn_accuracy": ("scikit-learn", knn),
         "ridge_probe": ("scikit-learn", ridge),
         "leep": (plain, lambda x, y: label_scores.reference_leep(source_probs, y)),
@@ -263,7 +267,7 @@ def compare(name, n, d, classes):
         }  # fmt: skip
         metric = METRICS[name].build()
         for start in range(0, len(labels), BATCH):
-            metric.update(**{key: inputs[key][start : start + BATCH] for key in ("labels", *metric.requires)})
+            metric.update(**{key: inputs[key][start : start + BATCH] for key in metric.requires})
         return metric.compute()
 
     def theirs(features, labels, source_probs):
@@ -318,9 +322,9 @@ def family():
                 continue
             command = [sys.executable, __file__, "--compare", name, *map(str, size)]
             try:
-                run = subprocess.run(command, check=True, capture_output=True, timeout=TIME_LIMIT, env=ONE_THREAD)
-                output = run.stdout
-                unfinished = "none"
+                run = subprocess.run(command, capture_output=True, timeout=TIME_LIMIT, env=ONE_THREAD)
+                output, errors = run.stdout, run.stderr.decode().splitlines()
+                unfinished = errors[-1] if run.returncode else "none"
             except subprocess.TimeoutExpired as stopped:
                 output, unfinished = stopped.stdout or b"", f"over {TIME_LIMIT} s"
             sides = {entry.pop("side"): entry for entry in map(json.loads, output.decode().splitlines())}
