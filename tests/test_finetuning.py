@@ -8,7 +8,7 @@ from functools import partial
 import lightning.pytorch as pl
 import pytest
 import torch
-from _training import Diary, make_trainer
+from _training import Diary, digest, make_trainer, random_state, run_in_processes
 from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from lightning_transfer import cli
 from lightning_transfer.backbones import ModuleBackbone
-from lightning_transfer.callbacks import TransferabilityMonitor
+from lightning_transfer.callbacks import TaskRelatednessMonitor, TransferabilityMonitor
 from lightning_transfer.data import Digits
 from lightning_transfer.finetuning import FineTuningModule, run
 
@@ -221,6 +221,54 @@ def test_resume_continues_where_it_stopped(mode, tmp_path):
     loaded = FineTuningModule.load_from_checkpoint(keep.best_model_path, backbone=_backbone(), weights_only=True)
     assert loaded.mode == mode
     assert all(torch.equal(a, b) for a, b in zip(stopped.parameters(), loaded.parameters(), strict=True))
+
+
+def watched(devices=2, modes=MODES):
+    """Fine-tune with both monitors and without any; what the monitors saw and whether the trainings were the same."""
+    found = {}
+    for mode in modes:
+        unused = "_find_unused_parameters_true" if mode == "head_then_full" else ""
+        options = {"devices": devices, "strategy": f"ddp{unused}" if devices > 1 else "auto", "max_epochs": 2}
+
+        def fit(callbacks, mode=mode, options=options):
+            module = FineTuningModule(_backbone(), 10, mode=mode)
+            trainer = _fit(module, Digits(max_samples=201, batch_size=32), callbacks, **options)
+            return trainer, (digest(*module.state_dict().values()), random_state())
+
+        scores = TransferabilityMonitor(["logme", "h_score_shrunk", "leep", "nce"], strict=True)
+        bound = TaskRelatednessMonitor(
+            Digits(classes=[0, 1, 2, 3, 4]), reference_samples=101, strict=True, settle=1,
+            options={"rounds": 1, "tau": 0.5, "ground_cost": "feature"},
+        )  # fmt: skip
+        trainer, after = fit([scores, bound])
+        found[mode] = {
+            "scores": scores.history,
+            "bounds": bound.history,
+            "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
+            "identical": after == fit([])[1],
+        }
+    return found
+
+
+@pytest.mark.ddp
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_fine_tuning_in_two_processes_with_both_monitors(tmp_path):
+    ranks, alone = run_in_processes(watched, tmp_path), watched(1, ["head"])["head"]
+    for mode in MODES:
+        first, second = (rank[mode] for rank in ranks)
+        assert first["identical"]
+        assert second["identical"]
+        for monitor in ("scores", "bounds"):
+            assert first[monitor] == second[monitor]
+            assert len(first[monitor]) == 3
+            for name, value in alone[monitor][0].items():  # nothing is trained yet
+                assert first[monitor][0][name] == pytest.approx(value, rel=1e-4), (mode, name)
+        assert {"transfer/logme", "transfer/leep", "transfer/bound"} <= set(first["metrics"])
+        assert first["metrics"]["val/accuracy"] == second["metrics"]["val/accuracy"]
+    for record in ranks[0]["head"]["scores"][1:]:  # a frozen backbone: the features stay what they were
+        for name in ("logme", "h_score_shrunk", "leep", "nce"):
+            assert record[name] == pytest.approx(alone["scores"][0][name], rel=1e-4)
+    assert ranks[0]["full"]["scores"][2]["logme"] != pytest.approx(alone["scores"][0]["logme"], rel=1e-4)
 
 
 # the job
