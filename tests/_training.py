@@ -176,6 +176,13 @@ def trace(module: Net) -> dict[str, Any]:
     }
 
 
+def kinds_in(state: Any) -> set[type]:
+    """Types of the leaves of nested dicts and lists, keys included."""
+    if isinstance(state, dict):
+        return kinds_in([*state, *state.values()])
+    return set().union(*map(kinds_in, state)) if isinstance(state, list | tuple) else {type(state)}
+
+
 def make_trainer(callbacks: Any = (), **options: Any) -> pl.Trainer:
     """A quiet Trainer on the CPU."""
     settings = {

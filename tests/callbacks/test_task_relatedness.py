@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import lightning.pytorch as pl
 import pytest
 import torch
-from _training import CLASSES, Diary, Net, Points, features_of, fit, make_trainer, run_in_processes, trace
+from _training import CLASSES, Diary, Net, Points, features_of, fit, kinds_in, make_trainer, run_in_processes, trace
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch.utils.data import DataLoader
 
@@ -21,8 +21,8 @@ OPTIONS = {"tau": 0.5, "rounds": 2, "ground_cost": "feature"}
 TERMS = ("reweighted_reference_loss", "label_mismatch", "distribution_mismatch")
 
 
-def _reference(**options):
-    return DataLoader(Points(40, seed=8, **options), batch_size=16, shuffle=True)
+def _reference(workers=None, **options):
+    return DataLoader(Points(40, seed=8, **options), batch_size=16, shuffle=True, **(workers or {}))
 
 
 def _monitor(reference=None, **arguments):
@@ -62,6 +62,25 @@ class WithFigures(Diary):
 
     def add_figure(self, name, figure, global_step, close):
         self.figures.append((name, type(figure).__name__, global_step))
+
+
+class WithRuns(Diary):
+    """Takes figures like the client of MLflow."""
+
+    run_id = "7"
+
+    def __init__(self):
+        super().__init__()
+        self.figures = []
+
+    @property
+    def experiment(self):
+        return self
+
+    def log_figure(self, run_id, figure, file):
+        assert run_id == "7"
+        name, step = file.removesuffix(".png").rsplit("_", 1)
+        self.figures.append((name, type(figure).__name__, int(step)))
 
 
 class WithImages(Diary):
@@ -172,7 +191,7 @@ def test_fixed_features_as_reference_and_early_stopping():
     assert trainer.current_epoch == 2
 
 
-@pytest.mark.parametrize("logger", [WithFigures, WithImages])
+@pytest.mark.parametrize("logger", [WithFigures, WithImages, WithRuns])
 def test_figures_go_to_loggers_that_take_them(logger):
     diary = logger()
     fit([_monitor()], logger=[diary, Diary()], max_epochs=1)
@@ -197,21 +216,54 @@ def test_several_loaders_and_names():
     assert monitor.results[1].reference_class_names == monitor.results[1].target_class_names == Named.class_names
 
 
-def test_stop_and_resume(tmp_path):
+def test_stop_and_resume(tmp_path, starts):
     checkpoint = ModelCheckpoint(tmp_path, save_last=True, monitor="transfer/bound")
     first = _monitor()
     fit([first, checkpoint], enable_checkpointing=True)
-    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    saved = torch.load(checkpoint.best_model_path, weights_only=True)
     assert float(checkpoint.best_model_score) == min(record["bound"] for record in first.history[1:])
-    assert any("TaskRelatednessMonitor" in key for key in saved["callbacks"])
+    (state,) = (state for key, state in saved["callbacks"].items() if key.startswith("TaskRelatednessMonitor"))
+    assert kinds_in(state) <= {str, int, float, torch.Tensor}
+
+    begun, epoch = len(starts), int(saved["epoch"])
     resumed = _monitor()
-    trainer = make_trainer([resumed], max_epochs=3)
-    trainer.fit(Net(), DataLoader(Points(60), 16), DataLoader(Points(37, seed=1), 8), ckpt_path=tmp_path / "last.ckpt")
-    assert resumed.history[:3] == first.history
-    assert [record["epoch"] for record in resumed.history] == [0, 0, 1, 2]
+    trainer = make_trainer([resumed], max_epochs=epoch + 2)
+    loaders = DataLoader(Points(60), 16), DataLoader(Points(37, seed=1), 8)
+    trainer.fit(Net(), *loaders, ckpt_path=checkpoint.best_model_path, weights_only=True)
+    assert resumed.history[: epoch + 2] == first.history[: epoch + 2]
+    assert [record["epoch"] for record in resumed.history] == [0, *range(epoch + 2)]
+    cold, warm = starts[begun:]
+    assert cold is None
+    assert warm.bound == first.history[epoch + 1]["bound"]
     restored = _monitor()
     restored.load_state_dict(first.state_dict())
     assert torch.equal(restored.results[0].label_map, first.results[0].label_map)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("data", ["val", "train"])
+@pytest.mark.parametrize(
+    "options",
+    [{"fast_dev_run": 4}, {"barebones": True}, {"logger": False}, {"precision": "bf16-mixed"}],
+    ids=["fast_dev_run", "barebones", "logger", "bfloat16"],
+)
+def test_modes_of_the_trainer(options, data):
+    if options.get("barebones"):
+        options = {**options, "logger": None, "enable_checkpointing": None, "enable_model_summary": None}
+    monitor = _monitor(data=data, strict=True)
+    watched, trainer = fit([monitor, TransferabilityMonitor("logme", strict=True)], **options)
+    assert {"transfer/bound", "transfer/logme"} <= set(trainer.callback_metrics)
+    assert len(monitor.history) == (2 if options.get("fast_dev_run") else 3)
+    assert trace(watched) == trace(fit([], **options)[0])
+
+
+def test_two_monitors_and_workers_that_persist():
+    workers = {"num_workers": 1, "persistent_workers": True}
+    loaders = _reference(workers), DataLoader(Points(60), 16, True, **workers), DataLoader(Points(37), 8, **workers)
+    one, other = _monitor(loaders[0]), _monitor((torch.randn(30, 8), torch.arange(30) % 3), prefix="other")
+    watched, trainer = fit([one, other], None, *loaders[1:])
+    assert {"transfer/bound", "other/bound"} <= set(trainer.callback_metrics)
+    assert trace(watched) == trace(fit([], None, *loaders[1:])[0])
 
 
 def test_a_target_without_labels_gets_pseudo_labels():

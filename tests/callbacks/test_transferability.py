@@ -1,21 +1,22 @@
 from __future__ import annotations
 
+import shutil
 import warnings
 
 import lightning.pytorch as pl
 import pytest
 import torch
-from _training import Broken, Diary, FeatureMean, Net, Points, Stream, features_of, fit, make_trainer, trace
+from _training import Broken, Diary, FeatureMean, Net, Points, Stream, features_of, fit, kinds_in, make_trainer, trace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader
 from torchmetrics import MetricCollection
 
 from lightning_transfer.backbones import Backbone, BackboneOutput
-from lightning_transfer.callbacks import TransferabilityMonitor
+from lightning_transfer.callbacks import TaskRelatednessMonitor, TransferabilityMonitor
 from lightning_transfer.functional import h_score, leep, log_maximum_evidence
 from lightning_transfer.metrics import HScore, LogME
 
@@ -81,6 +82,30 @@ def test_training_is_bit_identical_when_the_pass_raises():
     assert "transfer/logme" in trainer.callback_metrics  # of the validation after the first epoch
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: (FailsAtStart(), TransferabilityMonitor("logme", strict=True)),
+        lambda: (Net(), TransferabilityMonitor(Broken("compute"), strict=True)),
+        lambda: (Net(), TransferabilityMonitor("logme", data=DataLoader(Points(30, fails_at=20), 8), strict=True)),
+    ],
+    ids=["forward", "compute", "data"],
+)
+def test_a_strict_monitor_leaves_no_trace_when_it_raises(make):
+    def run(module, callback):
+        with pytest.raises((RuntimeError, ArithmeticError, OSError)):
+            fit([callback], module)
+        return trace(module)
+
+    def fail(trainer, module):
+        raise OSError("another callback's")
+
+    module, monitor = make()
+    watched = run(module, monitor)
+    assert watched == run(Net(), LambdaCallback(on_fit_start=fail))
+    assert not module.head._forward_pre_hooks
+
+
 def test_generators_of_the_users_own_are_left_alone():
     def run(callbacks):
         generator = torch.Generator().manual_seed(1)
@@ -93,24 +118,33 @@ def test_generators_of_the_users_own_are_left_alone():
 
 def test_persistent_workers_see_every_batch():
     def run(callbacks):
-        loaders = [_train_loader(num_workers=2, persistent_workers=True), DataLoader(Points(20, seed=1), 8)]
-        module, _ = fit(callbacks, None, *loaders)
+        workers = {"num_workers": 1, "persistent_workers": True}
+        module, _ = fit(callbacks, None, _train_loader(**workers), DataLoader(Points(20, seed=1), 8, **workers))
         return module
 
-    watched = run([TransferabilityMonitor("logme", data="train")])
+    monitors = [TransferabilityMonitor("logme"), TransferabilityMonitor("logme", data="train")]
+    watched = run(monitors)
     assert len(watched.digests) == 2 * 4
+    assert [len(monitor.history) for monitor in monitors] == [3, 3]
     assert trace(watched) == trace(run([]))
 
 
-@pytest.mark.parametrize("data", ["val", "train"])
-def test_compiled_modules(data):
-    """Inductor takes half a minute to compile; the tracing, where hooks could get lost, is the same."""
+@pytest.mark.parametrize(
+    ("backend", "data"),
+    [
+        ("eager", "val"),
+        ("eager", "train"),
+        pytest.param("inductor", "val", marks=pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")),
+    ],
+)
+def test_compiled_modules(backend, data):
+    """Inductor compiles for some fifteen seconds where it has nothing in its cache."""
 
     def run(callbacks):
         torch._dynamo.reset()
         torch.manual_seed(7)
         module = Net()
-        module.body = torch.compile(module.body, backend="eager")
+        module.body = torch.compile(module.body, backend=backend)
         return fit(callbacks, module)
 
     monitor = TransferabilityMonitor(SCORES, data=data, layer="body.2" if data == "val" else None)
@@ -403,6 +437,8 @@ def test_iterable_data():
     module, _ = fit([monitor, own], None, DataLoader(Stream(60), 16), DataLoader(Stream(37, seed=1), 8))
     assert monitor.values == pytest.approx({k: float(v) for k, v in _expected(module, points).items()}, rel=1e-6)
     assert len(own.history) == 3
+    plain, _ = fit([], None, DataLoader(Stream(60), 16), DataLoader(Stream(37, seed=1), 8))
+    assert trace(module) == trace(plain)
 
 
 def test_several_loaders_and_two_monitors():
@@ -423,15 +459,16 @@ def test_bfloat16_features_are_scored_in_double_precision():
     assert monitor.values == pytest.approx(hooked.values, rel=1e-9)
 
 
-@pytest.mark.parametrize("strategy", [FSDPStrategy, ModelParallelStrategy])
-def test_sharded_strategies_are_refused_in_setup(strategy):
+@pytest.mark.parametrize("strategy", [FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy])
+@pytest.mark.parametrize("make", [TransferabilityMonitor, lambda: TaskRelatednessMonitor(DataLoader(Points(20), 8))])
+def test_sharded_strategies_are_refused_in_setup(make, strategy):
     class Sharded:
         pass
 
-    Sharded.strategy = strategy()
-    with pytest.raises(MisconfigurationException, match="does not support sharded"):
-        TransferabilityMonitor().setup(Sharded, Net(), "fit")
-    TransferabilityMonitor().setup(Sharded, Net(), "validate")
+    Sharded.strategy = strategy.__new__(strategy)  # made without DeepSpeed, or the devices that they need
+    with pytest.raises(MisconfigurationException, match=f"does not support sharded.*{strategy.__name__}"):
+        make().setup(Sharded, Net(), "fit")
+    make().setup(Sharded, Net(), "validate")
 
 
 def test_nothing_to_look_at_is_said_once():
@@ -468,6 +505,19 @@ def test_checkpoints_and_early_stopping_can_monitor(tmp_path):
     assert float(checkpoint.best_model_score) == max(record["logme"] for record in monitor.history[1:])
 
 
+def test_checkpoints_and_early_stopping_find_the_values_of_step_zero(tmp_path):
+    """Nothing is looked at again before the third epoch ends, and nothing is validated before the first one does."""
+    checkpoint = ModelCheckpoint(tmp_path, monitor="transfer/logme", mode="max", every_n_train_steps=1)
+    stopping = EarlyStopping("transfer/logme", mode="max", patience=1, strict=True)
+    monitor = TransferabilityMonitor("logme", every_n_epochs=3)
+    scores = []
+    noting = LambdaCallback(on_train_batch_end=lambda *_: scores.append(checkpoint.best_model_score))
+    _, trainer = fit([monitor, stopping, noting, checkpoint], enable_checkpointing=True, max_epochs=3)
+    assert float(scores[1]) == monitor.history[0]["logme"]
+    assert trainer.current_epoch == 2  # one epoch without improvement
+    assert len(monitor.history) == 1
+
+
 def test_first_row_of_the_logger_is_step_zero(tmp_path):
     logger = CSVLogger(tmp_path)
     fit([TransferabilityMonitor("logme")], logger=logger)
@@ -483,14 +533,16 @@ def test_stop_and_resume(tmp_path):
     checkpoint = ModelCheckpoint(tmp_path, save_last=True)
     fit([TransferabilityMonitor(SCORES), checkpoint], enable_checkpointing=True, max_epochs=2)
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert any("TransferabilityMonitor" in key for key in saved["callbacks"])
+    (state,) = (state for key, state in saved["callbacks"].items() if key.startswith("TransferabilityMonitor"))
+    assert kinds_in(state) <= {str, int, float}
 
     seen = []
     peek = LambdaCallback(on_train_start=lambda trainer, module: seen.append(dict(trainer.callback_metrics)))
     resumed = TransferabilityMonitor(SCORES)
     pl.seed_everything(3, verbose=False)
     trainer = make_trainer([resumed, peek], max_epochs=4)
-    trainer.fit(Net(), DataLoader(Points(60), 16), DataLoader(Points(37, seed=1), 8), ckpt_path=tmp_path / "last.ckpt")
+    loaders = DataLoader(Points(60), 16), DataLoader(Points(37, seed=1), 8)
+    trainer.fit(Net(), *loaders, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
     assert {f"transfer/{name}" for name in SCORES} <= set(seen[0])
     assert [record["epoch"] for record in resumed.history] == [0, 0, 1, 2, 3]
     assert resumed.history[:3] == whole.history[:3]
@@ -595,6 +647,18 @@ def test_stop_below_a_number():
     assert trainer.current_epoch == 1
     _, trainer = fit([TransferabilityMonitor("logme", stop_below=-1e9)])
     assert trainer.current_epoch == 2
+
+
+class Reversed(FeatureMean):
+    higher_is_better = False
+
+
+@pytest.mark.parametrize(("stop_below", "stops"), [(-1e9, True), (1e9, False)])
+def test_a_score_of_which_less_is_better_must_not_rise_above_it(stop_below, stops):
+    monitor = TransferabilityMonitor([LogME(), Reversed()], stop_metric="reversed", stop_below=stop_below)
+    _, trainer = fit([monitor])
+    assert (trainer.global_step == 0) == stops
+    assert ("reversed" in monitor.stopped_reason) == stops
 
 
 @pytest.mark.parametrize(("quantile", "stops"), [(0.0, False), (1.0, True)])
