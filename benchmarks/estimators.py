@@ -213,10 +213,12 @@ def references(source_probs):
         return RidgeClassifierCV(alphas=np.logspace(-3, 6, 10), scoring="accuracy").fit(x, y).best_score_
 
     def etran(x, y):
-        return sample_scores.reference_etran_parts(x, y)["fit"]
+        parts = sample_scores.reference_etran_parts(x, y)
+        return 0.15 * parts["energy"] + 0.85 * parts["fit"]
 
     def ncti(x, y):
-        return sample_scores.reference_ncti_parts(x, y)["seli"]
+        parts = sample_scores.reference_ncti_parts(x, y)
+        return parts["ncc"] + parts["seli"] - parts["variability"]
 
     def pactran(x, y):
         return -sample_scores.reference_pactran(x, y, 1.0, 10.0, official=False)
@@ -283,7 +285,6 @@ def compare(name, n, d, classes):
             return
         seconds = time.process_time() - start
         peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        value = next(iter(value.values())) if isinstance(value, dict) else value
         entry = {"side": side, "seconds": seconds, "mib": peak, "value": float(value), **more}
         print(json.dumps(entry), flush=True)
 
