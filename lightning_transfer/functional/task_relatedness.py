@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_transfer.relatedness.bound import certify, sampled_constant
-from lightning_transfer.relatedness.estimate import bootstrap_error, probe, solve, solve_unlabelled
+from lightning_transfer.relatedness.estimate import bootstrap_error, probe, shrink, solve, solve_unlabelled
 from lightning_transfer.relatedness.head import SoftmaxHead
 from lightning_transfer.relatedness.problem import EvaluationData, Problem
 from lightning_transfer.relatedness.result import Figures, TaskRelatednessResult
-from lightning_transfer.relatedness.solvers import Learned, Settings, guessing
+from lightning_transfer.relatedness.solvers import Learned, Settings
 from lightning_transfer.relatedness.transforms import FeatureMapKind
 from lightning_transfer.relatedness.transport import GroundCost
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
@@ -103,7 +103,9 @@ def task_relatedness(
             clusters (by default that of the reference classes).
         pseudo_labels: Where labels come from if there are none: ``"classifier"`` (predictions of the transformed
             classifier, refreshed while solving) or ``"kmeans"``.
-        evaluation: Reference features, reference labels, target features and target labels to evaluate on instead.
+        evaluation: Reference features, reference labels, target features and target labels to evaluate on instead. The
+            class prior follows that target; under ``tau="auto"`` so does the size of the head, between guessing and all
+            that was learned. Nothing else is learned there.
         warm_start: An earlier result for the same classes and width, whose transforms are the first iterate.
         rounds: Alternations between couplings and transforms.
         fit_samples: Reference samples of a class that the solver looks at; the certificate looks at all.
@@ -177,13 +179,12 @@ def task_relatedness(
     reference, target = problem.reference, problem.target
     if evaluation is not None:
         reference, target = problem.evaluation_samples(evaluation, solution.transforms)
-        certificate = certify(chosen, reference, target, ground_cost, max_samples)
         if settings.tau == "auto" and problem.head is None and method == "alternating":
-            # decided on the evaluation data: each of the two is certified there by itself
-            guess = guessing(chosen, target.prior, "labels" in settings.learn)
-            guessed = certify(guess, reference, target, ground_cost, max_samples)
-            if guessed.bound < certificate.bound:
-                chosen, kind, certificate = guess, "constant head", guessed
+            chosen, share = shrink(chosen, reference, target, settings)
+            kind = kind if share else "constant head"
+            if 0 < share < 1:
+                problem.messages.append(f"{share:.0%} of the learned head are kept: least bound on the evaluation data")
+        certificate = certify(chosen, reference, target, ground_cost, max_samples)
     error = bootstrap_error(chosen, reference, target, settings, num_resamples, seed)
     probe_loss, probe_accuracy = probe(problem.target.thinned(fit_samples), target, chosen.head.lipschitz_constant)
     if not certificate.coupling.converged:

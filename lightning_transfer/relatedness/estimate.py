@@ -9,12 +9,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lightning_transfer.relatedness.bound import Transforms, certify
-from lightning_transfer.relatedness.head import train_head
+from lightning_transfer.relatedness.bound import Transforms, certify, class_losses, three_terms
+from lightning_transfer.relatedness.head import SoftmaxHead, train_head
 from lightning_transfer.relatedness.problem import Problem
 from lightning_transfer.relatedness.pseudo_labels import cluster, first_guess
 from lightning_transfer.relatedness.sample import Sample
-from lightning_transfer.relatedness.solvers import AlternatingSolver, Settings, Solution, class_costs, typical_tau
+from lightning_transfer.relatedness.solvers import (
+    AlternatingSolver,
+    Settings,
+    Solution,
+    class_costs,
+    guessing,
+    typical_tau,
+)
 from lightning_transfer.relatedness.transforms import assign_classes, fixed_label_map
 
 LabelMap = Tensor | Literal["matched", "random"] | None
@@ -117,6 +124,39 @@ def solve_unlabelled(
         ).solve()
     problem.messages.append(f"pseudo-labels still changed after {_REFRESHES} refreshes")
     return solution
+
+
+def shrink(transforms: Transforms, reference: Sample, target: Sample, settings: Settings) -> tuple[Transforms, float]:
+    """Take back as much of what the head says as pays on other data than it was learned on.
+
+    Between the head and guessing by the class prior the bound is convex, and the transport cost is in proportion: one
+    coupling and a line search.
+
+    Args:
+        transforms: What was learned.
+        reference: Reference sample to evaluate on.
+        target: Target sample to evaluate on.
+        settings: What is asked for.
+
+    Returns:
+        The transforms, and the share of the head in them: 1 changes nothing, 0 is guessing.
+    """
+    from scipy.optimize import minimize_scalar
+
+    guess = guessing(transforms, target.prior, "labels" in settings.learn)
+    whole = replace(guess, head=transforms.head)
+    cost = three_terms(whole, reference, target, settings.ground_cost, settings.max_samples).distribution_mismatch
+    prior = guess.joint(target.prior).sum(0)
+
+    def head(share: float) -> SoftmaxHead:
+        return SoftmaxHead(share * whole.head.weight, torch.lerp(guess.head.bias, whole.head.bias, share))
+
+    def bound(share: float) -> float:
+        return float(prior @ class_losses(head(share), reference)) + share * cost
+
+    between = float(minimize_scalar(bound, bounds=(0, 1), method="bounded", options={"xatol": 1e-3}).x)
+    share = min((0.0, between, 1.0), key=bound)
+    return replace(guess, head=head(share)), share
 
 
 def probe(train: Sample, test: Sample, tau: float) -> tuple[float, float]:

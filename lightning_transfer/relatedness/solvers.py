@@ -113,7 +113,10 @@ def class_costs(reference: Sample, target: Sample, tau: float, losses: Tensor) -
 
 
 def guessing(transforms: Transforms, target_prior: Tensor, free_labels: bool) -> Transforms:
-    """A classifier that guesses by the class prior: its bound is the entropy of the target prior, if labels are free.
+    """A classifier that guesses by the class prior.
+
+    With free labels its bound is the entropy of the joint mass: that of the target prior where every target class uses
+    a single reference class.
 
     Args:
         transforms: Where to take the classes from.

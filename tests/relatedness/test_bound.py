@@ -1,5 +1,7 @@
 """The certificate against independent versions, and the inequalities that must hold for any transforms."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_transfer.relatedness.bound import Transforms, certify, class_losses, label_mismatch
+from lightning_transfer.relatedness.estimate import shrink
 from lightning_transfer.relatedness.head import SoftmaxHead
 from lightning_transfer.relatedness.sample import Sample
+from lightning_transfer.relatedness.solvers import Settings, guessing
 from lightning_transfer.relatedness.transforms import FeatureMap
 
 COSTS = ("feature", "logit_range", "logit_margin")
@@ -87,6 +91,27 @@ def test_blocks_have_the_marginals_of_the_whole_sample(seed, max_samples):
     on_reference.index_add_(0, coupling.source, coupling.mass)
     expected = (transforms.joint(prior).sum(0) / reference.counts)[reference.labels]
     torch.testing.assert_close(on_reference, expected, rtol=0, atol=1e-12)
+
+
+@many
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 4), st.booleans(), st.sampled_from(COSTS))
+def test_no_share_of_the_head_has_a_smaller_bound_than_the_one_kept(seed, num_reference, num_target, free, ground_cost):
+    transforms, reference, target = as_tensors(random_case(seed, num_reference, num_target))
+    options = Settings(tau="auto", ground_cost=ground_cost, learn=frozenset({"labels"} if free else ()))
+    chosen, share = shrink(transforms, reference, target, options)
+    found = certify(chosen, reference, target, ground_cost, 1000)
+    guess = guessing(transforms, target.prior, free)
+    assert 0 <= share <= 1
+    assert found.target_loss <= found.bound + 1e-9
+    assert found.bound <= certify(transforms, reference, target, ground_cost, 1000).bound + 1e-9
+    if free:
+        joint = transforms.joint(target.prior)
+        assert found.bound <= float(-torch.special.xlogy(joint, joint).sum()) + 1e-9
+    for other in (0.0, 0.01, 0.3, 0.7, 0.99):
+        weight = other * transforms.head.weight
+        bias = other * transforms.head.bias + (1 - other) * guess.head.bias
+        trial = certify(replace(guess, head=SoftmaxHead(weight, bias)), reference, target, ground_cost, 1000)
+        assert found.bound <= trial.bound + 1e-3
 
 
 @many
