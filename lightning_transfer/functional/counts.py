@@ -40,6 +40,72 @@ def check_label_columns(labels: Tensor, name: str = "labels") -> Tensor:
     return columns
 
 
+def check_sample_columns(labels: Tensor, n: int) -> Tensor:
+    """Check class ids of shape ``(n,)`` or ``(n, m)`` for ``n`` samples, see :func:`check_label_columns`.
+
+    Raises:
+        ValueError: If dtype, shape, length or range is wrong.
+    """
+    columns = check_label_columns(labels)
+    if len(columns) != n:
+        raise ValueError(f"Expected argument `labels` to have {n} rows like the other inputs, but got {len(columns)}.")
+    return columns
+
+
+def check_attributes(labels: Tensor, n: int, minimum: int = 1) -> Tensor:
+    """Check the labels of a multi-label task.
+
+    Args:
+        labels: Zeros and ones of shape ``(n, l)``, any dtype.
+        n: Number of samples that the other arguments have.
+        minimum: Number of columns that there have to be.
+
+    Returns:
+        The attributes as int64.
+
+    Raises:
+        ValueError: If shape, length or a value is wrong.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.functional.counts import check_attributes
+        >>> check_attributes(torch.tensor([[True, False], [True, True]]), 2)
+        tensor([[1, 0],
+                [1, 1]])
+    """
+    is_multi_hot = (
+        isinstance(labels, Tensor)
+        and labels.ndim == 2
+        and labels.shape[1] >= minimum
+        and bool(((labels == 0) | (labels == 1)).all())
+    )
+    if not is_multi_hot:
+        got = f"shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        columns = f"{minimum} or more columns of" if minimum > 1 else "a 2D tensor of"
+        raise ValueError(f"Expected argument `labels` to be {columns} zeros and ones, but got {got}.")
+    if len(labels) != n:
+        raise ValueError(f"Expected argument `labels` to have {n} rows like the other inputs, but got {len(labels)}.")
+    return labels.detach().long()
+
+
+def is_multilabel(features: Tensor, labels: Tensor) -> bool:
+    """Whether samples have several labels each: two-dimensional labels beside features of tokens are one a token."""
+    return isinstance(features, Tensor) and isinstance(labels, Tensor) and features.ndim == labels.ndim == 2
+
+
+def refuse_ignored_columns(labels: Tensor, ignore_index: int | None) -> None:
+    """Refuse several labels a sample beside ``ignore_index``, which says what single label is to be left out.
+
+    Raises:
+        ValueError: If there are both.
+    """
+    if ignore_index is not None and isinstance(labels, Tensor) and labels.ndim == 2:
+        raise ValueError(
+            f"Expected argument `labels` to hold one label a position beside `ignore_index`, but got shape "
+            f"{tuple(labels.shape)}."
+        )
+
+
 def all_ignored(labels: Tensor, ignore_index: int | None) -> bool:
     """Whether a batch has labels but every one of them is ``ignore_index``."""
     if ignore_index is None or not isinstance(labels, Tensor) or not labels.numel():

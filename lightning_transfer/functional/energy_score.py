@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_transfer.utilities.checks import check_features, check_in_interval
+from lightning_transfer.utilities.checks import check_features, check_in_interval, flatten_positions
 
 
 def energy_score(source_outputs: Tensor, *, lowest_fraction: float = 1.0) -> Tensor:
@@ -17,8 +17,8 @@ def energy_score(source_outputs: Tensor, *, lowest_fraction: float = 1.0) -> Ten
     score depends on the scale of the outputs: compare models of one kind, or use ETran, which scales it over a zoo.
 
     Args:
-        source_outputs: Logits of the source model, shape ``(n, d)``, any floating dtype; the code published with ETran
-            hands in features instead.
+        source_outputs: Logits of the source model, shape ``(n, d)`` (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)``
+            too), any floating dtype; the code published with ETran hands in features instead.
         lowest_fraction: Average over this fraction of the samples only, those with the lowest score (at least one); the
             code published with ETran uses 0.005.
 
@@ -49,7 +49,10 @@ def check_fraction(lowest_fraction: float) -> None:
 
 
 def sample_energies(source_outputs: Tensor) -> Tensor:
-    """Log of the summed exponentials of each row, shape ``(n,)``, float64."""
+    """Log of the summed exponentials of each sample or position, shape ``(n,)``, float64."""
+    if isinstance(source_outputs, Tensor) and source_outputs.ndim in (3, 4):
+        in_place_of_labels = source_outputs.select(2 if source_outputs.ndim == 3 else 1, 0)
+        source_outputs, _ = flatten_positions(source_outputs, in_place_of_labels)
     return torch.logsumexp(check_features(source_outputs, "source_outputs").double(), dim=1)
 
 

@@ -17,13 +17,18 @@ from lightning_transfer.functional._discriminant import (
 from lightning_transfer.functional._rows import LabelledRows, labelled_rows
 from lightning_transfer.functional._zoo import scale_parts
 from lightning_transfer.functional.moments import TargetMoments
-from lightning_transfer.utilities.checks import check_features, check_in_interval, check_one_of
+from lightning_transfer.utilities.checks import check_features, check_in_interval, check_one_of, flatten_positions
 
 ENERGY_WEIGHT = 0.15  # share of the energy in the published score
 
 
 def etran_parts(
-    features: Tensor, labels: Tensor | None = None, *, targets: Tensor | None = None, variant: str = "paper"
+    features: Tensor,
+    labels: Tensor | None = None,
+    *,
+    targets: Tensor | None = None,
+    variant: str = "paper",
+    ignore_index: int | None = None,
 ) -> dict[str, Tensor]:
     r"""Compute the two raw parts of ETran (Gholami et al., ICCV 2023).
 
@@ -37,10 +42,12 @@ def etran_parts(
     ``variant="official"``. The regression part is the same in both.
 
     Args:
-        features: Shape ``(n, d)``, any floating dtype; computed in float64.
+        features: Shape ``(n, d)`` (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too), any floating dtype; computed
+            in float64.
         labels: Class ids, shape ``(n,)``, any integer dtype; ids may have gaps, absent classes are ignored.
         targets: Regression targets instead of labels, shape ``(n,)`` or ``(n, m)``, any floating dtype.
         variant: ``"paper"`` or ``"official"``.
+        ignore_index: Samples with this label are left out.
 
     Returns:
         Two 0-d float64 tensors, for :func:`combine_etran`.
@@ -58,6 +65,8 @@ def etran_parts(
     check_one_of(variant, ("paper", "official"), "variant")
     if (labels is None) == (targets is None):
         raise ValueError("Expected exactly one of the arguments `labels` and `targets`, but got both or neither.")
+    if labels is not None:
+        features, labels = flatten_positions(features, labels, ignore_index)
     energies = check_features(features).double().logsumexp(dim=1)
     if variant == "official":
         energies = energies.sort().values[: max(1, 5 * len(energies) // 1000)]
@@ -70,7 +79,12 @@ def etran_parts(
 
 
 def etran(
-    features: Tensor, labels: Tensor | None = None, *, targets: Tensor | None = None, variant: str = "paper"
+    features: Tensor,
+    labels: Tensor | None = None,
+    *,
+    targets: Tensor | None = None,
+    variant: str = "paper",
+    ignore_index: int | None = None,
 ) -> Tensor:
     """Compute the raw ETran of one model: ``0.15 * energy + 0.85 * fit``.
 
@@ -78,10 +92,12 @@ def etran(
     pass the :func:`etran_parts` of each model to :func:`combine_etran`.
 
     Args:
-        features: Shape ``(n, d)``, any floating dtype; computed in float64.
+        features: Shape ``(n, d)`` (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too), any floating dtype; computed
+            in float64.
         labels: Class ids, shape ``(n,)``, any integer dtype; ids may have gaps, absent classes are ignored.
         targets: Regression targets instead of labels, shape ``(n,)`` or ``(n, m)``, any floating dtype.
         variant: ``"paper"`` or ``"official"``, see :func:`etran_parts`.
+        ignore_index: Samples with this label are left out.
 
     Returns:
         0-d float64 tensor; higher is better.
@@ -95,7 +111,7 @@ def etran(
         >>> etran(torch.tensor([[0.0, 1.0], [0.3, 0.6], [1.0, 0.0], [0.7, 0.5]]), torch.tensor([0, 0, 1, 1]))
         tensor(1.0340, dtype=torch.float64)
     """
-    parts = etran_parts(features, labels, targets=targets, variant=variant)
+    parts = etran_parts(features, labels, targets=targets, variant=variant, ignore_index=ignore_index)
     return ENERGY_WEIGHT * parts["energy"] + (1 - ENERGY_WEIGHT) * parts["fit"]
 
 

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from lightning_transfer.functional._rows import labelled_rows, principal_components
-from lightning_transfer.utilities.checks import check_features, check_in_interval, check_one_of, check_positive_int
+from lightning_transfer.utilities.checks import (
+    check_features,
+    check_in_interval,
+    check_one_of,
+    check_positive_int,
+    flatten_positions,
+)
 
 _CHUNK = 2**22  # entries of the largest temporary over pairs of classes: 32 MiB
 
@@ -19,6 +25,7 @@ def gbc(
     pca_dim: int | None = 64,
     variance_floor: float = 1e-4,
     variant: str = "paper",
+    ignore_index: int | None = None,
 ) -> Tensor:
     r"""Compute the Gaussian Bhattacharyya coefficient (Pandy et al., CVPR 2022, equations 1 to 4).
 
@@ -35,13 +42,15 @@ def gbc(
     factor ``d``: ``variant="official"``. With diagonal covariances both agree.
 
     Args:
-        features: Shape ``(n, d)``, any floating dtype; computed in float64.
+        features: Shape ``(n, d)`` (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too), any floating dtype; computed
+            in float64.
         labels: Shape ``(n,)``, any integer dtype; ids may have gaps, absent classes are ignored.
         covariance: ``"spherical"`` (one variance a class, the mean over dimensions) or ``"diagonal"``.
         pca_dim: Principal components kept where there are more features; ``None`` keeps the features as they are.
         variance_floor: Smallest variance of a dimension of a class (population variance), in squared units of the
             features; the variance of classes with one sample.
         variant: ``"paper"`` or ``"official"``.
+        ignore_index: Samples with this label are left out.
 
     Returns:
         0-d float64 tensor; higher is better.
@@ -57,6 +66,7 @@ def gbc(
         (tensor(-0.1347, dtype=torch.float64), tensor(-1.0724, dtype=torch.float64))
     """
     check_gbc_options(covariance, pca_dim, variance_floor, variant)
+    features, labels = flatten_positions(features, labels, ignore_index)
     reduced = pca_dim is not None and check_features(features).shape[1] > pca_dim
     data = labelled_rows(features, labels, rotate=reduced)
     if reduced and pca_dim is not None:

@@ -7,7 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_transfer.functional.counts import check_label_columns, compact_ids, require_two_classes
+from lightning_transfer.functional.counts import (
+    check_attributes,
+    check_sample_columns,
+    compact_ids,
+    refuse_ignored_columns,
+    require_two_classes,
+)
 from lightning_transfer.utilities.checks import check_features, check_one_of, check_positive_int, flatten_positions
 
 Distance = Literal["euclidean", "cosine"]
@@ -70,7 +76,10 @@ def knn_outcomes(
         Shape ``(n,)``, float64.
     """
     check_knn_options(k, distance)
-    features, columns = features_and_columns(features, labels, ignore_index)
+    features, labels = flatten_positions(features, labels, ignore_index)
+    refuse_ignored_columns(labels, ignore_index)
+    features = check_features(features)
+    columns = check_ids_or_attributes(labels, len(features))
     n = len(features)
     if k >= n:
         raise ValueError(f"Expected argument `k` to be less than the number of samples {n}, but got {k}.")
@@ -103,22 +112,14 @@ def check_knn_options(k: int, distance: str) -> None:
     check_one_of(distance, ("euclidean", "cosine"), "distance")
 
 
-def features_and_columns(features: Tensor, labels: Tensor, ignore_index: int | None = None) -> tuple[Tensor, Tensor]:
-    """Check features, shape ``(n, d)``, and labels, returned with shape ``(n, m)``.
+def check_ids_or_attributes(labels: Tensor, n: int) -> Tensor:
+    """Check class ids of shape ``(n,)`` or zeros and ones of shape ``(n, m)``, returned with shape ``(n, m)``.
 
     Raises:
-        ValueError: If an input is malformed, or labels of several columns are not zeros and ones.
+        ValueError: If dtype, shape, length or a value is wrong.
     """
-    features, labels = flatten_positions(features, labels, ignore_index)
-    features = check_features(features)
-    columns = check_label_columns(labels)
-    if len(columns) != len(features):
-        raise ValueError(
-            f"Expected argument `labels` to have {len(features)} rows like the other inputs, but got {len(columns)}."
-        )
-    if columns.shape[1] > 1 and int(columns.max()) > 1:
-        raise ValueError(f"Expected argument `labels` of {columns.shape[1]} columns to hold zeros and ones.")
-    return features, columns
+    columns = check_sample_columns(labels, n)
+    return check_attributes(columns, n) if columns.shape[1] > 1 else columns
 
 
 def _comparable_rows(features: Tensor, distance: str) -> Tensor:

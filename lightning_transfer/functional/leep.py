@@ -5,7 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_transfer.functional.counts import check_label_columns, compact_ids, require_two_classes
+from lightning_transfer.functional.counts import (
+    check_label_columns,
+    compact_ids,
+    refuse_ignored_columns,
+    require_two_classes,
+)
 from lightning_transfer.utilities.checks import check_probabilities, flatten_positions
 
 _CHUNK_ENTRIES = 2**22
@@ -42,23 +47,13 @@ def leep(source_probs: Tensor, labels: Tensor, *, ignore_index: int | None = Non
         >>> leep(source_probs, torch.tensor([0, 0, 1, 1]))
         tensor(-0.3426, dtype=torch.float64)
     """
-    source_probs, columns = probabilities_and_columns(source_probs, labels, ignore_index)
+    source_probs, labels = flatten_positions(source_probs, labels, ignore_index)
+    refuse_ignored_columns(labels, ignore_index)
+    columns = check_label_columns(labels)
+    source_probs = check_probabilities(source_probs, len(columns))
     compact = [compact_ids(column) for column in columns.T]
     require_two_classes(max(num_classes for _, num_classes in compact))
     return torch.stack([_leep_of_column(source_probs, ids, num_classes) for ids, num_classes in compact]).mean()
-
-
-def probabilities_and_columns(
-    source_probs: Tensor, labels: Tensor, ignore_index: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """Check probabilities, shape ``(n, k)``, and labels, returned with shape ``(n, m)``.
-
-    Raises:
-        ValueError: If an input is malformed.
-    """
-    source_probs, labels = flatten_positions(source_probs, labels, ignore_index)
-    columns = check_label_columns(labels)
-    return check_probabilities(source_probs, len(columns)), columns
 
 
 def _leep_of_column(source_probs: Tensor, ids: Tensor, num_classes: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from lightning_transfer.functional.moments import ClassMoments
 
 
-def lfc(features: Tensor, labels: Tensor) -> Tensor:
+def lfc(features: Tensor, labels: Tensor, *, ignore_index: int | None = None) -> Tensor:
     r"""Compute the label-feature correlation (Deshpande et al., 2021).
 
     The cosine of the kernel matrix :math:`X X^\top` and the label matrix (1 for pairs of one class, -1 for others),
@@ -16,8 +16,10 @@ def lfc(features: Tensor, labels: Tensor) -> Tensor:
     from moments. It is invariant under rotation and scaling of the features, not under translation.
 
     Args:
-        features: Shape ``(n, d)``, any floating dtype; computed in float64.
+        features: Shape ``(n, d)`` (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too), any floating dtype; computed
+            in float64.
         labels: Shape ``(n,)``, any integer dtype; ids may have gaps, absent classes are ignored.
+        ignore_index: Samples with this label are left out.
 
     Returns:
         0-d float64 tensor in [-1, 1], 0 where all features are the same; higher is better.
@@ -31,7 +33,7 @@ def lfc(features: Tensor, labels: Tensor) -> Tensor:
         >>> lfc(torch.tensor([[1.0, 0.0], [0.9, 0.2], [0.0, 1.0], [0.1, 0.7]]), torch.tensor([0, 0, 5, 5]))
         tensor(0.9341, dtype=torch.float64)
     """
-    return lfc_from_moments(ClassMoments.from_samples(features, labels))
+    return lfc_from_moments(ClassMoments.from_samples(features, labels, ignore_index))
 
 
 def lfc_from_moments(moments: ClassMoments) -> Tensor:

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from lightning_transfer.functional.counts import check_attributes, is_multilabel, refuse_ignored_columns
 from lightning_transfer.functional.moments import ClassMoments, FeatureMoments, TargetMoments
 from lightning_transfer.utilities.checks import check_features
 
@@ -27,8 +28,8 @@ def log_maximum_evidence(features: Tensor, labels: Tensor, *, ignore_index: int 
 
     Args:
         features: Shape ``(n, d)``, any floating dtype (tokens and pixels too, with integer labels).
-        labels: Class ids, shape ``(n,)``, any integer dtype, ids may have gaps; or floating regression targets (or 0/1
-            columns of a multi-label task), shape ``(n,)`` or ``(n, m)``.
+        labels: Class ids, shape ``(n,)``, any integer dtype, ids may have gaps; zeros and ones of a multi-label task,
+            shape ``(n, l)``; or floating regression targets, shape ``(n,)`` or ``(n, m)``.
         ignore_index: Samples with this class id are left out.
 
     Returns:
@@ -48,6 +49,10 @@ def log_maximum_evidence(features: Tensor, labels: Tensor, *, ignore_index: int 
     """
     if isinstance(labels, Tensor) and labels.is_floating_point():
         return log_maximum_evidence_from_moments(TargetMoments.from_samples(check_features(features), labels))
+    if is_multilabel(features, labels):
+        refuse_ignored_columns(labels, ignore_index)
+        targets = check_attributes(labels, len(features)).double()
+        return log_maximum_evidence_from_moments(TargetMoments.from_samples(features, targets))
     return log_maximum_evidence_from_moments(ClassMoments.from_samples(features, labels, ignore_index))
 
 

@@ -18,12 +18,14 @@ from lightning_transfer.functional._discriminant import (
 )
 from lightning_transfer.functional._rows import LabelledRows, labelled_rows, principal_components
 from lightning_transfer.functional._zoo import scale_parts
-from lightning_transfer.utilities.checks import check_positive_int
+from lightning_transfer.utilities.checks import check_positive_int, flatten_positions
 
 _TOLERANCE = 1e-4  # relative size under which the discriminant drops a direction, of scikit-learn
 
 
-def ncti_parts(features: Tensor, labels: Tensor, *, pca_dim: int = 64) -> dict[str, Tensor]:
+def ncti_parts(
+    features: Tensor, labels: Tensor, *, pca_dim: int = 64, ignore_index: int | None = None
+) -> dict[str, Tensor]:
     r"""Compute the three raw parts of the neural collapse informed score (Wang et al., ICCV 2023).
 
     All are taken from one linear discriminant fitted on the leading principal components. Its shrinkage is
@@ -37,9 +39,11 @@ def ncti_parts(features: Tensor, labels: Tensor, *, pca_dim: int = 64) -> dict[s
     - ``variability``: log of the summed nuclear norms of the posteriors of each class (smaller: collapsed).
 
     Args:
-        features: Shape ``(n, d)``, any floating dtype; computed in float64.
+        features: Shape ``(n, d)`` (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too), any floating dtype; computed
+            in float64.
         labels: Shape ``(n,)``, any integer dtype; ids may have gaps, absent classes are ignored.
         pca_dim: Principal components kept, as far as there are as many.
+        ignore_index: Samples with this label are left out.
 
     Returns:
         Three 0-d float64 tensors, for :func:`combine_ncti`.
@@ -55,7 +59,7 @@ def ncti_parts(features: Tensor, labels: Tensor, *, pca_dim: int = 64) -> dict[s
         {'seli': 3.9436, 'ncc': 0.9924, 'variability': 1.0398}
     """
     check_positive_int(pca_dim, "pca_dim")
-    data = labelled_rows(features, labels, rotate=True)
+    data = labelled_rows(*flatten_positions(features, labels, ignore_index), rotate=True)
     rows, variances = principal_components(data.rows, pca_dim)
     whitened, axes = _discriminant_space(data._replace(rows=rows), float(variances[:32].sum()) / (len(rows) - 1))
     identity = torch.eye(whitened.shape[1], dtype=rows.dtype, device=rows.device)
@@ -70,7 +74,7 @@ def ncti_parts(features: Tensor, labels: Tensor, *, pca_dim: int = 64) -> dict[s
     }
 
 
-def ncti(features: Tensor, labels: Tensor, *, pca_dim: int = 64) -> Tensor:
+def ncti(features: Tensor, labels: Tensor, *, pca_dim: int = 64, ignore_index: int | None = None) -> Tensor:
     """Compute the raw NCTI of one model: ``ncc + seli - variability``.
 
     The published score scales each part over the models compared before it adds them up, so it exists for a zoo only:
@@ -78,9 +82,11 @@ def ncti(features: Tensor, labels: Tensor, *, pca_dim: int = 64) -> Tensor:
     each part, yet ``seli`` outweighs the others.
 
     Args:
-        features: Shape ``(n, d)``, any floating dtype; computed in float64.
+        features: Shape ``(n, d)`` (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too), any floating dtype; computed
+            in float64.
         labels: Shape ``(n,)``, any integer dtype; ids may have gaps, absent classes are ignored.
         pca_dim: Principal components kept, as far as there are as many.
+        ignore_index: Samples with this label are left out.
 
     Returns:
         0-d float64 tensor; higher is better.
@@ -94,7 +100,7 @@ def ncti(features: Tensor, labels: Tensor, *, pca_dim: int = 64) -> Tensor:
         >>> ncti(torch.tensor([[0.0, 1.0], [0.3, 0.6], [1.0, 0.0], [0.7, 0.5]]), torch.tensor([0, 0, 1, 1]))
         tensor(3.8961, dtype=torch.float64)
     """
-    parts = ncti_parts(features, labels, pca_dim=pca_dim)
+    parts = ncti_parts(features, labels, pca_dim=pca_dim, ignore_index=ignore_index)
     return parts["ncc"] + parts["seli"] - parts["variability"]
 
 

@@ -13,6 +13,7 @@ from lightning_transfer.functional.counts import (
     compact_ids,
     conditional_entropy,
     count_joint,
+    refuse_ignored_columns,
     require_two_classes,
 )
 from lightning_transfer.utilities.checks import check_labels
@@ -70,13 +71,18 @@ def negative_conditional_entropy(
 
 
 def flatten_pair(source_labels: Tensor, labels: Tensor, ignore_index: int | None = None) -> tuple[Tensor, Tensor]:
-    """Flatten the labels of positions and leave out ignored ones; anything else is returned for the checks to judge."""
+    """Flatten the labels of positions and leave out ignored ones; anything else is returned for the checks to judge.
+
+    Raises:
+        ValueError: If there are several labels a sample beside ``ignore_index``.
+    """
     if isinstance(source_labels, Tensor) and isinstance(labels, Tensor) and source_labels.shape == labels.shape:
         if labels.ndim in (2, 3):
             source_labels, labels = source_labels.flatten(), labels.flatten()
         if ignore_index is not None and labels.ndim == 1:
             kept = labels != ignore_index
             source_labels, labels = source_labels[kept], labels[kept]
+    refuse_ignored_columns(labels, ignore_index)
     return source_labels, labels
 
 

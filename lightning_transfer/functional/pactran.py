@@ -16,6 +16,7 @@ from lightning_transfer.utilities.checks import (
     check_one_of,
     check_positive_int,
     check_probabilities,
+    flatten_positions,
 )
 
 _TINY = 1e-10  # keeps logarithms finite, as in the published code
@@ -30,6 +31,7 @@ def pactran(
     variance_factor: float = 10.0,
     max_iter: int = 200,
     variant: str = "paper",
+    ignore_index: int | None = None,
 ) -> Tensor:
     r"""Compute PACTran with a Gaussian prior (Ding et al., ECCV 2022).
 
@@ -46,12 +48,14 @@ def pactran(
     invariant under rotation and translation of the features.
 
     Args:
-        features: Shape ``(n, d)``, any floating dtype; computed in float64, never changed.
+        features: Shape ``(n, d)`` (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too), any floating dtype; computed
+            in float64, never changed.
         labels: Shape ``(n,)``, any integer dtype; ids may have gaps, absent classes are ignored.
         lambda_factor: :math:`\lambda`, larger than 0; the paper searches 0.1, 1 and 10.
         variance_factor: ``v``, larger than 0; the paper searches powers of ten from 0.1 to 1000.
         max_iter: Iterations of L-BFGS.
         variant: ``"paper"`` (higher is better) or ``"official"`` (lower is better).
+        ignore_index: Samples with this label are left out.
 
     Returns:
         0-d float64 tensor.
@@ -67,8 +71,7 @@ def pactran(
         tensor(-0.8377, dtype=torch.float64)
     """
     return gaussian_score(
-        features,
-        labels,
+        *flatten_positions(features, labels, ignore_index),
         lambda_factor=lambda_factor,
         variance_factor=variance_factor,
         max_iter=max_iter,
@@ -117,7 +120,13 @@ def check_source_options(alpha: float, iterations: int, variant: str) -> None:
 
 
 def pactran_dirichlet(
-    source_probs: Tensor, labels: Tensor, *, alpha: float = 1.0, iterations: int = 10, variant: str = "paper"
+    source_probs: Tensor,
+    labels: Tensor,
+    *,
+    alpha: float = 1.0,
+    iterations: int = 10,
+    variant: str = "paper",
+    ignore_index: int | None = None,
 ) -> Tensor:
     r"""Compute PACTran with a Dirichlet prior on the label distribution of each source class (Ding et al., ECCV 2022).
 
@@ -127,11 +136,13 @@ def pactran_dirichlet(
     ``"official"``.
 
     Args:
-        source_probs: Shape ``(n, k)``, any floating dtype, rows on the simplex.
+        source_probs: Shape ``(n, k)`` (tokens ``(b, t, k)`` and pixels ``(b, k, h, w)`` too), any floating dtype, rows
+            on the simplex.
         labels: Shape ``(n,)``, any integer dtype; ids may have gaps, absent classes are ignored.
         alpha: Total prior count of each source class, larger than 0.
         iterations: Variational updates.
         variant: ``"paper"`` (higher is better) or ``"official"`` (lower is better).
+        ignore_index: Samples with this label are left out.
 
     Returns:
         0-d float64 tensor, in nats.
@@ -145,6 +156,7 @@ def pactran_dirichlet(
         >>> pactran_dirichlet(torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9]]), torch.tensor([0, 0, 1]))
         tensor(-0.6795, dtype=torch.float64)
     """
+    source_probs, labels = flatten_positions(source_probs, labels, ignore_index)
     fit = _fit_source_classes(source_probs, labels, alpha, iterations, variant, normalised=True)
     evidence = fit.num_source * _log_normaliser(fit.prior) - _log_normaliser(fit.posterior) - fit.divergence
     n = len(fit.probs)
@@ -152,7 +164,13 @@ def pactran_dirichlet(
 
 
 def pactran_gamma(
-    source_probs: Tensor, labels: Tensor, *, alpha: float = 1.0, iterations: int = 10, variant: str = "paper"
+    source_probs: Tensor,
+    labels: Tensor,
+    *,
+    alpha: float = 1.0,
+    iterations: int = 10,
+    variant: str = "paper",
+    ignore_index: int | None = None,
 ) -> Tensor:
     r"""Compute PACTran with a Gamma prior on the weight of each label for each source class (Ding et al., ECCV 2022).
 
@@ -162,11 +180,13 @@ def pactran_gamma(
     of classes: ``"official"``.
 
     Args:
-        source_probs: Shape ``(n, k)``, any floating dtype, rows on the simplex.
+        source_probs: Shape ``(n, k)`` (tokens ``(b, t, k)`` and pixels ``(b, k, h, w)`` too), any floating dtype, rows
+            on the simplex.
         labels: Shape ``(n,)``, any integer dtype; ids may have gaps, absent classes are ignored.
         alpha: Total prior shape of each source class, larger than 0.
         iterations: Variational updates.
         variant: ``"paper"`` (higher is better) or ``"official"`` (lower is better).
+        ignore_index: Samples with this label are left out.
 
     Returns:
         0-d float64 tensor, in nats.
@@ -180,6 +200,7 @@ def pactran_gamma(
         >>> pactran_gamma(torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9]]), torch.tensor([0, 0, 1]))
         tensor(-1.4017, dtype=torch.float64)
     """
+    source_probs, labels = flatten_positions(source_probs, labels, ignore_index)
     fit = _fit_source_classes(source_probs, labels, alpha, iterations, variant, normalised=False)
     n = len(fit.probs)
     priors = fit.num_source * fit.prior.lgamma().sum() - fit.posterior.lgamma().sum()

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from lightning_transfer.functional._rows import principal_components
+from lightning_transfer.functional.counts import check_attributes, refuse_ignored_columns
 from lightning_transfer.utilities.checks import (
     check_features,
     check_labels,
     check_one_of,
     check_positive_int,
-    check_targets,
+    flatten_positions,
 )
 
 
@@ -23,6 +24,7 @@ def parc(
     max_samples: int | None = 500,
     seed: int = 0,
     variant: str = "paper",
+    ignore_index: int | None = None,
 ) -> Tensor:
     """Compute the pairwise annotation representation comparison (Bolya et al., NeurIPS 2021, section 4).
 
@@ -48,6 +50,7 @@ def parc(
         max_samples: Largest number of samples used; ``None`` uses all.
         seed: Seed of the draw.
         variant: ``"paper"`` or ``"official"``.
+        ignore_index: Samples with this class id are left out.
 
     Returns:
         0-d float64 tensor in [-100, 100]; higher is better.
@@ -62,8 +65,13 @@ def parc(
         >>> parc(features, torch.tensor([0, 0, 1, 1]))
         tensor(82.8079, dtype=torch.float64)
     """
+    features, labels = flatten_positions(features, labels, ignore_index)
+    refuse_ignored_columns(labels, ignore_index)
     features = check_features(features)
-    annotations = _annotations(labels, len(features))
+    labels = check_annotations(labels, len(features))
+    if labels.ndim == 1:
+        labels = torch.nn.functional.one_hot(labels.unique(return_inverse=True)[1])
+    annotations = labels.double()
     check_parc_options(pca_dim, max_samples, variant)
     if features.shape[1] < 2:
         raise ValueError(f"Expected argument `features` to have at least 2 columns, but got {features.shape[1]}.")
@@ -101,30 +109,18 @@ def check_parc_options(pca_dim: int | None, max_samples: int | None, variant: st
         check_positive_int(max_samples, "max_samples", minimum=3)
 
 
-def check_attributes(labels: Tensor, n: int) -> Tensor:
-    """Check attributes 0 and 1 of shape ``(n, l)``, ``l`` at least 2, any dtype.
+def check_annotations(labels: Tensor, n: int) -> Tensor:
+    """Check class ids of shape ``(n,)`` or attributes 0 and 1 of shape ``(n, l)``, ``l`` at least 2.
 
     Returns:
-        The attributes in float64.
+        The same as int64.
 
     Raises:
-        ValueError: If shape, length or a value is wrong.
+        ValueError: If dtype, shape, length or a value is wrong.
     """
-    attributes = check_targets(labels.double(), n, name="labels")
-    if attributes.shape[1] < 2 or bool(((attributes != 0) & (attributes != 1)).any()):
-        raise ValueError(
-            "Expected argument `labels` to hold at least 2 columns of attributes 0 and 1, but got a tensor of shape "
-            f"{tuple(labels.shape)} with values from {float(attributes.min())} to {float(attributes.max())}."
-        )
-    return attributes
-
-
-def _annotations(labels: Tensor, n: int) -> Tensor:
-    """One-hot or multi-hot rows, float64."""
     if isinstance(labels, Tensor) and labels.ndim == 2:
-        return check_attributes(labels, n)
-    ids = check_labels(labels, n).unique(return_inverse=True)[1]
-    return torch.nn.functional.one_hot(ids).double()
+        return check_attributes(labels, n, minimum=2)
+    return check_labels(labels, n)
 
 
 def _distances(rows: Tensor) -> Tensor:

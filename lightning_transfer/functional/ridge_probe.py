@@ -7,7 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_transfer.functional.counts import require_two_classes
+from lightning_transfer.functional.counts import (
+    check_attributes,
+    is_multilabel,
+    refuse_ignored_columns,
+    require_two_classes,
+)
 from lightning_transfer.functional.moments import shifted_rows
 from lightning_transfer.utilities.checks import (
     check_features,
@@ -31,24 +36,25 @@ class RidgeProbeResult(NamedTuple):
 def ridge_probe(
     features: Tensor, labels: Tensor, *, regularization: float | None = None, ignore_index: int | None = None
 ) -> Tensor:
-    """Leave-one-out accuracy (class ids) or R² (real targets) of a linear ridge probe; higher is better.
+    """Leave-one-out accuracy (class ids, attributes) or R² (real targets) of a linear ridge probe; higher is better.
 
-    One-hot classes or targets are regressed on the features with an unpenalised intercept. The prediction for a sample
-    by the probe that was fitted without it follows from its leverage ``h`` as ``y - (y - prediction) / (1 - h)``
-    (PRESS; Allen, 1974), so one eigendecomposition gives all ``n`` probes at every strength of regularisation. The
-    strength is the one with the smallest leave-one-out squared error on a grid of 28 values from 1e-7 to 1e2 times the
-    mean variance of the features.
+    One-hot classes, attributes or targets are regressed on the features with an unpenalised intercept. The prediction
+    for a sample by the probe that was fitted without it follows from its leverage ``h`` as
+    ``y - (y - prediction) / (1 - h)`` (PRESS; Allen, 1974), so one eigendecomposition gives all ``n`` probes at every
+    strength of regularisation. The strength is the one with the smallest leave-one-out squared error on a grid of 28
+    values from 1e-7 to 1e2 times the mean variance of the features.
 
     Args:
         features: Shape ``(n, d)``, any floating dtype, at least 3 samples.
-        labels: Class ids, shape ``(n,)``, any integer dtype, ids may have gaps; or floating targets, shape ``(n,)`` or
-            ``(n, m)``.
+        labels: Class ids, shape ``(n,)``, any integer dtype, ids may have gaps; zeros and ones of a multi-label task,
+            shape ``(n, l)``; or floating targets, shape ``(n,)`` or ``(n, m)``.
         regularization: A fixed strength relative to the mean variance of the features, or None to choose it.
         ignore_index: Samples with this class id are left out.
 
     Returns:
-        0-d float64: the share of samples whose class is predicted (ties go to the smallest id); or R², the mean over
-        targets of one minus the squared error over the error of the leave-one-out mean, at most 1.
+        0-d float64: the share of samples whose class is predicted (ties go to the smallest id); the share of attributes
+        that are, by a prediction above one half; or R², the mean over targets of one minus the squared error over the
+        error of the leave-one-out mean, at most 1.
 
     Raises:
         ValueError: If an input is malformed, not finite, holds fewer than two classes, or every target is constant.
@@ -75,8 +81,13 @@ def fit_ridge_probe(
     features = check_features(features)
     n = len(features)
     regression = isinstance(labels, Tensor) and labels.is_floating_point()
+    multilabel = not regression and is_multilabel(features, labels)
     if regression:
         responses = check_targets(labels, n).double()
+    elif multilabel:
+        refuse_ignored_columns(labels, ignore_index)
+        responses = check_attributes(labels, n).double()
+        require_two_classes(1 + int((responses.amax(0) - responses.amin(0)).max()))
     else:
         classes, labels = check_labels(labels, n).unique(return_inverse=True)
         require_two_classes(len(classes))
@@ -100,6 +111,8 @@ def fit_ridge_probe(
             best = (press, residuals, strength)
     assert best is not None
     _, residuals, strength = best
+    if multilabel:
+        return RidgeProbeResult((((responses - residuals) > 0.5) == (responses > 0.5)).double().mean(), strength)
     if not regression:
         predicted = (responses - residuals).argmax(1)
         return RidgeProbeResult((predicted == labels).double().mean(), strength)

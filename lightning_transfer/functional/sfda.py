@@ -15,10 +15,10 @@ from lightning_transfer.functional._discriminant import (
 )
 from lightning_transfer.functional._rows import LabelledRows, labelled_rows
 from lightning_transfer.functional.moments import ClassMoments
-from lightning_transfer.utilities.checks import check_one_of
+from lightning_transfer.utilities.checks import check_one_of, flatten_positions
 
 
-def sfda(features: Tensor, labels: Tensor, *, variant: str = "paper") -> Tensor:
+def sfda(features: Tensor, labels: Tensor, *, variant: str = "paper", ignore_index: int | None = None) -> Tensor:
     r"""Compute the self-challenging Fisher score (Shao et al., ECCV 2022).
 
     Step one fits a linear discriminant whose within-class covariance is shrunk by
@@ -32,9 +32,11 @@ def sfda(features: Tensor, labels: Tensor, *, variant: str = "paper") -> Tensor:
     six products: ``"official"``. The score is invariant under rotation and translation, not under scaling.
 
     Args:
-        features: Shape ``(n, d)``, any floating dtype; computed in float64, never changed.
+        features: Shape ``(n, d)`` (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too), any floating dtype; computed
+            in float64, never changed.
         labels: Shape ``(n,)``, any integer dtype; ids may have gaps, absent classes are ignored.
         variant: ``"paper"`` (at most 0) or ``"official"`` (in [0, 1]).
+        ignore_index: Samples with this label are left out.
 
     Returns:
         0-d float64 tensor; higher is better.
@@ -50,6 +52,7 @@ def sfda(features: Tensor, labels: Tensor, *, variant: str = "paper") -> Tensor:
         tensor(0.8081, dtype=torch.float64)
     """
     check_one_of(variant, ("paper", "official"), "variant")
+    features, labels = flatten_positions(features, labels, ignore_index)
     data = labelled_rows(features, labels, rotate=True)
     within = within_covariance(data)
     shrinkage = adaptive_shrinkage(within) if variant == "paper" else approximate_shrinkage(features, data)

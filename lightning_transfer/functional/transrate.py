@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from lightning_transfer.functional._rows import labelled_rows
-from lightning_transfer.utilities.checks import check_in_interval, check_one_of
+from lightning_transfer.utilities.checks import check_in_interval, check_one_of, flatten_positions
 
 
-def transrate(features: Tensor, labels: Tensor, *, eps: float = 1e-4, variant: str = "paper") -> Tensor:
+def transrate(
+    features: Tensor, labels: Tensor, *, eps: float = 1e-4, variant: str = "paper", ignore_index: int | None = None
+) -> Tensor:
     r"""Compute TransRate (Huang et al., ICML 2022).
 
     .. math::
@@ -24,10 +26,12 @@ def transrate(features: Tensor, labels: Tensor, *, eps: float = 1e-4, variant: s
     rotation and translation.
 
     Args:
-        features: Shape ``(n, d)``, any floating dtype; computed in float64.
+        features: Shape ``(n, d)`` (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too), any floating dtype; computed
+            in float64.
         labels: Shape ``(n,)``, any integer dtype; ids may have gaps, absent classes are ignored.
         eps: Distortion, in [1e-15, 1e15], in squared units of the features.
         variant: ``"paper"`` or ``"official"``.
+        ignore_index: Samples with this label are left out.
 
     Returns:
         0-d float64 tensor, in nats; higher is better.
@@ -43,7 +47,7 @@ def transrate(features: Tensor, labels: Tensor, *, eps: float = 1e-4, variant: s
         tensor(1.9227, dtype=torch.float64)
     """
     check_transrate_options(eps, variant)
-    data = labelled_rows(features, labels, rotate=True)
+    data = labelled_rows(*flatten_positions(features, labels, ignore_index), rotate=True)
     rates = torch.stack([_coding_rate(rows, eps) for rows in data.by_class()])
     given_class = data.counts @ rates / len(data.rows) if variant == "paper" else rates.mean()
     return _coding_rate(data.rows, eps) - given_class

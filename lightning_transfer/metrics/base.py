@@ -14,6 +14,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
+from lightning_transfer.functional.counts import refuse_ignored_columns
 from lightning_transfer.utilities.checks import (
     check_features,
     check_labels,
@@ -213,33 +214,34 @@ def checked_batch(
     *,
     width: int,
     ignore_index: int | None = None,
-    num_classes: int | None = None,
+    check: Callable[[Tensor, int], Tensor] = check_labels,
     name: str = "features",
 ) -> tuple[Tensor, Tensor] | None:
-    """Validate a batch before any state of a metric changes.
+    """Validate a batch with labels before any state of a metric changes.
 
     Args:
         features: Features, or (with ``name="source_probs"``) rows of probabilities.
-        labels: Class ids.
+        labels: Labels, one a position or, where ``check`` takes them, several a sample.
         width: Columns of the batches before; 0 stands for none before.
         ignore_index: Positions with this label are left out.
-        num_classes: Class ids must lie below it, where given.
+        check: Checks flat labels and says how they are kept; takes them and the number of samples.
         name: Name of the first argument.
 
     Returns:
-        Features ``(n, d)`` and labels ``(n,)`` int64; None if every position is ignored.
+        Features ``(n, d)`` and labels of ``n`` rows; None if every position is ignored.
 
     Raises:
         ValueError: If an input is malformed, not finite, or of another width than before.
     """
     flat, labels = flatten_positions(features, labels, ignore_index)
+    refuse_ignored_columns(labels, ignore_index)
     if ignore_index is not None and isinstance(features, Tensor) and features.numel() and not len(flat):
         return None
     flat = check_features(flat, name)
     if name == "source_probs":
         check_probabilities(flat, len(flat))
     check_width(width, flat, name)
-    return flat, check_labels(labels, len(flat), num_classes)
+    return flat, check(labels, len(flat))
 
 
 def checked_targets(features: Tensor, targets: Tensor, width: int) -> tuple[Tensor, Tensor]:

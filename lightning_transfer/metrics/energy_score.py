@@ -17,7 +17,8 @@ class EnergyScore(SampleMetric):
 
     As input to ``forward`` and ``update`` the metric accepts the following input:
 
-    - ``source_outputs`` (:class:`~torch.Tensor`): logits (or features) of shape ``(n, d)``, any floating dtype.
+    - ``source_outputs`` (:class:`~torch.Tensor`): logits (or features) of shape ``(n, d)``, any floating dtype
+      (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too, all positions alike).
 
     As output of ``forward`` and ``compute`` the metric returns the following output:
 

@@ -22,10 +22,12 @@ class _ClassETran(ZooSampleMetric):
         self.variant = variant
 
     def _parts(self, **samples: Tensor) -> dict[str, Tensor]:
-        return etran_parts(**samples, variant=self.variant)
+        return etran_parts(
+            samples["features"], samples.get("labels"), targets=samples.get("targets"), variant=self.variant
+        )
 
     def _score(self, **samples: Tensor) -> Tensor:
-        return etran(**samples, variant=self.variant)
+        return etran(samples["features"], samples.get("labels"), targets=samples.get("targets"), variant=self.variant)
 
 
 class _TargetETran(_ClassETran):

@@ -6,14 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_transfer.functional.counts import all_ignored
 from lightning_transfer.functional.knn_accuracy import (
     Distance,
+    check_ids_or_attributes,
     check_knn_options,
-    features_and_columns,
     knn_outcomes,
 )
-from lightning_transfer.metrics.base import check_width
+from lightning_transfer.metrics.base import checked_batch
 from lightning_transfer.metrics.samples import SampleMetric
 
 
@@ -73,11 +72,12 @@ class KNNAccuracy(SampleMetric):
         Raises:
             ValueError: If an input is malformed, not finite, or of another width than before.
         """
-        if all_ignored(labels, self.ignore_index):
-            return
-        features, columns = features_and_columns(features, labels, self.ignore_index)
-        check_width(self._width, features)
-        self._keep(features=features, labels=columns[:, 0] if columns.shape[1] == 1 else columns)
+        checked = checked_batch(
+            features, labels, width=self._width, ignore_index=self.ignore_index, check=check_ids_or_attributes
+        )
+        if checked is not None:
+            features, columns = checked
+            self._keep(features=features, labels=columns[:, 0] if columns.shape[1] == 1 else columns)
 
     def score_range(self) -> tuple[float, float]:
         """Limits ``[0, 1]``."""

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_transfer.functional.counts import all_ignored
-from lightning_transfer.functional.leep import leep, probabilities_and_columns
+from lightning_transfer.functional.counts import check_sample_columns
+from lightning_transfer.functional.leep import leep
 from lightning_transfer.functional.task_hardness import task_hardness
-from lightning_transfer.metrics.base import check_width
+from lightning_transfer.metrics.base import checked_batch
 from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.utilities.checks import check_one_of
 
@@ -75,10 +75,13 @@ class LEEP(SampleMetric):
         Raises:
             ValueError: If an input is malformed, not finite, or of another width than before.
         """
-        if all_ignored(labels, self.ignore_index):
+        checked = checked_batch(
+            source_probs, labels, width=self._width, ignore_index=self.ignore_index, check=check_sample_columns,
+            name="source_probs",
+        )  # fmt: skip
+        if checked is None:
             return
-        probs, columns = probabilities_and_columns(source_probs, labels, self.ignore_index)
-        check_width(self._width, probs, "source_probs")
+        probs, columns = checked
         if self.cache is not None and probs.dtype.itemsize > getattr(torch, self.cache).itemsize:
             probs = probs.to(getattr(torch, self.cache))
         self._keep(source_probs=probs, labels=columns[:, 0] if columns.shape[1] == 1 else columns)

@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_transfer.functional.logme import log_maximum_evidence_from_moments
 from lightning_transfer.functional.moments import ClassMoments, TargetMoments
 from lightning_transfer.metrics.base import TransferMetric
-from lightning_transfer.metrics.moments import ClassMomentMetric, TargetMomentMetric
+from lightning_transfer.metrics.moments import ClassMomentMetric, MultilabelMomentMetric, TargetMomentMetric
 from lightning_transfer.utilities.checks import check_one_of
 
 
@@ -31,18 +31,13 @@ class _TargetLogME(TargetMomentMetric):
         return log_maximum_evidence_from_moments(moments)
 
 
-class _MultilabelLogME(_TargetLogME):
+class _MultilabelLogME(MultilabelMomentMetric):
     """LogME of 0/1 columns, each a target."""
 
-    requires = ("features", "labels")
+    plot_legend_name: str = "LogME"
 
-    def update(self, features: Tensor, labels: Tensor) -> None:
-        """Add a batch of features and 0/1 labels of shape ``(n, l)`` to the sums."""
-        is_multi_hot = isinstance(labels, Tensor) and labels.ndim == 2 and bool(((labels == 0) | (labels == 1)).all())
-        if not is_multi_hot:
-            got = f"shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
-            raise ValueError(f"Expected argument `labels` to be a 2D tensor of zeros and ones, but got {got}.")
-        super().update(features, labels.double())
+    def _score(self, moments: TargetMoments) -> Tensor:
+        return log_maximum_evidence_from_moments(moments)
 
 
 class LogME(TransferMetric):
@@ -94,5 +89,5 @@ class LogME(TransferMetric):
         return classes[task](**kwargs)
 
 
-for _task_class in (_ClassLogME, _TargetLogME):
+for _task_class in (_ClassLogME, _MultilabelLogME, _TargetLogME):
     LogME.register(_task_class)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from lightning_transfer.functional.counts import check_attributes
 from lightning_transfer.functional.moments import ClassMoments, FeatureMoments, TargetMoments
 from lightning_transfer.metrics.base import (
     Health,
@@ -23,7 +25,7 @@ from lightning_transfer.metrics.base import (
     ignore_code,
 )
 from lightning_transfer.metrics.jackknife import JackknifeMetric
-from lightning_transfer.utilities.checks import check_positive_int
+from lightning_transfer.utilities.checks import check_features, check_labels, check_positive_int
 from lightning_transfer.utilities.linalg import add_gram_
 
 _CHUNK = 1024  # rows that wait for one product
@@ -296,9 +298,8 @@ class ClassMomentMetric(_MomentMetric):
         Raises:
             ValueError: If an input is malformed, not finite, or of another width than before.
         """
-        checked = checked_batch(
-            features, labels, width=self._width, ignore_index=self.ignore_index, num_classes=self.num_classes
-        )
+        check = partial(check_labels, num_classes=self.num_classes)
+        checked = checked_batch(features, labels, width=self._width, ignore_index=self.ignore_index, check=check)
         if checked is not None:
             features, labels = checked
             self._accumulate(features, labels, int(labels.max()) + 1)
@@ -460,3 +461,27 @@ class TargetMomentMetric(_MomentMetric):
         self.cross_moment = self.cross_moment - self.feature_sums[:, :, None] * delta
         self.target_sum = self.target_sum - counts * delta
         self.target_shift = shift.clone()
+
+
+class MultilabelMomentMetric(TargetMomentMetric):
+    """Base of scores of multi-label tasks whose attributes, zeros and ones, are taken for targets.
+
+    Args:
+        jackknife_groups: Number of partial sums (and times the memory) for ``compute_with_interval``; 1 for none.
+        kwargs: Additional keyword arguments of :class:`torchmetrics.Metric`.
+    """
+
+    requires = ("features", "labels")
+
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Add a batch of features and attributes to the sums.
+
+        Args:
+            features: Shape ``(n, d)``, any floating dtype.
+            labels: Zeros and ones of shape ``(n, l)``.
+
+        Raises:
+            ValueError: If an input is malformed, not finite, or of another width than before.
+        """
+        features = check_features(features)
+        super().update(features, check_attributes(labels, len(features)).double())

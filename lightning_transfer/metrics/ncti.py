@@ -52,7 +52,7 @@ class NCTI(ZooSampleMetric):
         self.pca_dim = pca_dim
 
     def _parts(self, **samples: Tensor) -> dict[str, Tensor]:
-        return ncti_parts(**samples, pca_dim=self.pca_dim)
+        return ncti_parts(samples["features"], samples["labels"], pca_dim=self.pca_dim)
 
     def _score(self, **samples: Tensor) -> Tensor:
-        return ncti(**samples, pca_dim=self.pca_dim)
+        return ncti(samples["features"], samples["labels"], pca_dim=self.pca_dim)

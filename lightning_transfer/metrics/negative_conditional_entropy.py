@@ -65,9 +65,9 @@ class NegativeConditionalEntropy(CountMetric):
         Raises:
             ValueError: If an input is malformed.
         """
+        source, flat = flatten_pair(source_labels, labels, self.ignore_index)
         if all_ignored(labels, self.ignore_index):
             return
-        source, flat = flatten_pair(source_labels, labels, self.ignore_index)
         columns = self._checked_columns(flat)
         self._count(check_labels(source, len(columns), name="source_labels"), columns)
 

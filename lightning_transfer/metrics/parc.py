@@ -6,10 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_transfer.functional.parc import check_attributes, check_parc_options, parc
-from lightning_transfer.metrics.base import check_width
+from lightning_transfer.functional.parc import check_annotations, check_parc_options, parc
+from lightning_transfer.metrics.base import checked_batch
 from lightning_transfer.metrics.samples import SampleMetric
-from lightning_transfer.utilities.checks import check_features
 
 
 class PARC(SampleMetric):
@@ -67,12 +66,11 @@ class PARC(SampleMetric):
         Raises:
             ValueError: If an input is malformed, not finite, or of another width than before.
         """
-        if not isinstance(features, Tensor) or features.ndim != 2 or not isinstance(labels, Tensor) or labels.ndim != 2:
-            super().update(features, labels)
-            return
-        features = check_features(features)
-        check_width(self._width, features)
-        self._keep(features=features, labels=check_attributes(labels, len(features)))
+        checked = checked_batch(
+            features, labels, width=self._width, ignore_index=self.ignore_index, check=check_annotations
+        )
+        if checked is not None:
+            self._keep(features=checked[0], labels=checked[1])
 
     def score_range(self) -> tuple[float, float]:
         """Limits ``[-100, 100]``."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Task = Literal["classification", "multilabel", "regression"]
 _CLASS: tuple[Task, ...] = ("classification",)
 _LABELS: tuple[Task, ...] = ("classification", "multilabel")
+_ALL: tuple[Task, ...] = ("classification", "multilabel", "regression")
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,7 @@ class MetricSpec:
 
 _SPECS = (
     MetricSpec(
-        "logme", "LogME", "maximum evidence of a linear model", tasks=("classification", "multilabel", "regression"),
-        task_argument=True, jackknife=True,
+        "logme", "LogME", "maximum evidence of a linear model", tasks=_ALL, task_argument=True, jackknife=True,
     ),
     MetricSpec("h_score", "HScore", "class variance of whitened features", jackknife=True),
     MetricSpec(
@@ -74,8 +74,7 @@ _SPECS = (
     ),
     MetricSpec("knn_accuracy", "KNNAccuracy", "leave-one-out nearest-neighbour accuracy", tasks=_LABELS),
     MetricSpec(
-        "ridge_probe", "RidgeProbe", "leave-one-out accuracy or R² of a ridge probe",
-        tasks=("classification", "regression"), task_argument=True,
+        "ridge_probe", "RidgeProbe", "leave-one-out accuracy or R² of a ridge probe", tasks=_ALL, task_argument=True,
     ),
     MetricSpec("leep", "LEEP", "log-likelihood through the source classes", requires=("source_probs",), tasks=_LABELS),
     MetricSpec(
@@ -95,7 +94,7 @@ _SPECS = (
     MetricSpec("lfc", "LFC", "alignment of features with labels", jackknife=True),
     MetricSpec("transrate", "TransRate", "coding-rate gap between features and classes"),
     MetricSpec("sfda", "SFDA", "self-challenging discriminant analysis"),
-    MetricSpec("parc", "PARC", "rank correlation of sample distances and labels"),
+    MetricSpec("parc", "PARC", "rank correlation of sample distances and labels", tasks=_LABELS),
     MetricSpec("nleep", "NLEEP", "LEEP on Gaussian-mixture clusters"),
     MetricSpec("ncti", "NCTI", "neural-collapse distance (raw part)"),
     MetricSpec(
@@ -110,8 +109,13 @@ _SPECS = (
         "pactran_gamma", "PACTran", "PAC-Bayes bound of label weights a source class", requires=("source_probs",),
         options={"prior": "gamma"},
     ),
-    MetricSpec("emms", "EMMS", "error of the best linear map to label embeddings", jackknife=True),
-    MetricSpec("energy", "EnergyScore", "mean log-sum-exp of the source outputs", requires=("source_outputs",)),
+    MetricSpec(
+        "emms", "EMMS", "error of the best linear map to label embeddings", tasks=_ALL, task_argument=True,
+        jackknife=True,
+    ),
+    MetricSpec(
+        "energy", "EnergyScore", "mean log-sum-exp of the source outputs", requires=("source_outputs",), tasks=_ALL
+    ),
     MetricSpec(
         "task_hardness", "TaskHardness", "entropy of the labels: of the task, not of a backbone", requires=(),
         tasks=_LABELS, higher_is_better=False, jackknife=True,

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from lightning_transfer.functional.counts import check_attributes
 from lightning_transfer.functional.ridge_probe import ridge_probe
-from lightning_transfer.metrics.base import TransferMetric, checked_targets
+from lightning_transfer.metrics.base import TransferMetric, checked_batch, checked_targets
 from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of
 
@@ -33,6 +34,18 @@ class _ClassRidgeProbe(SampleMetric):
         return ridge_probe(features, responses, regularization=self.regularization)
 
 
+class _MultilabelRidgeProbe(_ClassRidgeProbe):
+    """Leave-one-out accuracy of a ridge probe, the mean over 0/1 columns."""
+
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Add a batch of features ``(n, d)`` and zeros and ones ``(n, l)`` to the samples."""
+        checked = checked_batch(
+            features, labels, width=self._width, ignore_index=self.ignore_index, check=check_attributes
+        )
+        if checked is not None:
+            self._keep(features=checked[0], labels=checked[1])
+
+
 class _TargetRidgeProbe(_ClassRidgeProbe):
     """Leave-one-out R² of a ridge probe."""
 
@@ -48,6 +61,13 @@ class _TargetRidgeProbe(_ClassRidgeProbe):
         return -float("inf"), 1.0
 
 
+_CLASSES = {
+    "classification": _ClassRidgeProbe,
+    "multilabel": _MultilabelRidgeProbe,
+    "regression": _TargetRidgeProbe,
+}
+
+
 class RidgeProbe(TransferMetric):
     """Leave-one-out accuracy or R² of a linear ridge probe, in closed form; higher is better.
 
@@ -56,8 +76,8 @@ class RidgeProbe(TransferMetric):
     As input to ``forward`` and ``update`` the metric accepts the following input:
 
     - ``features`` (:class:`~torch.Tensor`): shape ``(n, d)``, any floating dtype.
-    - ``labels`` (:class:`~torch.Tensor`): class ids ``(n,)``; or, with ``task="regression"``,
-    - ``targets`` (:class:`~torch.Tensor`): shape ``(n,)`` or ``(n, m)``, any floating dtype.
+    - ``labels`` (:class:`~torch.Tensor`): class ids ``(n,)``; with ``task="multilabel"`` zeros and ones ``(n, l)``.
+    - ``targets`` (:class:`~torch.Tensor`), in place of labels with ``task="regression"``: ``(n,)`` or ``(n, m)``.
 
     As output of ``forward`` and ``compute`` the metric returns the following output:
 
@@ -65,7 +85,8 @@ class RidgeProbe(TransferMetric):
       :func:`lightning_transfer.functional.ridge_probe`.
 
     Args:
-        task: ``"classification"`` (accuracy) or ``"regression"`` (R²); the instance is of the class for the task.
+        task: ``"classification"`` or ``"multilabel"`` (accuracy), or ``"regression"`` (R²); the instance is of the
+            class for the task.
         kwargs: ``regularization``, a fixed strength relative to the mean variance of the features, or None to choose
             it; ``max_samples`` (10 000), ``seed``, ``num_resamples``, ``ignore_index``, and keyword arguments of
             :class:`torchmetrics.Metric`.
@@ -83,10 +104,12 @@ class RidgeProbe(TransferMetric):
         tensor(1., dtype=torch.float64)
     """
 
-    def __new__(cls, task: Literal["classification", "regression"] = "classification", **kwargs: Any) -> Any:
+    def __new__(
+        cls, task: Literal["classification", "multilabel", "regression"] = "classification", **kwargs: Any
+    ) -> Any:
         """Make an instance of the class for the task."""
-        check_one_of(task, ("classification", "regression"), "task")
-        return {"classification": _ClassRidgeProbe, "regression": _TargetRidgeProbe}[task](**kwargs)
+        check_one_of(task, tuple(_CLASSES), "task")
+        return _CLASSES[task](**kwargs)
 
 
 RidgeProbe.register(_ClassRidgeProbe)

@@ -54,4 +54,4 @@ class SFDA(SampleMetric):
         return (-float("inf"), 0.0) if self.variant == "paper" else (0.0, 1.0)
 
     def _score(self, **samples: Tensor) -> Tensor:
-        return sfda(**samples, variant=self.variant)
+        return sfda(samples["features"], samples["labels"], variant=self.variant)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lightning_transfer.functional.task_relatedness import task_relatedness
-from lightning_transfer.metrics.base import Health, ScoreInterval, check_width
+from lightning_transfer.metrics.base import Health, ScoreInterval, check_width, checked_batch
 from lightning_transfer.metrics.samples import SampleMetric
-from lightning_transfer.utilities.checks import check_features, check_in_interval, check_labels, flatten_positions
+from lightning_transfer.utilities.checks import check_features, check_in_interval, check_labels
 
 if TYPE_CHECKING:
     from lightning_transfer.relatedness.result import TaskRelatednessResult
@@ -121,15 +121,13 @@ class TaskRelatedness(SampleMetric):
             if reference:
                 raise ValueError("Expected argument `labels` for a batch of the reference, but got None.")
             features = check_features(features)
+            check_width(self._width, features)
             labels = torch.full((len(features),), _NO_LABEL, device=features.device)
         else:
-            raw = features
-            features, labels = flatten_positions(features, labels, self.ignore_index)
-            if self.ignore_index is not None and isinstance(raw, Tensor) and raw.numel() and not len(features):
+            checked = checked_batch(features, labels, width=self._width, ignore_index=self.ignore_index)
+            if checked is None:
                 return
-            features = check_features(features)
-            labels = check_labels(labels, len(features))
-        check_width(self._width, features)
+            features, labels = checked
         if reference:
             if self.fixed_reference_features is not None:
                 raise ValueError("Expected no batches of the reference after `set_reference`.")

@@ -54,4 +54,4 @@ class TransRate(SampleMetric):
         return (0.0 if self.variant == "paper" else -float("inf")), float("inf")
 
     def _score(self, **samples: Tensor) -> Tensor:
-        return transrate(**samples, eps=self.eps, variant=self.variant)
+        return transrate(samples["features"], samples["labels"], eps=self.eps, variant=self.variant)

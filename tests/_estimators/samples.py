@@ -107,4 +107,9 @@ ROWS = [
         "emms", emms, EMMS, CLASSES, metric_arguments={"jackknife_groups": 5}, bounds=at_most_zero,
         invariances=frozenset({"shift", "scale", "repeat"}),
     ),
+    Estimator(
+        "emms_regression", emms, partial(EMMS, task="regression"), ("features", "targets"),
+        metric_arguments={"jackknife_groups": 5}, bounds=at_most_zero,
+        invariances=frozenset({"shift", "scale", "rotation", "repeat"}), tolerance=1e-9,
+    ),
 ]  # fmt: skip

@@ -252,7 +252,7 @@ def test_parc_refuses_what_has_no_correlation():
         parc(features[:, :1], labels)
     with pytest.raises(ValueError, match="`labels` to differ"):
         parc(features, torch.zeros_like(labels))
-    with pytest.raises(ValueError, match="attributes 0 and 1"):
+    with pytest.raises(ValueError, match="2 or more columns of zeros and ones"):
         parc(features, torch.stack([labels, labels], dim=1))
     with pytest.raises(ValueError, match="`pca_dim`"):
         parc(features, labels, pca_dim=1)
@@ -357,7 +357,7 @@ def test_emms_refuses_bad_embeddings():
             emms(features, labels, embeddings=bad)
     with pytest.raises(ValueError, match="to have 110 rows"):
         emms(features, embeddings=good)
-    with pytest.raises(ValueError, match="`labels` or `embeddings`"):
+    with pytest.raises(ValueError, match="`labels`, `targets` or `embeddings`"):
         emms(features)
     with pytest.raises(ValueError, match="`variant`"):
         emms(features, labels, variant="best")
