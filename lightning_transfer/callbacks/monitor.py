@@ -6,7 +6,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,12 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 Sink = Callable[[dict[str, Tensor], Tensor, int], None]
-_SOURCE = ("source_outputs", "source_probs", "source_labels")
+#: Inputs of metrics that are made of the outputs of the original head, ``(n, k)``.
+SOURCE_INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "source_outputs": lambda outputs: outputs,
+    "source_probs": lambda outputs: outputs.softmax(dim=1),
+    "source_labels": lambda outputs: outputs.argmax(dim=1),
+}
 _SHARDED = (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
 
 
@@ -86,6 +91,8 @@ class FeatureMonitor(Callback, ABC):
         self._samples: Counter[int] = Counter()  # by loader
 
     # what subclasses say
+
+    source_inputs: Collection[str] = ()  # which of SOURCE_INPUTS update() wants
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Get ready once the module is on its device, before the first look."""
@@ -160,11 +167,11 @@ class FeatureMonitor(Callback, ABC):
         self._detach()
         backbones = (child for child in pl_module.modules() if isinstance(child, Backbone))
         backbone = next((child for child in backbones if child.head is not None), None)
-        self._capture = Capture(*find_layer(pl_module, self.layer), backbone)
         self._last_epoch = -1
-        self.available = ("features", *(_SOURCE if backbone is not None else ()))
+        self.available = ("features", *(SOURCE_INPUTS if backbone is not None else ()))
         self.set_up(trainer, self.data)
         self.prepare(trainer, pl_module)
+        self._capture = Capture(*find_layer(pl_module, self.layer), backbone if self.source_inputs else None)
         if self.before_fit and not self._restored:
             self._pending = self._look(trainer, pl_module)
 
@@ -327,9 +334,8 @@ class FeatureMonitor(Callback, ABC):
         inputs = dict(split_batch(batch)[1])
         inputs["features"] = features = pool(features, next(iter(inputs.values()), None))
         if source_outputs is not None:
-            inputs["source_outputs"] = source_outputs.float()
-            inputs["source_probs"] = inputs["source_outputs"].softmax(dim=1)
-            inputs["source_labels"] = source_outputs.argmax(dim=1)
+            outputs = source_outputs.float()
+            inputs |= {name: SOURCE_INPUTS[name](outputs) for name in self.source_inputs}
         if any(len(value) != len(features) for value in inputs.values()):
             lengths = {name: len(value) for name, value in inputs.items()}
             raise ValueError(

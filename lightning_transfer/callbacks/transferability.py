@@ -15,7 +15,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from typing_extensions import override
 
-from lightning_transfer.callbacks.monitor import FeatureMonitor
+from lightning_transfer.callbacks.monitor import SOURCE_INPUTS, FeatureMonitor
 from lightning_transfer.metrics.registry import METRICS, Task, build_metrics, resolve_metrics
 from lightning_transfer.utilities.checks import check_in_interval
 
@@ -116,6 +116,8 @@ class TransferabilityMonitor(FeatureMonitor):
             raise ValueError(
                 f"Expected argument `stop_metric` to be one of {list(self._named)}, but got {self.stop_metric!r}."
             )
+        wanted = [set(getattr(metric, "requires", ())) or set(SOURCE_INPUTS) for metric in self._named.values()]
+        self.source_inputs = SOURCE_INPUTS.keys() & set(chain.from_iterable(wanted))
         device = pl_module.device if pl_module.device.type != "mps" else torch.device("cpu")  # it has no float64
         by_inputs: dict[object, dict[str, Metric]] = {}
         for name, metric in self._named.items():  # one failing score takes none of the others with it
