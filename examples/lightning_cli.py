@@ -10,9 +10,11 @@ Run it as it is (needs: pip install "jsonargparse[signatures]"):
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 from lightning.pytorch.cli import LightningCLI
 from torch import nn
+from torch.optim import AdamW
 
 from lightning_transfer.backbones import ModuleBackbone
 from lightning_transfer.callbacks import TransferabilityMonitor  # noqa: F401 - the command line finds it by its name
@@ -37,12 +39,13 @@ class DigitModel(FineTuningModule):
     Args:
         mode: Which weights are trained: head, full or head_then_full.
         width: Number of features.
+        lr: Largest learning rate of the schedule.
     """
 
-    def __init__(self, mode: str = "full", width: int = 64) -> None:
+    def __init__(self, mode: str = "full", width: int = 64, lr: float = 1e-2) -> None:
         net = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
         backbone = ModuleBackbone(net, input_shape=(1, 8, 8), head=None, name="digit_net")
-        super().__init__(backbone, num_outputs=10, mode=mode, backbone_factor=1.0)
+        super().__init__(backbone, num_outputs=10, mode=mode, backbone_factor=1.0, optimizer=partial(AdamW, lr=lr))
 
 
 def main(arguments: list[str] | None = None) -> None:
