@@ -127,16 +127,27 @@ def features_of(body, data, side):
     return splits
 
 
+def without_arrays(result):
+    return {name: value for name, value in result.to_dict().items() if not isinstance(value, list)}
+
+
 def pairs():
-    """Both methods on small task pairs, at the small schedule."""
+    """Both methods on small task pairs, at the small schedule.
+
+    The seconds are those of whole runs in this process, head, transforms and certificates on both splits included: one
+    run of the published method, the median of three of ours, after a short run of each to warm up.
+    """
     data = load_images()
     body = train_backbone(data)
     table = Table(
-        "reference", "target", "published", "ours", "guessing", "auto, logit range", "auto, logit margin",
-        "loss bounded", "published, s", "ours, s", "ratio",
-        title=f"certified bounds on test data, nats; tau = {TAU}, feature cost",
+        "reference", "target", "published", "ours", "loss", "guessing", "auto, feature", "auto, range", "auto, margin",
+        "published, s", "ours, s", "ratio",
+        title=f"certified bounds on test data, nats; published and ours: tau = {TAU}, feature cost",
     )  # fmt: skip
     rows = []
+    warm = make_large(200, 200, 4, 4, width=8)
+    task_relatedness(*warm, method="published", schedule=replace(PublishedSchedule.small(), steps=2, head_epochs=2))
+    task_relatedness(*warm)
     for reference_name, target_name, reference, target in task_pairs(data):
         (z, y), reference_test = features_of(body, data, reference)
         (x, t), target_test = features_of(body, data, target)
@@ -145,26 +156,28 @@ def pairs():
         def solve(z=z, y=y, x=x, t=t, evaluation=evaluation, **options):
             return task_relatedness(z, y, x, t, evaluation=evaluation, **options)
 
-        released, ours = solve(tau=TAU, method="published", schedule="small"), solve(tau=TAU)
-        auto = {cost: solve(ground_cost=cost) for cost in ("logit_range", "logit_margin")}
+        released = solve(tau=TAU, method="published", schedule="small")
+        ours = sorted((solve(tau=TAU) for _ in range(3)), key=lambda result: result.seconds)[1]
+        auto = {cost: solve(ground_cost=cost) for cost in ("feature", "logit_range", "logit_margin")}
         ratio = released.seconds / ours.seconds
         rows.append(
             {
                 "reference": reference_name,
                 "target": target_name,
                 "guessing": math.log(len(ours.target_classes)),
-                "published": released.to_dict(),
-                "ours": ours.to_dict(),
-                "auto": {cost: result.to_dict() for cost, result in auto.items()},
+                "published": without_arrays(released),
+                "ours": without_arrays(ours),
+                "auto": {cost: without_arrays(result) for cost, result in auto.items()},
                 "ratio": ratio,
             }
         )
         print(f"{reference_name} -> {target_name}: {released.bound:.3f} in {released.seconds:.1f} s, "
               f"ours {ours.bound:.3f} in {ours.seconds:.2f} s", flush=True)  # fmt: skip
-        bounds = (released.bound, ours.bound, rows[-1]["guessing"], *(result.bound for result in auto.values()))
+        guessing = rows[-1]["guessing"]
+        nats = (released.bound, ours.bound, ours.target_loss, guessing, *(result.bound for result in auto.values()))
         table.add_row(
-            reference_name, target_name, *(f"{value:.3f}" for value in (*bounds, ours.target_loss)),
-            f"{released.seconds:.1f}", f"{ours.seconds:.2f}", f"{ratio:.0f}",
+            reference_name, target_name, *(f"{value:.3f}" for value in nats), f"{released.seconds:.1f}",
+            f"{ours.seconds:.2f}", f"{ratio:.0f}",
         )  # fmt: skip
     never_larger = all(
         row["ours"]["bound"] <= row["published"]["bound"]
@@ -173,7 +186,7 @@ def pairs():
     )
     smallest = min(row["ratio"] for row in rows)
     CONSOLE.print(table, f"ours never larger, on test and on fit data: {never_larger}; smallest ratio {smallest:.0f}")
-    CONSOLE.print("seconds are whole runs of both: head, transforms and certificate")
+    CONSOLE.print("seconds are whole runs of both: head, transforms and certificates; ours is the median of three")
     return {"pairs": rows, "never_larger": never_larger, "smallest_ratio": smallest}
 
 
