@@ -17,7 +17,7 @@ from lightning_transfer.relatedness.solvers import Settings, guessing
 from lightning_transfer.relatedness.transforms import FeatureMap
 
 COSTS = ("feature", "logit_range", "logit_margin")
-many = settings(deadline=None, max_examples=25)
+many = settings(deadline=None, max_examples=60)
 
 
 def random_case(seed, num_reference=3, num_target=3, width=3, sparse=False, spread=1.0):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from _reference.relatedness import published_gradients
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lightning_transfer.functional.task_relatedness import task_relatedness
 from lightning_transfer.relatedness import PublishedSchedule, SoftmaxHead
@@ -42,8 +44,10 @@ def problem(seed=0, width=3, references=4, targets=3, n=9, m=7):
     return parameters, to(plan / plan.sum()), reference, target, losses, prior, schedule
 
 
-def test_gradients_by_finite_differences_and_in_closed_form():
-    parameters, *rest = problem()
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 4), st.integers(1, 3))
+def test_gradients_by_finite_differences_and_in_closed_form(seed, width, references, targets):
+    parameters, *rest = problem(seed, width, references, targets)
     plan, reference, target, losses, prior, schedule = rest
     for name in UNKNOWNS:
         getattr(parameters, name).requires_grad_()

@@ -18,7 +18,7 @@ from lightning_transfer.relatedness.transforms import (
     match_marginals,
 )
 
-many = settings(deadline=None, max_examples=25)
+many = settings(deadline=None, max_examples=60)
 
 
 def objective(joint, cost):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lightning_transfer.functional.task_relatedness import task_relatedness
 from lightning_transfer.relatedness.transport import exact_plan, feasible_plan
 
-many = settings(deadline=None, max_examples=25)
+many = settings(deadline=None, max_examples=60)
 
 
 def problem(seed, n, m):
