@@ -137,18 +137,18 @@ def ratios():
         return total
 
     pairs = [
-        (timed(lambda: run_update(collection, features, labels))[0], timed(products)[0]) for _ in range(7)
+        (timed(lambda: run_update(collection, features, labels))[0], timed(products)[0]) for _ in range(15)
     ]  # fmt: skip
     update = sorted(ours / theirs for ours, theirs in pairs)[len(pairs) // 2]
     gram = features.double().T @ features.double()
     pairs = []
-    for _ in range(5):
+    for _ in range(15):
         run_update(collection, features, labels)  # computes are cached until the next update
         pairs.append((timed(collection.compute)[0], timed(lambda: torch.linalg.eigh(gram))[0]))
     compute = sorted(ours / theirs for ours, theirs in pairs)[len(pairs) // 2]
     Console(width=120).print(
-        f"all updates / one float32 product over the same batches of {BATCH}: {update:.2f} (median of 7)\n"
-        f"all computes / one float64 eigendecomposition of size 1280: {compute:.2f} (median of 5)"
+        f"all updates / one float32 product over the same batches of {BATCH}: {update:.2f} (median of 15)\n"
+        f"all computes / one float64 eigendecomposition of size 1280: {compute:.2f} (median of 15)"
     )
     return {"update_ratio": update, "compute_ratio": compute}
 

@@ -16,6 +16,7 @@ from torchmetrics import Metric, MetricCollection
 from typing_extensions import override
 
 from lightning_transfer.callbacks.monitor import SOURCE_INPUTS, FeatureMonitor
+from lightning_transfer.metrics.base import collect
 from lightning_transfer.metrics.registry import METRICS, Task, build_metrics, resolve_metrics
 from lightning_transfer.utilities.checks import check_in_interval
 
@@ -122,7 +123,7 @@ class TransferabilityMonitor(FeatureMonitor):
         by_inputs: dict[object, dict[str, Metric]] = {}
         for name, metric in self._named.items():  # one failing score takes none of the others with it
             by_inputs.setdefault(getattr(metric, "requires", name), {})[name] = metric
-        self._collections = {0: [MetricCollection(dict(group)).to(device) for group in by_inputs.values()]}
+        self._collections = {0: [collect(group).to(device) for group in by_inputs.values()]}
 
     def _build(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Metric]:
         given = self.metrics

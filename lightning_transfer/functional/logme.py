@@ -153,6 +153,7 @@ class _ProfileEvidence:
         (_, low_slope), (_, high_slope) = self.at(low), self.at(high)
         result = coarse.gather(1, best[:, None]).squeeze(1)
         bracketed = (low_slope > 0) & (high_slope < 0)
+        raised = lowered = torch.zeros_like(bracketed)
         for _ in range(_REFINEMENTS):
             middle = torch.where(
                 bracketed, (low * high_slope - high * low_slope) / (high_slope - low_slope), (low + high) / 2
@@ -160,11 +161,12 @@ class _ProfileEvidence:
             evidence, slope = self.at(middle)
             result = torch.maximum(result, evidence)
             rising = slope > 0
-            # halving the slope of an end that stays keeps the secant from creeping towards the other end only
+            # an end that stays for a second time counts half, or the secant would creep towards the other end only
             low_slope, high_slope = (
-                torch.where(rising, slope, low_slope / 2),
-                torch.where(rising, high_slope / 2, slope),
+                torch.where(rising, slope, torch.where(lowered, low_slope / 2, low_slope)),
+                torch.where(rising, torch.where(raised, high_slope / 2, high_slope), slope),
             )
+            raised, lowered = rising, ~rising
             low, high = torch.where(rising, middle, low), torch.where(rising, high, middle)
             if float(slope[bracketed].abs().max() if bool(bracketed.any()) else 0) < 1e-10:
                 break

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightning_transfer.functional.counts import require_two_classes
 from lightning_transfer.utilities.checks import check_features, check_labels, check_targets, flatten_positions
-from lightning_transfer.utilities.linalg import add_gram_, mirror_upper, rank_cutoff, whitened_square
+from lightning_transfer.utilities.linalg import add_gram_, mirror_upper_, rank_cutoff, whitened_square
 
 
 class Spectrum(NamedTuple):
@@ -65,7 +65,7 @@ class FeatureMoments:
     @cached_property
     def scatter(self) -> Tensor:
         """Sum of outer products of the centred features, shape ``(r, r)``; exactly zero for constant features."""
-        scatter = mirror_upper(torch.addr(self.second_moment, self.offset, self.offset, alpha=-self.count))
+        scatter = mirror_upper_(torch.addr(self.second_moment, self.offset, self.offset, alpha=-self.count))
         eps = torch.finfo(scatter.dtype).eps
         spread = scatter.diagonal()
         noise = self.count * (8 * eps * self.mean.abs()) ** 2 + 8 * eps * self.second_moment.diagonal()
@@ -76,7 +76,7 @@ class FeatureMoments:
     def gram(self) -> Tensor:
         """Sum of outer products of the features about the origin, shape ``(r, r)``."""
         gram = torch.addr(self.second_moment, self.feature_sum + self.count * self.shift, self.shift)
-        return mirror_upper(gram.addr_(self.shift, self.feature_sum))
+        return mirror_upper_(gram.addr_(self.shift, self.feature_sum))
 
     @cached_property
     def gram_spectrum(self) -> Spectrum:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities.distributed import gather_all_tensors
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
@@ -186,6 +186,39 @@ class TransferMetric(Metric, ABC):
     def _require_data(self, count: int) -> None:
         if not count:
             raise ValueError(f"Expected `update` to be called with samples before `compute` of {type(self).__name__}.")
+
+
+def collect(metrics: Mapping[str, Metric]) -> MetricCollection:
+    """Make a collection of metrics in which those that keep the same states do so from the first batch.
+
+    Metrics keep the same states if they have one ``update`` and start from equal states. A plain ``MetricCollection``
+    finds that out too, but only after each metric has made states of its own from the first batch, and by comparing
+    all their values. With a metric of another package among them it is left to do so.
+
+    Args:
+        metrics: Metrics by name.
+    """
+    groups: list[list[str]] = []
+    for name, metric in metrics.items():
+        if not isinstance(metric, TransferMetric):
+            return MetricCollection(dict(metrics))
+        group = next((group for group in groups if _shares_states(metric, metrics[group[0]])), None)
+        if group is None:
+            groups.append([name])
+        else:
+            group.append(name)
+    return MetricCollection(dict(metrics), compute_groups=groups)
+
+
+def _shares_states(metric: Metric, other: Metric) -> bool:
+    ours, theirs = metric._defaults, other._defaults
+    if type(metric).update is not type(other).update or ours.keys() != theirs.keys():
+        return False
+    pairs = [(value, theirs[name]) for name, value in ours.items()]
+    return all(
+        one.tolist() == two.tolist() if isinstance(one, Tensor) and isinstance(two, Tensor) else one == two
+        for one, two in pairs
+    )
 
 
 def collapse_message(effective_rank: float, num_features: int) -> list[str]:

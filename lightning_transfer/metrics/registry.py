@@ -194,15 +194,15 @@ def build_metrics(
         >>> list(build_metrics(["logme", "h_score"]).keys())
         ['h_score', 'logme']
     """
-    from torchmetrics import MetricCollection
+    from lightning_transfer.metrics.base import collect
 
     wanted = resolve_metrics(names, task)
     possible = [name for name in wanted if set(METRICS[name].requires) <= set(available)]
     if not possible:
         raise ValueError(f"None of the metrics {wanted} can be computed from {sorted(available)}.")
-    metrics: dict[str, Metric | MetricCollection] = {}
+    metrics: dict[str, Metric] = {}
     for name in possible:
         spec = METRICS[name]
         extra = {"jackknife_groups": jackknife_groups} if spec.jackknife and jackknife_groups > 1 else {}
         metrics[name] = spec.build(task, **extra, **(options or {}).get(name, {}))
-    return MetricCollection(metrics)
+    return collect(metrics)

@@ -135,6 +135,7 @@ class MetricFactory:
 
     def build(self, backbone: Backbone) -> MetricCollection:
         """Make the scores that a backbone gives the inputs for."""
+        from lightning_transfer.metrics.base import collect
         from lightning_transfer.metrics.registry import build_metrics
 
         available = ["features"]
@@ -147,7 +148,7 @@ class MetricFactory:
                 options=self.options,
             )  # fmt: skip
             built = {**dict(collection.items(keep_base=True)), **built}
-        return MetricCollection(built)
+        return collect(built)
 
     @property
     def lower_is_better(self) -> list[str]:

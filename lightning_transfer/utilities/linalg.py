@@ -11,7 +11,7 @@ _LEAF = 256  # below this width a plain product is as fast as splitting it furth
 def add_gram_(out: Tensor, rows: Tensor) -> Tensor:
     """Add the upper triangle of ``rows.T @ rows`` to ``out`` in place, at little more than half the cost of the whole.
 
-    Entries below the diagonal of ``out`` are left in an unspecified state: read it through :func:`mirror_upper`.
+    Entries below the diagonal of ``out`` are left in an unspecified state: read it through :func:`mirror_upper_`.
 
     Args:
         out: Shape ``(d, d)``.
@@ -22,9 +22,9 @@ def add_gram_(out: Tensor, rows: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> from lightning_transfer.utilities.linalg import add_gram_, mirror_upper
+        >>> from lightning_transfer.utilities.linalg import add_gram_, mirror_upper_
         >>> x = torch.arange(6.0).reshape(3, 2)
-        >>> torch.equal(mirror_upper(add_gram_(torch.zeros(2, 2), x)), x.T @ x)
+        >>> torch.equal(mirror_upper_(add_gram_(torch.zeros(2, 2), x)), x.T @ x)
         True
     """
     d = rows.shape[1]
@@ -37,10 +37,16 @@ def add_gram_(out: Tensor, rows: Tensor) -> Tensor:
     return out
 
 
-def mirror_upper(matrix: Tensor) -> Tensor:
-    """Return the symmetric matrix that has the upper triangle of ``matrix``."""
-    mirrored = matrix.triu()
-    return mirrored.add_(matrix.triu(1).mT)
+def mirror_upper_(matrix: Tensor) -> Tensor:
+    """Copy the upper triangle of ``matrix`` onto the lower one in place, and return it."""
+    d = len(matrix)
+    if d <= _LEAF:
+        return matrix.triu_().add_(matrix.triu(1).mT)
+    half = d // 2
+    mirror_upper_(matrix[:half, :half])
+    matrix[half:, :half] = matrix[:half, half:].mT
+    mirror_upper_(matrix[half:, half:])
+    return matrix
 
 
 def rank_cutoff(largest: Tensor, n: int, d: int) -> Tensor:
@@ -57,9 +63,9 @@ def rank_cutoff(largest: Tensor, n: int, d: int) -> Tensor:
 def whitened_square(matrix: Tensor, rhs: Tensor, n: int) -> tuple[Tensor, int, float]:
     r"""Return ``diag(rhs.T @ pinv(matrix) @ rhs)`` with the numerical rank and condition number.
 
-    The matrix is scaled to a unit diagonal first. For right-hand sides in the range of ``matrix`` that changes nothing
-    but makes the notion of rank independent of the scale of each feature.
-    A Cholesky factor serves where it is safe, an eigendecomposition where the rank is deficient.
+    A Cholesky factor serves where it is safe, an eigendecomposition where the rank is deficient. Rank and condition are
+    those of the matrix scaled to a unit diagonal, so that they do not depend on the scale of each feature; for
+    right-hand sides in the range of ``matrix`` the result does not either.
 
     Args:
         matrix: Shape ``(d, d)``, positive semi-definite.
@@ -75,16 +81,14 @@ def whitened_square(matrix: Tensor, rhs: Tensor, n: int) -> tuple[Tensor, int, f
         matrix, rhs, scale = matrix[alive][:, alive], rhs[alive], scale[alive]
     if not len(scale):
         return rhs.new_zeros(rhs.shape[1]), 0, 1.0
-    scaled = (matrix / scale).div_(scale[:, None])
-    rhs = rhs / scale[:, None]
-    factor, failed = torch.linalg.cholesky_ex(scaled)
+    factor, failed = torch.linalg.cholesky_ex(matrix)
     if not int(failed):
-        pivots = factor.diagonal()
+        pivots = factor.diagonal() / scale  # the factor of the scaled matrix is this one with its rows scaled
         condition = float((pivots.max() / pivots.min()) ** 2)
         if condition < 1e9:
             return torch.linalg.solve_triangular(factor, rhs, upper=False).square().sum(0), len(scale), condition
-    values, vectors = torch.linalg.eigh(scaled)
+    values, vectors = torch.linalg.eigh((matrix / scale).div_(scale[:, None]))
     kept = values > rank_cutoff(values[-1], n, len(values))
     values, vectors = values[kept], vectors[:, kept]
-    square = ((vectors.T @ rhs).square() / values[:, None]).sum(0)
+    square = ((vectors.T @ (rhs / scale[:, None])).square() / values[:, None]).sum(0)
     return square, len(values), float(values[-1] / values[0])

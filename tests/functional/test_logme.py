@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_transfer.functional import log_maximum_evidence
+from lightning_transfer.functional.logme import _ProfileEvidence
 
 
 def one_hot(labels):
@@ -100,3 +101,14 @@ def test_all_zero_target_column_is_finite():
     inputs = make_inputs(3)
     targets = torch.cat([inputs["targets"], torch.zeros(len(inputs["targets"]), 1)], dim=1)
     assert torch.isfinite(log_maximum_evidence(inputs["features"], targets))
+
+
+def test_maximum_is_refined_in_few_evaluations(monkeypatch):
+    inputs = make_inputs(8, n=60, d=5)
+    calls = []
+    at = _ProfileEvidence.at
+    monkeypatch.setattr(_ProfileEvidence, "at", lambda self, log_t: (calls.append(1), at(self, log_t))[1])
+    value = log_maximum_evidence(inputs["features"], inputs["labels"])
+    assert len(calls) <= 12  # bisection takes 26
+    expected = reference_logme(inputs["features"].numpy(), one_hot(inputs["labels"]))
+    assert float(value) == pytest.approx(expected, abs=1e-8)

@@ -8,10 +8,13 @@ import pytest
 import torch
 from _helpers import load_estimators, make_inputs
 from torch import nn
+from torchmetrics import MeanMetric, MetricCollection
 
 from lightning_transfer import metrics
 from lightning_transfer.backbones import ModuleBackbone
 from lightning_transfer.data import Digits
+from lightning_transfer.metrics.base import collect
+from lightning_transfer.metrics.moments import ClassMomentMetric
 from lightning_transfer.metrics.registry import METRICS, build_metrics, resolve_metrics
 from lightning_transfer.screening import screen
 
@@ -97,3 +100,45 @@ def test_screen_by_all_scores_and_by_hardness():
     official = screen(backbones, digits, {"pactran": {"variant": "official"}}, progress=False)
     assert not official.higher_is_better("pactran")
     assert official.best == min(official.rows, key=lambda row: row.score("pactran")).backbone
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
+def test_states_shared_from_the_first_batch_are_states_that_torchmetrics_finds_equal(task):
+    names = [name for name, spec in METRICS.items() if task in spec.tasks and name != "emms"]
+    inputs = make_inputs(5, n=60)
+    if task == "multilabel":
+        inputs["labels"] = (inputs["features"][:, :3] > 0).long()
+    inputs["source_outputs"] = inputs["features"] + 1
+    collection = build_metrics(names, task=task)
+    plain = MetricCollection({name: METRICS[name].build(task) for name in names})
+    for batch in (slice(0, 40), slice(40, 60)):
+        for metrics_ in (collection, plain):
+            metrics_.update(**{name: values[batch] for name, values in inputs.items()})
+
+    def grouped(metrics_):
+        return {frozenset(group) for group in metrics_.compute_groups.values()}
+
+    for group in grouped(collection):
+        assert any(group <= equal for equal in grouped(plain))
+    assert len(grouped(collection)) <= len(grouped(plain)) + 1  # kNN takes attributes too, by an update of its own
+    values, expected = collection.compute(), plain.compute()
+    assert all(float(values[name]) == float(expected[name]) for name in names)
+
+
+def test_shared_states_are_updated_once_also_for_the_first_batch(monkeypatch):
+    calls = []
+    accumulate = ClassMomentMetric._accumulate
+    monkeypatch.setattr(ClassMomentMetric, "_accumulate", lambda *args: (calls.append(1), accumulate(*args))[1])
+    collection = build_metrics(["h_score", "h_score_shrunk", "logme"])
+    inputs = make_inputs(6)
+    for _ in range(2):
+        collection.update(features=inputs["features"], labels=inputs["labels"])
+    assert len(calls) == 2
+    assert len(collection.compute()) == 3
+
+
+def test_metrics_of_other_packages_may_stand_beside_ours():
+    inputs = make_inputs(7)
+    collection = collect({"h_score": metrics.HScore(), "logme": metrics.LogME(), "mean": MeanMetric()})
+    collection.update(features=inputs["features"], labels=inputs["labels"], value=torch.tensor(2.0))
+    assert float(collection.compute()["mean"]) == 2
