@@ -291,7 +291,8 @@ def rank_sources(
         rows[str(name)] = {metric: float(value) for metric, value in collection.compute().items()}
     if not any(rank_by in row for row in rows.values()):
         raise ValueError(f"Expected argument `rank_by` to name a score that was computed, but got {rank_by!r}.")
-    return _ranked(rows, rank_by, higher_is_better=METRICS[rank_by].higher_is_better)
+    metric = METRICS[rank_by].build(task, **(options or {}).get(rank_by, {}))  # a variant may turn the sign
+    return _ranked(rows, rank_by, higher_is_better=metric.higher_is_better is not False)
 
 
 @dataclass(frozen=True)

@@ -197,6 +197,20 @@ def test_rank_sources_on_a_planted_problem():
     assert by_h_score.best == "clean"
 
 
+@pytest.mark.parametrize("variant", ["paper", "official"])
+def test_rank_sources_follows_the_sign_of_a_variant(variant):
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.arange(90) % 3
+    clean = torch.nn.functional.one_hot(labels, 4) * 3 + torch.randn(90, 4, generator=generator)
+    table = rank_sources(
+        {"noise": torch.randn(90, 4, generator=generator), "clean": clean},
+        labels=labels, metrics="pactran", rank_by="pactran", options={"pactran": {"variant": variant}},
+    )  # fmt: skip
+    values = table.columns["pactran"]
+    assert table.best == "clean"
+    assert (values[0] > values[1]) is (variant == "paper")
+
+
 def test_rank_sources_for_regression():
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(100, 5, generator=generator)
