@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lightning_transfer.report.text import cost_text, describe, score_texts, title
+from lightning_transfer.report.text import cost_text, describe, error_text, score_texts, title
 
 if TYPE_CHECKING:
     from lightning_transfer.screening.leaderboard import Leaderboard
@@ -166,9 +166,7 @@ def _score_column(board: Leaderboard, rows: list[Row], name: str) -> _Column:
     cells = []
     for row, text in zip(rows, texts, strict=True):
         cell = Text(text, style="bold green" if decided and ranks[row.backbone] == 1 else "")
-        if math.isfinite(error := row.standard_error(name)):
-            cell.append(f" ±{error:.{len(text.partition('.')[2])}f}", style="dim")
-        cells.append(cell)
+        cells.append(cell.append(error_text(text, row.standard_error(name)), style="dim"))
     return _Column(title(name), tuple(cells))
 
 

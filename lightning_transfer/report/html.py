@@ -6,7 +6,7 @@ import base64
 from html import escape
 from typing import TYPE_CHECKING
 
-from lightning_transfer.report.text import cost_text, describe, score_texts, title
+from lightning_transfer.report.text import cost_text, describe, error_text, score_texts, title
 
 if TYPE_CHECKING:
     from lightning_transfer.screening.leaderboard import Leaderboard
@@ -77,5 +77,5 @@ def table_html(board: Leaderboard) -> str:
 
 
 def _cell(text: str, style: str = "", error: float = float("nan")) -> str:
-    spread = "" if error != error else f' <span class="se">±{error:.3g}</span>'
+    spread = f'<span class="se">{error_text(text, error)}</span>' if error == error else ""
     return f'<td class="{style}">{escape(text)}{spread}</td>'

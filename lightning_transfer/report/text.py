@@ -106,6 +106,17 @@ def score_texts(values: Sequence[float]) -> list[str]:
     return [f"{value:.{decimals}f}" if math.isfinite(value) else MISSING for value in values]
 
 
+def error_text(score: str, error: float) -> str:
+    """A standard error with as many decimals as the score beside it; empty where there is none.
+
+    Example:
+        >>> from lightning_transfer.report.text import error_text
+        >>> error_text("0.250", 0.0123), error_text("9.00", 1.7e-15), error_text("-", float("nan"))
+        (' ±0.012', ' ±0.00', '')
+    """
+    return f" ±{error:.{len(score.partition('.')[2])}f}" if math.isfinite(error) else ""
+
+
 def cost_text(column: str, value: float | None) -> str:
     """What a backbone costs, in the unit of its column."""
     if column == "seconds":
@@ -145,6 +156,8 @@ def describe(board: Leaderboard) -> list[str]:
         pairs = board.undecided()
         listed = "; ".join(f"{i} ≈ {j}" for i, j in pairs) or "none"
         lines.append(f"Neighbours that this sample does not tell apart (95 %): {listed}.")
+    elif sum(map(bool, board.ranks().values())) > 1 and not any(map(board.has_errors, board.columns)):
+        lines.append("Without standard errors: `error_bars=true` says which neighbours this sample tells apart.")
     lines += [str(note) for note in info.get("notes", ())]
     lines += [f"{row.backbone}: {row.status}" for row in board.ranked() if row.failed]
     remarks = {remark: [row.backbone for row in board.ranked() if remark in row.remarks] for remark in _remarks(board)}

@@ -55,6 +55,13 @@ def test_wide_table_holds_everything_in_one_block():
     assert "ValueError: <img src=x onerror=alert(1)>" in text
 
 
+def test_table_without_standard_errors_says_how_to_get_them():
+    rows = [Row("a", {"logme": 1.0}), Row("b", {"logme": 1.01}), Row("c", status="ValueError: no")]
+    assert "`error_bars=true` says" in as_text(Leaderboard(rows), width=140)
+    assert "error_bars" not in as_text(Leaderboard(rows[1:]), width=140)
+    assert "error_bars" not in as_text(make_board(), width=140)
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
 def test_every_column_is_there_at_any_width(width):
     text = as_text(make_board(), width=width)
