@@ -74,11 +74,16 @@ def h_score_from_moments(moments: ClassMoments, shrinkage: Shrinkage = None) -> 
     if strength == 1 or float(moments.total_variance) == 0:
         return moments.total_variance.new_zeros(())
     ridge = strength * moments.total_variance / moments.num_features
-    shrunk = moments.scatter * ((1 - strength) / moments.count)
-    shrunk.diagonal().add_(ridge)
-    whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(shrunk), moments.between_factor.T, upper=False)
-    score: Tensor = (1 - strength) * whitened.square().sum() / moments.count
-    return score.clamp(0, moments.num_classes - 1)
+    if moments.decomposed:
+        values, vectors = moments.scatter_spectrum
+        shrunk = values * ((1 - strength) / moments.count) + ridge
+        square = (moments.between_factor @ vectors).square() / shrunk
+    else:
+        shrunk = moments.scatter * ((1 - strength) / moments.count)
+        shrunk.diagonal().add_(ridge)
+        factor = torch.linalg.cholesky(shrunk)
+        square = torch.linalg.solve_triangular(factor, moments.between_factor.T, upper=False).square()
+    return ((1 - strength) * square.sum() / moments.count).clamp(0, moments.num_classes - 1)
 
 
 def ledoit_wolf_shrinkage(moments: ClassMoments) -> Tensor:

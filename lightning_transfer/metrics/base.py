@@ -97,6 +97,8 @@ class TransferMetric(Metric, ABC):
     higher_is_better: bool | None = True
     full_state_update: bool = False
     requires: ClassVar[tuple[str, ...]] = ()
+    _decomposes: ClassVar[bool] = False  # the score takes an eigendecomposition of what its states hold
+    _decomposed = False  # so does one that shares the states, which others can use
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -207,6 +209,10 @@ def collect(metrics: Mapping[str, Metric]) -> MetricCollection:
             groups.append([name])
         else:
             group.append(name)
+    for group in groups:
+        decomposed = any(metrics[name]._decomposes for name in group)
+        for name in group:
+            metrics[name]._decomposed = decomposed
     return MetricCollection(dict(metrics), compute_groups=groups)
 
 

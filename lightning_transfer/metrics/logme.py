@@ -17,6 +17,7 @@ class _ClassLogME(ClassMomentMetric):
     """LogME of class ids."""
 
     plot_legend_name: str = "LogME"
+    _decomposes = True
 
     def _score(self, moments: ClassMoments) -> Tensor:
         return log_maximum_evidence_from_moments(moments)
@@ -26,6 +27,7 @@ class _TargetLogME(TargetMomentMetric):
     """LogME of regression targets."""
 
     plot_legend_name: str = "LogME"
+    _decomposes = True
 
     def _score(self, moments: TargetMoments) -> Tensor:
         return log_maximum_evidence_from_moments(moments)
@@ -35,6 +37,7 @@ class _MultilabelLogME(MultilabelMomentMetric):
     """LogME of 0/1 columns, each a target."""
 
     plot_legend_name: str = "LogME"
+    _decomposes = True
 
     def _score(self, moments: TargetMoments) -> Tensor:
         return log_maximum_evidence_from_moments(moments)

@@ -227,6 +227,8 @@ class _MomentMetric(JackknifeMetric):
             _MOMENTS[state] = known
         moments: FeatureMoments = known[1]
         self._require_data(moments.count)
+        if self._decomposed:
+            _ = moments.scatter_spectrum  # first, so that the value of no score depends on the order of them
         return moments
 
     def _totals_without_each(self) -> Iterator[FeatureMoments]:

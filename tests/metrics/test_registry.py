@@ -122,7 +122,9 @@ def test_states_shared_from_the_first_batch_are_states_that_torchmetrics_finds_e
         assert any(group <= equal for equal in grouped(plain))
     assert len(grouped(collection)) <= len(grouped(plain)) + 1  # kNN takes attributes too, by an update of its own
     values, expected = collection.compute(), plain.compute()
-    assert all(float(values[name]) == float(expected[name]) for name in names)
+    assert {name: float(values[name]) for name in names} == pytest.approx(
+        {name: float(expected[name]) for name in names}
+    )
 
 
 def test_shared_states_are_updated_once_also_for_the_first_batch(monkeypatch):
@@ -142,3 +144,22 @@ def test_metrics_of_other_packages_may_stand_beside_ours():
     collection = collect({"h_score": metrics.HScore(), "logme": metrics.LogME(), "mean": MeanMetric()})
     collection.update(features=inputs["features"], labels=inputs["labels"], value=torch.tensor(2.0))
     assert float(collection.compute()["mean"]) == 2
+
+
+@pytest.mark.parametrize(("n", "d"), [(200, 24), (30, 50)])
+def test_shrunk_h_score_uses_the_eigenvectors_that_logme_needs_anyway(monkeypatch, n, d):
+    inputs = make_inputs(8, n=n, d=d)
+    inputs = {"features": inputs["features"] + 100, "labels": inputs["labels"]}
+    names = ["h_score_shrunk", "logme"]
+    expected = {name: build_metrics([name]) for name in names}
+    together = build_metrics(names)
+    for collection in (*expected.values(), together):
+        collection.update(**inputs)
+    expected = {name: float(collection.compute()[name]) for name, collection in expected.items()}
+    calls, eigh = [], torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda matrix: (calls.append(1), eigh(matrix))[1])
+    monkeypatch.delattr(torch.linalg, "cholesky")
+    values = together.compute()
+    assert calls == [1]
+    for name in names:
+        assert float(values[name]) == pytest.approx(expected[name], rel=1e-11)
