@@ -17,6 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from rich.table import Table
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
@@ -61,6 +62,10 @@ class FineTuningModule(pl.LightningModule):
         scheduler: ``"cosine"`` or ``"linear"`` decay to zero over the whole training, or ``"constant"``.
         warmup: Share of the training in which the learning rates rise from zero.
         label_smoothing: Of the cross-entropy.
+        batch_norm: ``"frozen"`` normalises with the statistics of pre-training, in training too; layers that carry none
+            (means 0, variances 1) learn theirs, with a momentum of 0.1 at least. ``"train"`` leaves the layers as they
+            are: networks from TensorFlow, with a momentum of 0.01, then need hundreds of steps before evaluation says
+            anything.
         target_mean: Mean of each regression target, for standardisation.
         target_std: Standard deviation of each regression target.
 
@@ -98,6 +103,7 @@ class FineTuningModule(pl.LightningModule):
         scheduler: Literal["cosine", "linear", "constant"] = "cosine",
         warmup: float = 0.1,
         label_smoothing: float = 0.0,
+        batch_norm: Literal["frozen", "train"] = "frozen",
         target_mean: Sequence[float] | None = None,
         target_std: Sequence[float] | None = None,
     ) -> None:
@@ -105,6 +111,7 @@ class FineTuningModule(pl.LightningModule):
         check_one_of(task, tuple(_SCORE_NAMES), "task")
         check_one_of(mode, ("head", "full", "head_then_full"), "mode")
         check_one_of(scheduler, ("cosine", "linear", "constant"), "scheduler")
+        check_one_of(batch_norm, ("frozen", "train"), "batch_norm")
         check_positive_int(num_outputs, "num_outputs")
         self.save_hyperparameters(ignore=["backbone", "optimizer"])
         self.task, self.mode, self.head_epochs = task, mode, check_positive_int(head_epochs, "head_epochs", 0)
@@ -121,6 +128,14 @@ class FineTuningModule(pl.LightningModule):
             self.backbone.head.requires_grad_(False)
         if mode == "head":
             self.backbone.requires_grad_(False)
+        # by name: Lightning may put synchronised layers in their place
+        self._frozen_norms: set[str] = set()
+        for name, layer in self.backbone.named_modules():
+            if batch_norm == "frozen" and isinstance(layer, _BatchNorm):
+                if _knows_its_data(layer):
+                    self._frozen_norms.add(name)
+                elif layer.momentum is not None:
+                    layer.momentum = max(layer.momentum, 0.1)
         self.register_buffer("target_mean", torch.tensor(target_mean or [0.0] * num_outputs))
         self.register_buffer("target_std", torch.tensor(target_std or [1.0] * num_outputs))
         self.val_score, self.test_score = _make_score(task, num_outputs), _make_score(task, num_outputs)
@@ -174,6 +189,8 @@ class FineTuningModule(pl.LightningModule):
     @override
     def on_train_epoch_start(self) -> None:
         self.backbone.train(not self.backbone_is_frozen)
+        for name in self._frozen_norms:
+            self.backbone.get_submodule(name).eval()
 
     @override
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -260,6 +277,11 @@ class FineTuningModule(pl.LightningModule):
             return decay[self.scheduler]
 
         return share
+
+
+def _knows_its_data(layer: _BatchNorm) -> bool:
+    starts = ((layer.running_mean, 0.0), (layer.running_var, 1.0))
+    return any(value is not None and bool((value != start).any()) for value, start in starts)
 
 
 def _own_parameters(layer: nn.Module) -> list[nn.Parameter]:

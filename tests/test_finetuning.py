@@ -73,6 +73,52 @@ def test_modes_train_what_they_say(mode):
     assert module.backbone.module[2].training is (mode != "head")
 
 
+def _with_statistics(backbone, momentum=0.01):
+    norm = backbone.module[2]
+    norm.running_mean += 0.5
+    norm.running_var *= 2
+    norm.momentum = momentum
+    return backbone
+
+
+@pytest.mark.parametrize("mode", ["full", "head_then_full"])
+def test_statistics_of_pre_training_stay_unless_asked(mode):
+    module = FineTuningModule(_with_statistics(_backbone()), 10, mode=mode)
+    before = _weights(module)
+    _fit(module, max_epochs=2)
+    moved = _moved(module, before)
+    assert {"module.2.weight", "module.2.bias", "module.1.weight"} <= moved
+    assert not {name for name in moved if "running" in name or "tracked" in name}
+    assert not module.backbone.module[2].training
+    assert module.backbone.module[4].training
+    learning = FineTuningModule(_with_statistics(_backbone()), 10, mode=mode, batch_norm="train")
+    assert learning.backbone.module[2].momentum == 0.01
+    _fit(learning, max_epochs=2)
+    assert {"module.2.running_mean", "module.2.running_var"} <= _moved(learning, before)
+
+
+def test_layers_without_statistics_learn_theirs_soon():
+    backbone = _backbone()
+    backbone.module[2].momentum = 0.01
+    module = FineTuningModule(backbone, 10)
+    before = _weights(module)
+    assert backbone.module[2].momentum == 0.1
+    _fit(module, max_epochs=1)
+    assert {"module.2.running_mean", "module.2.running_var"} <= _moved(module, before)
+
+
+def test_a_resumed_run_keeps_the_statistics_too(tmp_path):
+    data = Digits(max_samples=300, batch_size=32)
+    saved = ModelCheckpoint(dirpath=tmp_path, save_last=True)
+    module = FineTuningModule(_with_statistics(_backbone()), 10)
+    _fit(module, data, [saved], max_epochs=1, enable_checkpointing=True)
+    resumed = FineTuningModule(_with_statistics(_backbone()), 10)
+    trainer = make_trainer([], num_sanity_val_steps=0, max_epochs=2)
+    trainer.fit(resumed, datamodule=data, ckpt_path=tmp_path / "last.ckpt")
+    assert trainer.current_epoch == 2
+    assert torch.equal(resumed.backbone.module[2].running_mean, module.backbone.module[2].running_mean)
+
+
 def test_classification_learns_and_logs():
     quick = partial(torch.optim.AdamW, lr=1e-2)
     module, diary = FineTuningModule(_backbone(), 10, backbone_factor=1.0, optimizer=quick), Diary()
