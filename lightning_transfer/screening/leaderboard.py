@@ -131,8 +131,9 @@ class Leaderboard:
     def _first(self) -> Row:
         ranked = self.ranked()
         if not ranked or _is_missing(ranked[0].score(self.rank_by)):
-            reasons = "; ".join(f"{row.backbone}: {row.status}" for row in self.rows) or "it has no rows"
-            raise ValueError(f"No backbone of this leaderboard has a score in `{self.rank_by}` ({reasons}).")
+            reason = f"{self.rows[0].backbone}: {self.rows[0].status}" if self.rows else "it has no rows"
+            others = f"; {len(self.rows) - 1} more in the table" if len(self.rows) > 1 else ""
+            raise ValueError(f"No backbone of this leaderboard has a score in `{self.rank_by}` ({reason}{others}).")
         return ranked[0]
 
     def __getitem__(self, backbone: str) -> Row:

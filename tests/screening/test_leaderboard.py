@@ -96,6 +96,12 @@ def test_nothing_to_rank():
         _ = Leaderboard([Row("a", status="ValueError: bad")]).best_score
 
 
+def test_a_board_of_failures_names_the_first_reason_only():
+    failed = Leaderboard([Row("a", status="ValueError: no images"), Row("b", status="ValueError: none here")])
+    with pytest.raises(ValueError, match=r"\(a: ValueError: no images; 1 more in the table\)"):
+        _ = failed.best
+
+
 def test_prob_better_is_the_normal_approximation(board):
     expected = norm.cdf(0.05 / math.hypot(0.05, 0.12))
     assert board.prob_better("large", "small") == pytest.approx(expected, rel=1e-12)
