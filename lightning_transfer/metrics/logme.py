@@ -7,40 +7,32 @@ from typing import Any, Literal
 from torch import Tensor
 
 from lightning_transfer.functional.logme import log_maximum_evidence_from_moments
-from lightning_transfer.functional.moments import ClassMoments, TargetMoments
+from lightning_transfer.functional.moments import FeatureMoments
 from lightning_transfer.metrics.base import TransferMetric
 from lightning_transfer.metrics.moments import ClassMomentMetric, MultilabelMomentMetric, TargetMomentMetric
 from lightning_transfer.utilities.checks import check_one_of
 
 
-class _ClassLogME(ClassMomentMetric):
+class _Evidence(TransferMetric):
+    """What the kinds of task share."""
+
+    plot_legend_name: str = "LogME"
+    _decomposes = True
+
+    def _score(self, moments: FeatureMoments) -> Tensor:
+        return log_maximum_evidence_from_moments(moments)
+
+
+class _ClassLogME(_Evidence, ClassMomentMetric):
     """LogME of class ids."""
 
-    plot_legend_name: str = "LogME"
-    _decomposes = True
 
-    def _score(self, moments: ClassMoments) -> Tensor:
-        return log_maximum_evidence_from_moments(moments)
-
-
-class _TargetLogME(TargetMomentMetric):
+class _TargetLogME(_Evidence, TargetMomentMetric):
     """LogME of regression targets."""
 
-    plot_legend_name: str = "LogME"
-    _decomposes = True
 
-    def _score(self, moments: TargetMoments) -> Tensor:
-        return log_maximum_evidence_from_moments(moments)
-
-
-class _MultilabelLogME(MultilabelMomentMetric):
+class _MultilabelLogME(_Evidence, MultilabelMomentMetric):
     """LogME of 0/1 columns, each a target."""
-
-    plot_legend_name: str = "LogME"
-    _decomposes = True
-
-    def _score(self, moments: TargetMoments) -> Tensor:
-        return log_maximum_evidence_from_moments(moments)
 
 
 class LogME(TransferMetric):

@@ -65,6 +65,28 @@ def _lda(features, labels, shrinkage):
     return scipy.special.softmax(features @ weights.T - 0.5 * (weights * means).sum(1) + np.log(priors), axis=1)
 
 
+def _whitened_lda(features, labels):
+    """Coordinates and posterior of the discriminant without shrinkage, in the directions with variance within classes.
+
+    As scikit-learn's solver "svd" does since 1.9; before, it divided by n - classes where all others divide by n.
+    """
+    priors = np.bincount(labels) / len(labels)
+    means = np.stack([features[labels == c].mean(axis=0) for c in range(len(priors))])
+    residuals = features - means[labels]
+    spread = residuals.std(axis=0)
+    spread[spread == 0] = 1
+    _, lengths, directions = np.linalg.svd(residuals / spread / np.sqrt(len(labels)), full_matrices=False)
+    kept = lengths > 1e-4
+    whitening = (directions[kept] / spread).T / lengths[kept]
+    centre = priors @ means
+    centres = (means - centre) @ whitening
+    _, lengths, directions = np.linalg.svd(centres * np.sqrt(priors)[:, None], full_matrices=False)
+    rotation = directions[lengths > 1e-4 * lengths[0]].T
+    projected, centres = (features - centre) @ whitening @ rotation, centres @ rotation
+    logits = projected @ centres.T - (centres**2).sum(axis=1) / 2 + np.log(priors)
+    return projected, scipy.special.softmax(logits, axis=1)
+
+
 def _strength(features, labels, power_steps=None):
     d = features.shape[1]
     within = sum(
@@ -104,10 +126,12 @@ def reference_ncti_parts(features, labels, pca_dim=64):
     pca = PCA(min(pca_dim, np.linalg.matrix_rank(features - features.mean(axis=0))), svd_solver="full")
     reduced = pca.fit_transform(features)
     shrinkage = max(np.exp(-pca.explained_variance_[:32].sum()), 1e-10)
-    exact = shrinkage == 1e-10
-    lda = LinearDiscriminantAnalysis(solver="svd" if exact else "eigen", shrinkage=None if exact else float(shrinkage))
-    projected = lda.fit_transform(reduced, labels)
-    posterior = lda.predict_proba(reduced)
+    if shrinkage == 1e-10:
+        projected, posterior = _whitened_lda(reduced, labels)
+    else:
+        lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage=float(shrinkage))
+        projected = lda.fit_transform(reduced, labels)
+        posterior = lda.predict_proba(reduced)
     return {
         "seli": np.linalg.norm(projected - projected.mean(axis=0), ord="nuc"),
         "ncc": posterior[np.arange(len(labels)), labels].mean(),

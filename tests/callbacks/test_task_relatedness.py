@@ -49,8 +49,8 @@ def starts(monkeypatch):
     return seen
 
 
-class WithFigures(Diary):
-    """Takes figures like TensorBoard's writer."""
+class Gallery(Diary):
+    """Its own client, which keeps what it is handed."""
 
     def __init__(self):
         super().__init__()
@@ -59,23 +59,19 @@ class WithFigures(Diary):
     @property
     def experiment(self):
         return self
+
+
+class WithFigures(Gallery):
+    """Takes figures like TensorBoard's writer."""
 
     def add_figure(self, name, figure, global_step, close):
         self.figures.append((name, type(figure).__name__, global_step))
 
 
-class WithRuns(Diary):
+class WithRuns(Gallery):
     """Takes figures like the client of MLflow."""
 
     run_id = "7"
-
-    def __init__(self):
-        super().__init__()
-        self.figures = []
-
-    @property
-    def experiment(self):
-        return self
 
     def log_figure(self, run_id, figure, file):
         assert run_id == "7"
@@ -83,12 +79,8 @@ class WithRuns(Diary):
         self.figures.append((name, type(figure).__name__, int(step)))
 
 
-class WithImages(Diary):
+class WithImages(Gallery):
     """Takes images like the logger of Weights & Biases."""
-
-    def __init__(self):
-        super().__init__()
-        self.figures = []
 
     def log_image(self, key, images, step):
         self.figures.append((key, type(images[0]).__name__, step))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import sklearn
 import torch
 from _helpers import feed, make_inputs
 from _reference.golden import formula_inputs, golden_inputs, golden_values
@@ -22,7 +21,6 @@ from _reference.sample_scores import (
     reference_sfda,
     reference_transrate,
 )
-from sklearn.utils.fixes import parse_version
 
 from lightning_transfer.functional.emms import emms
 from lightning_transfer.functional.etran import etran, etran_parts
@@ -195,8 +193,6 @@ def data(name):
 )
 @pytest.mark.filterwarnings("ignore:Degrees of freedom")
 def test_equals_the_plain_version(function, reference, tolerance, kind):
-    if reference is raw_ncti and parse_version(sklearn.__version__).release < (1, 9):
-        pytest.skip("scikit-learn divided covariances within classes by n - classes before 1.9")
     x, y = data(kind)
     if kind == "far from zero":
         tolerance = max(tolerance, 1e-6)
