@@ -1,8 +1,9 @@
 """What a monitor costs inside a training run: time of an epoch and memory.
 
-Time: Trainers fine-tune the same network on the same batches in this process, taking turns epoch by epoch, one without
+Time: Trainers fine-tune the same network on the same batches in this process, taking turns epoch by epoch, two without
 a monitor and one for each set of scores with a ``TransferabilityMonitor`` in hook mode. The overhead is the median over
-the epochs of the monitor's own share, measured around its hooks, and of the difference between the sides. Network and
+the epochs of the monitor's own share, measured around its hooks, and of the difference between the sides; how far the
+two sides without a monitor differ says what such a difference is worth on this machine. Network and
 images are small: with larger ones an epoch takes longer and a look just as long. There are more validation samples than
 features, as scores want it. Memory: the tensors that the monitor holds at the end of a validation pass over ever more
 samples.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import json
 import logging
 import statistics
@@ -103,18 +105,19 @@ def measure_time(epochs: int, samples: int, choices: list[list[str]]) -> dict[st
     """Epochs of all sides in turns: each side is a run of one epoch after the other, resumed in memory."""
     train, val = images(samples), images(samples // 4)
     sides = []
-    for metrics in ([], *choices):
+    for metrics in ([], [], *choices):
         pl.seed_everything(0, verbose=False)
         monitor = [Timed(metrics, before_fit=False)] if metrics else []
         backbone = load_backbone("efficientnet_lite0", input_size=64)
         sides.append((FineTuningModule(backbone, 20, scheduler="constant", warmup=0), monitor, Clock()))
     for turn in range(epochs + 1):
-        for module, monitor, clock in sides[:: (-1) ** turn]:
+        first = turn % len(sides)
+        for module, monitor, clock in sides[first:] + sides[:first]:
             trainer_of([*monitor, clock], 1).fit(module, DataLoader(train, 32), DataLoader(val, 32))
-    plain, *watched = ([round(seconds, 4) for seconds in clock.seconds[1:]] for _, _, clock in sides)  # warm by then
-    base = statistics.median(plain)
+    plain, again, *watched = ([round(seconds, 4) for seconds in clock.seconds[1:]] for _, _, clock in sides)  # warm
+    base = statistics.median(plain + again)
     runs = []
-    for metrics, seconds, (_, (monitor,), _) in zip(choices, watched, sides[1:], strict=True):
+    for metrics, seconds, (_, (monitor,), _) in zip(choices, watched, sides[2:], strict=True):
         own = [round(spent, 4) for spent in monitor.own[1:]]
         runs.append({
             "metrics": metrics,
@@ -127,7 +130,8 @@ def measure_time(epochs: int, samples: int, choices: list[list[str]]) -> dict[st
         "network": "efficientnet_lite0 at 64 pixels, all weights trained",
         "train_samples": samples,
         "val_samples": samples // 4,
-        "epoch_seconds_without": plain,
+        "epoch_seconds_without": [plain, again],
+        "difference_without": round(abs(statistics.median(again) / statistics.median(plain) - 1), 5),
         "with": runs,
     }
 
@@ -191,8 +195,8 @@ def main() -> None:
     for row in memory:
         print(f"{row['val_samples']:20,} {row['bytes']:28,}")
     timing = measure_time(options.epochs, options.samples, options.metrics or METRICS)
-    plain = statistics.median(timing["epoch_seconds_without"])
-    print(f"\nepoch without monitor {plain:.2f} s (median)")
+    plain = statistics.median(itertools.chain(*timing["epoch_seconds_without"]))
+    print(f"\nepoch without monitor {plain:.2f} s (median); two such runs differ by {timing['difference_without']:.2%}")
     for run in timing["with"]:
         look, share = statistics.median(run["seconds_in_hooks"]), run["overhead_in_hooks"]
         print(f"{' '.join(run['metrics'])}: {look:.2f} s in its hooks, overhead {share:.2%} "

@@ -124,11 +124,8 @@ def check_ids_or_attributes(labels: Tensor, n: int) -> Tensor:
 
 def _comparable_rows(features: Tensor, distance: str) -> Tensor:
     """Rows whose squared Euclidean distances order neighbours as asked."""
-    dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
-    rows = features.double()
-    if distance == "cosine":
-        return torch.nn.functional.normalize(rows, dim=1).to(dtype)
-    return (rows - rows.mean(0)).to(dtype)
+    rows = features if features.dtype == torch.float64 else features.float()
+    return torch.nn.functional.normalize(rows, dim=1) if distance == "cosine" else rows - rows.mean(0)
 
 
 def _nearest(distances: Tensor, k: int, noise: Tensor) -> Tensor:

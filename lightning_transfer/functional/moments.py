@@ -45,12 +45,13 @@ class FeatureMoments:
 
     @classmethod
     def of_features(cls, features: Tensor) -> FeatureMoments:
-        """Moments of samples without classes or targets.
+        """Moments of samples without classes or targets; float64 for float64 features, float32 for others.
 
         Args:
             features: Shape ``(n, d)``, any floating dtype; with ``n < d`` in the space that they span.
         """
-        return FeatureMoments(**_sums(features)[1])
+        dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
+        return FeatureMoments(**_sums(features, dtype)[1])
 
     @cached_property
     def mean(self) -> Tensor:
@@ -69,8 +70,8 @@ class FeatureMoments:
         eps = torch.finfo(scatter.dtype).eps
         spread = scatter.diagonal()
         noise = self.count * (8 * eps * self.mean.abs()) ** 2 + 8 * eps * self.second_moment.diagonal()
-        alive = spread > noise
-        return scatter if bool(alive.all()) else scatter * torch.outer(alive, alive)
+        constant = (spread <= noise).nonzero().flatten()
+        return scatter.index_fill_(0, constant, 0).index_fill_(1, constant, 0) if len(constant) else scatter
 
     @cached_property
     def gram(self) -> Tensor:
@@ -309,16 +310,17 @@ class TargetMoments(FeatureMoments):
         return cross * (self.scatter.diagonal() > 0)[:, None]
 
 
-def shifted_rows(features: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Shift features to their mean in float64; with n < d, first rotate them into the space that they span.
+def shifted_rows(features: Tensor, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, int]:
+    """Shift features to their mean; with n < d, first rotate them into the space that they span.
 
     Args:
         features: Shape ``(n, d)``, any floating dtype.
+        dtype: What the rows are computed in.
 
     Returns:
         The shifted rows ``(n, r)``, the shift ``(r,)``, and ``d``; ``r`` is ``min(n, d)``.
     """
-    rows = features.double()
+    rows = features.to(dtype)
     n, d = rows.shape
     if n < d:
         rows = torch.linalg.qr(rows.T, mode="r").R.T
@@ -326,9 +328,9 @@ def shifted_rows(features: Tensor) -> tuple[Tensor, Tensor, int]:
     return rows - shift, shift, d
 
 
-def _sums(features: Tensor) -> tuple[Tensor, dict[str, Any]]:
+def _sums(features: Tensor, dtype: torch.dtype = torch.float64) -> tuple[Tensor, dict[str, Any]]:
     """Shifted rows of samples, and what all kinds of moments keep of them."""
-    rows, shift, num_features = shifted_rows(features)
+    rows, shift, num_features = shifted_rows(features, dtype)
     second_moment = add_gram_(rows.new_zeros(rows.shape[1], rows.shape[1]), rows)
     return rows, {
         "count": len(rows),
