@@ -86,6 +86,7 @@ def test_version(capsys):
         (("screen", "nope=3"), "nope"),
         (("screen", "a==b"), "Error parsing override"),
         (("screen", "rank_by=nope", *TINY), "Expected argument `rank_by`"),
+        (("screen", "resume=nowhere", *TINY), "No such file .*nowhere"),
         (("screen", "target=idx"), "target.root has no value: add target.root=VALUE"),
         (("screen", "backbone=timm"), "backbone.model_name has no value"),
         (("screen", "backbone=[efficientnet_lite0,efficientnet_lite1]", "target=digits"), "backbone takes one name"),
@@ -123,6 +124,17 @@ def test_screen_prints_a_table_and_writes_files(tmp_path):
     assert {"backbone", "h_score", "parameters", "flops", "seconds", "status"} <= set(table.columns)
     assert table["backbone"].tolist() == ["efficientnet_lite0"]
     assert table["status"].tolist() == ["ok"]
+
+
+def test_a_screen_goes_on_from_the_folder_of_another(in_process, capsys):
+    backbone = ("backbone=efficientnet_lite0_random", "backbone.input_size=32")
+    assert exit_code("screen", *backbone, *TINY) == 0
+    first = next(in_process.glob("outputs/screen/*/*"))
+    assert exit_code("screen", *backbone, *TINY, f"resume={first}", "hydra.run.dir=again") == 0
+    assert Leaderboard.load(in_process / "again").rows == Leaderboard.load(first).rows
+    capsys.readouterr()
+    assert exit_code("screen", *backbone, *TINY, f"resume={first}", "max_samples=20") == 2
+    assert "its `max_samples` is" in capsys.readouterr().err
 
 
 def test_unknown_names_as_a_process(tmp_path):

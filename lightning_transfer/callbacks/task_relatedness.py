@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -18,6 +17,7 @@ from lightning_transfer.callbacks.publish import publish_figures
 from lightning_transfer.relatedness import TaskRelatednessResult
 from lightning_transfer.relatedness.transport import GroundCost
 from lightning_transfer.utilities.checks import check_in_interval, check_positive_int
+from lightning_transfer.utilities.digest import digest
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -181,8 +181,9 @@ class TaskRelatednessMonitor(FeatureMonitor):
     ) -> dict[str, Tensor] | str:
         from lightning_transfer.functional.task_relatedness import task_relatedness
 
-        previous, digest = self.results.get(loader), _digest(*reference, *target)
-        if previous is not None and self._digests.get(loader) == digest:
+        content = digest(part for part in (*reference, *target) if part is not None)
+        previous = self.results.get(loader)
+        if previous is not None and self._digests.get(loader) == content:
             return previous.state_dict()
         names = [getattr(data, "class_names", None) for data in (self.reference, getattr(trainer, "datamodule", None))]
         options = {"reference_class_names": names[0], "target_class_names": names[1], **self.options}
@@ -200,7 +201,7 @@ class TaskRelatednessMonitor(FeatureMonitor):
             if self.strict and trainer.world_size == 1:
                 raise
             return f"{type(error).__name__}: {error}"
-        self._digests[loader] = digest
+        self._digests[loader] = content
         return result.state_dict()
 
     def _settle(
@@ -234,14 +235,6 @@ def _keep(inputs: dict[str, Tensor], places: Tensor) -> tuple[Tensor, Tensor, Te
 
 def _bound_of(result: TaskRelatednessResult) -> float:
     return result.bound
-
-
-def _digest(*parts: Tensor | None) -> str:
-    total = hashlib.sha256()
-    for part in parts:
-        if part is not None:
-            total.update(part.detach().cpu().flatten().view(torch.uint8).numpy().data)
-    return total.hexdigest()
 
 
 def _gather(trainer: Trainer, kept: list[tuple[Tensor, Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None] | None:

@@ -56,6 +56,7 @@ def run_screen(cfg: DictConfig) -> float:
         output_dir=output_dir,
         error_bars=cfg.error_bars,
         relatedness=_plain(cfg, "relatedness"),
+        resume=cfg.resume,
     )
     missing = [row.status for row in board.rows if row.status.startswith(ModuleNotFoundError.__name__)]
     if missing and len(missing) == len(board):
@@ -139,12 +140,14 @@ def _join(boards: list[Leaderboard]) -> Leaderboard:
             name = f"{row.backbone} ({count})"
         rows[name] = replace(row, backbone=name)
     first = boards[0]
+    same = all(board.settings == first.settings for board in boards)
     columns = {column for row in rows.values() for column in row.scores}
     return Leaderboard(
         combine_zoo_scores(list(rows.values())),
         rank_by=first.rank_by if first.rank_by in columns else None,
         lower_is_better=first.lower_is_better,
         info=first.info,
+        settings=first.settings if same else None,
     )
 
 

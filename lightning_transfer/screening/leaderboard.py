@@ -30,6 +30,7 @@ class Leaderboard:
         rank_by: The column that ranks. ``None``: ``"logme"`` where it was computed, else the first score.
         lower_is_better: Columns where the smallest value wins, beside ``task_relatedness``.
         info: What was screened (``target``, ``split``, ``num_samples``, ``num_classes``, ...): plain JSON values.
+        settings: What else the scores depend on, by which ``screen(resume=...)`` knows its own: plain JSON values.
 
     Attributes:
         columns: Names of the scores.
@@ -62,6 +63,7 @@ class Leaderboard:
         rank_by: str | None = None,
         lower_is_better: Iterable[str] = (),
         info: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.rows = tuple(rows)
         names = [row.backbone for row in self.rows]
@@ -70,6 +72,7 @@ class Leaderboard:
             raise ValueError(f"Expected argument `rows` to name each backbone once, but got {twice!r} twice.")
         self.lower_is_better = LOWER_IS_BETTER | set(lower_is_better)
         self.info: dict[str, Any] = dict(info or {})
+        self.settings: dict[str, Any] = dict(settings or {})
         self.columns = tuple(dict.fromkeys(column for row in self.rows for column in row.scores))
         if rank_by is None:
             rank_by = self.columns[0] if self.columns and _DEFAULT_RANK_BY not in self.columns else _DEFAULT_RANK_BY

@@ -26,6 +26,7 @@ class Row:
         status: ``"ok"`` or in one line what went wrong.
         remarks: What the scores' health records say, in words.
         parts: Raw parts, by column, of scores that exist only relative to the other backbones.
+        fingerprint: Name of the weights and the preprocessing that were screened; empty where not known.
     """
 
     backbone: str
@@ -39,6 +40,7 @@ class Row:
     status: str = _OK
     remarks: tuple[str, ...] = ()
     parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    fingerprint: str = ""
 
     def score(self, column: str) -> float:
         """The score in a column, NaN where there is none."""

@@ -18,6 +18,7 @@ from torchmetrics import MetricCollection
 from lightning_transfer.report.text import title
 from lightning_transfer.screening.inputs import MetricFactory, check_relatedness, load_data, name_candidates
 from lightning_transfer.screening.leaderboard import Leaderboard
+from lightning_transfer.screening.resume import describe, describe_data, fingerprint, load_earlier
 from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.zoo import combine_zoo_scores
 
@@ -43,6 +44,7 @@ def screen(
     output_dir: str | Path | None = None,
     error_bars: bool | int = False,
     relatedness: Mapping[str, Any] | None = None,
+    resume: Leaderboard | str | Path | None = None,
     seed: int = 0,
     progress: bool | None = None,
 ) -> Leaderboard:
@@ -66,6 +68,8 @@ def screen(
         error_bars: Standard errors beside the scores: jackknife from so many groups (``True`` for 16), bootstrap for
             scores that are no sums.
         relatedness: Arguments of :func:`lightning_transfer.functional.task_relatedness`.
+        resume: A leaderboard of the same screen, or where it was saved: backbones that it has and that have not changed
+            (weights, structure, preprocessing) keep their rows; those that failed or are new are screened.
         seed: Seed of the subsample that ``max_samples`` draws.
         progress: Whether to show a bar a backbone; by default on a terminal.
 
@@ -73,7 +77,8 @@ def screen(
         The leaderboard. After an interrupt (Ctrl-C) it holds what was done, and ``info["interrupted"]`` is true.
 
     Raises:
-        ValueError: If a name or argument is unknown or wrong, before any backbone is built.
+        ValueError: If a name or argument is unknown or wrong, or ``resume`` is of another screen, before any backbone
+            is built.
         ModuleNotFoundError: If a library that the target needs is not installed.
 
     Example:
@@ -91,11 +96,14 @@ def screen(
 
     candidates = name_candidates(backbones)
     data = load_data(target, "target")
-    data.prepare_data()
-    data.setup("fit")
+    source = None if reference is None else load_data(reference, "reference")
+    for side in (data, source):
+        if side is not None:
+            side.prepare_data()
+            side.setup("fit")
     plan = _Plan(
         target=data,
-        reference=None if reference is None else load_data(reference, "reference"),
+        reference=source,
         metrics=MetricFactory.of(metrics, getattr(data, "task", "classification"), error_bars),
         passes={
             "split": split, "max_samples": max_samples, "trainer": trainer, "seed": seed, "progress": progress
@@ -104,10 +112,13 @@ def screen(
     )  # fmt: skip
     ScoringPass(data, split=split, max_samples=max_samples, seed=seed)  # refuses a wrong split or number now
     board = _Board(rank_by, plan, output_dir)
+    earlier = load_earlier(resume, board.settings)
+    finished = {row.backbone: row for row in earlier.rows if not row.failed}
+    board.info |= {name: earlier.info[name] for name in ("num_samples",) if name in earlier.info}
     try:
         for name, candidate in candidates.items():
             with _interruptible():
-                board.add(_screen_one(name, candidate, plan))
+                board.add(_screen_one(name, candidate, plan, finished.get(name)))
     except KeyboardInterrupt:
         board.interrupt(list(candidates))
     return board.leaderboard(figure=True)
@@ -148,6 +159,7 @@ class _Board:
         self.info: dict[str, Any] = _describe_data(plan.target, plan.passes["split"])
         if plan.reference is not None:
             self.info["reference"] = _name_of(plan.reference)
+        self.settings = _describe_plan(plan)
 
     def add(self, found: tuple[Row, int | None]) -> None:
         row, num_samples = found
@@ -166,7 +178,7 @@ class _Board:
             replace(row, scores={column: row.score(column) for column in self._known_columns()}) if row.scores else row
             for row in combine_zoo_scores(self.rows)
         ]
-        board = Leaderboard(rows, lower_is_better=self.lower_is_better, info=self.info)
+        board = Leaderboard(rows, lower_is_better=self.lower_is_better, info=self.info, settings=self.settings)
         if self.rank_by in board.columns:
             board.rank_by = self.rank_by
         if self.output_dir is not None:
@@ -178,7 +190,7 @@ class _Board:
         return [column for column in self.columns if any(column in row.scores for row in self.rows)]
 
 
-def _screen_one(name: str, candidate: Any, plan: _Plan) -> tuple[Row, int | None]:
+def _screen_one(name: str, candidate: Any, plan: _Plan, finished: Row | None) -> tuple[Row, int | None]:
     from lightning_transfer.backbones import load_backbone
     from lightning_transfer.extraction import extract
 
@@ -186,7 +198,9 @@ def _screen_one(name: str, candidate: Any, plan: _Plan) -> tuple[Row, int | None
     row, num_samples = Row(name), None
     try:
         backbone = load_backbone(candidate)
-        row = replace(row, feature_dim=backbone.feature_dim)
+        row = replace(row, feature_dim=backbone.feature_dim, fingerprint=fingerprint(backbone))
+        if finished is not None and finished.fingerprint == row.fingerprint:
+            return finished, None
         cost = backbone.cost(measure=False)
         row = replace(row, parameters=cost.parameters, flops=cost.flops)
         keep = () if plan.reference is None else ("features", "labels")
@@ -267,6 +281,26 @@ def _add_bound(row: Row, backbone: Backbone, target: Extraction, plan: _Plan) ->
     if result.standard_error is not None:
         errors[_BOUND] = result.standard_error
     return replace(row, scores={**row.scores, _BOUND: result.bound}, standard_errors=errors)
+
+
+def _describe_plan(plan: _Plan) -> dict[str, Any]:
+    """What the rows depend on beside the backbones, as plain JSON values."""
+    split, trainer = plan.passes["split"], plan.passes["trainer"]
+    precision = trainer.get("precision") if isinstance(trainer, Mapping) else getattr(trainer, "precision", None)
+    data = {"target": plan.target, "reference": plan.reference}
+    return describe(
+        **{
+            side: None if given is None else describe_data(given, _name_of(given), split)
+            for side, given in data.items()
+        },
+        metrics={name: plan.metrics.options.get(name, {}) for name in plan.metrics.names} | dict(plan.metrics.own),
+        jackknife_groups=plan.metrics.groups,
+        relatedness=plan.relatedness,
+        split=split,
+        max_samples=plan.passes["max_samples"],
+        seed=plan.passes["seed"],
+        precision=precision or "32-true",
+    )
 
 
 def _describe_data(data: LightningDataModule, split: str) -> dict[str, Any]:

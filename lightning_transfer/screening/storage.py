@@ -31,6 +31,7 @@ def encode(board: Leaderboard) -> bytes:
         "rank_by": board.rank_by,
         "lower_is_better": sorted(board.lower_is_better),
         "info": board.info,
+        "settings": board.settings,
         "rows": rows,
     }
     return json.dumps(data, indent=2, allow_nan=False).encode()
@@ -63,6 +64,7 @@ def decode(content: bytes) -> dict[str, Any]:
         "rank_by": _expect(data, "rank_by", str),
         "lower_is_better": lower_is_better,
         "info": _expect(data, "info", dict),
+        "settings": _expect(data, "settings", dict),
     }
 
 
@@ -104,7 +106,7 @@ def _expect(data: dict, name: str, kind: type) -> Any:
 def _read_row(data: Any) -> Row:
     if not isinstance(data, dict) or set(data) - {item.name for item in fields(Row)}:
         raise ValueError(f"Expected a row to hold {[item.name for item in fields(Row)]}, but got {data!r}.")
-    for name in ("backbone", "status"):
+    for name in ("backbone", "status", "fingerprint"):
         _expect(data, name, str)
     for name in COSTS:
         if data.get(name) is not None and not _is_number(data[name]):

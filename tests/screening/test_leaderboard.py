@@ -200,6 +200,11 @@ def test_a_failing_write_keeps_the_old_file(board, tmp_path, monkeypatch):
         (lambda data: data | {"lower_is_better": [1]}, "Expected `lower_is_better` to hold names"),
         (lambda data: data | {"rank_by": "nope"}, "Expected argument `rank_by`"),
         (lambda data: data | {"info": None}, "Expected `info` to be a dict"),
+        (lambda data: data | {"settings": []}, "Expected `settings` to be a dict"),
+        (
+            lambda data: data | {"rows": [data["rows"][0] | {"fingerprint": 3}]},
+            "Expected `fingerprint` to be a str",
+        ),
     ],
 )
 def test_load_checks_every_field(board, tmp_path, change, message):

@@ -13,9 +13,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import Metric
 
-from lightning_transfer.backbones import Backbone, BackboneOutput, ModuleBackbone
+from lightning_transfer.backbones import Backbone, BackboneOutput, ModuleBackbone, Preprocessing
 from lightning_transfer.data import Digits
 from lightning_transfer.screening import Leaderboard, screen
+from lightning_transfer.screening.resume import fingerprint
 
 
 class Linear(Backbone):
@@ -300,3 +301,97 @@ def test_zoo_relative_scores_are_combined_over_the_rows(digits, tmp_path):
     assert Leaderboard.load(tmp_path)["b"].parts == board["b"].parts
     alone = screen({"a": Linear(4)}, digits, ["etran"])
     assert alone["a"].score("etran") == pytest.approx(0.15 * parts[0]["energy"] + 0.85 * parts[0]["fit"])
+
+
+class Counted(Linear):
+    """Counts the batches of more than two samples that it has seen."""
+
+    def __init__(self, width: int = 6, name: str = "counted") -> None:
+        super().__init__(width, name=name)
+        self.seen = []
+
+    def encode(self, inputs):
+        if len(inputs) > 2:
+            self.seen.append(len(inputs))
+        return super().encode(inputs)
+
+
+def test_resume_takes_over_what_is_done_and_screens_the_rest(digits, tmp_path):
+    first = {"a": Counted(4), "b": Failing(RuntimeError("gone")), "c": Counted(5)}
+    earlier = screen(first, digits, ["etran", "h_score"], output_dir=tmp_path, error_bars=4)
+    again = {"a": Counted(4), "b": Linear(7), "c": Counted(5), "d": Linear(8)}
+    board = screen(again, digits, ["etran", "h_score"], error_bars=4, resume=tmp_path)
+    whole = screen(again, digits, ["etran", "h_score"], error_bars=4)
+    assert sum(again["a"].seen) == sum(again["c"].seen) == 160  # by the last screen alone
+    assert [row.backbone for row in board.rows] == list("abcd")
+    assert board["a"].seconds == earlier["a"].seconds
+    for name in "abcd":
+        assert board[name].status == "ok"
+        assert board[name].scores == pytest.approx(whole[name].scores, rel=1e-12)
+        assert board[name].standard_errors == pytest.approx(whole[name].standard_errors, rel=1e-12)
+    assert board.info == whole.info
+    assert board.settings == whole.settings == Leaderboard.load(tmp_path).settings
+    done = screen(again, digits, ["etran", "h_score"], error_bars=4, resume=board)
+    assert [row.seconds for row in done.rows] == [row.seconds for row in board.rows]
+    assert done.info == board.info
+
+
+def test_a_backbone_that_has_changed_is_screened_again(digits):
+    earlier = screen({"a": Counted(4), "b": Counted(5)}, digits, "h_score")
+    changed = Counted(4)
+    with torch.no_grad():
+        changed.weight[0, 0] += 1
+    board = screen({"a": changed, "b": Counted(5)}, digits, "h_score", resume=earlier)
+    assert sum(changed.seen) == 160
+    assert board["a"].fingerprint != earlier["a"].fingerprint
+    assert board["b"] == earlier["b"]
+
+
+def test_the_fingerprint_knows_weights_structure_and_preprocessing():
+    def wrapped(*layers, **options):
+        torch.manual_seed(0)
+        return ModuleBackbone(nn.Sequential(nn.Flatten(), nn.Linear(64, 8), *layers), (1, 8, 8), head=None, **options)
+
+    same, named = fingerprint(wrapped(nn.ReLU())), fingerprint(wrapped(nn.ReLU(), name="other"))
+    assert same == named
+    others = [
+        wrapped(nn.Tanh()),
+        wrapped(nn.ReLU(), preprocessing=Preprocessing(channels=1, mean=(0.5,))),
+        wrapped(nn.ReLU(), pretrained=False, seed=5),
+        wrapped(nn.ReLU(), layer="1"),
+        wrapped(nn.ReLU()).half(),
+    ]
+    assert len({same, *map(fingerprint, others)}) == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metrics": {"leep": {}}}, r"`metrics\.leep` is None instead of {}"),
+        ({"metrics": {"knn_accuracy": {"k": 3}}}, r"`metrics\.knn_accuracy\.k` is None instead of 3"),
+        ({"max_samples": 20}, "`max_samples` is None instead of 20"),
+        ({"error_bars": 4}, "`jackknife_groups` is 0 instead of 4"),
+        ({"seed": 1}, "`seed` is 0 instead of 1"),
+        ({"split": "test"}, r"`(target\.answers|split)` is"),
+        ({"trainer": {"precision": "bf16-true"}}, "`precision` is '32-true' instead of 'bf16-true'"),
+        ({"target": "digits"}, r"`target\.answers` is"),
+        ({"target": Digits(max_samples=160, seed=1)}, r"`target\.(answers|inputs)` is"),
+        ({"reference": "digits_0_4"}, "`reference` is None instead of"),
+    ],
+)
+def test_resume_refuses_a_leaderboard_of_another_screen(digits, changes, message):
+    earlier = screen(Linear(4), digits, {"knn_accuracy": {}})
+    backbone = Counted(4)
+    arguments = {"target": digits, "metrics": {"knn_accuracy": {}}} | changes
+    with pytest.raises(
+        ValueError, match="Expected argument `resume` to be a leaderboard of the same screen, .*" + message
+    ):
+        screen(backbone, resume=earlier, **arguments)
+    assert not backbone.seen
+
+
+def test_resume_from_nowhere(digits, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        screen(Linear(4), digits, "h_score", resume=tmp_path / "gone")
+    with pytest.raises(ValueError, match="`target` is None instead of"):
+        screen(Linear(4), digits, "h_score", resume=Leaderboard([]))

@@ -1,0 +1,34 @@
+"""Short names for the content of tensors: equal content, equal name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def digest(tensors: Iterable[Tensor], *texts: str) -> str:
+    """Hash tensors, with their shapes and dtypes, and texts.
+
+    Args:
+        tensors: Of any dtype, shape and device. Of those without dense values (sparse, quantised, meta) only dtype and
+            shape count.
+        texts: What else tells two contents apart.
+
+    Returns:
+        64 hexadecimal digits (SHA-256).
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.utilities.digest import digest
+        >>> digest([torch.ones(2)]) == digest([torch.ones(2)]), digest([torch.ones(2)]) == digest([torch.ones(2, 1)])
+        (True, False)
+    """
+    total = hashlib.sha256("\0".join(texts).encode())
+    for tensor in tensors:
+        total.update(f"\0{tensor.dtype}{tuple(tensor.shape)}".encode())
+        if tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_meta):
+            total.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
