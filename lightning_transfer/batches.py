@@ -225,12 +225,14 @@ def _is_indexable(loader: Any) -> bool:
     )
 
 
-def rebuild_loader(loader: DataLoader[Any], indices: Sequence[int] | None, batch_size: int | None) -> DataLoader[Any]:
+def rebuild_loader(
+    loader: DataLoader[Any], indices: Sequence[int] | Sequence[list[int]] | None, batch_size: int | None
+) -> DataLoader[Any]:
     """A loader like the given one that reads in the given order and shares neither workers nor random state with it.
 
     Args:
         loader: The loader to copy.
-        indices: What is read, in this order; ``None`` for data sets of the iterable kind.
+        indices: What is read, in this order, or the batches of it; ``None`` for data sets of the iterable kind.
         batch_size: Samples a batch; ``None`` where the data set gives whole batches.
     """
     return DataLoader(
@@ -250,4 +252,5 @@ def rebuild_loader(loader: DataLoader[Any], indices: Sequence[int] | None, batch
 
 def size_of_batches(loader: DataLoader[Any]) -> int:
     """Samples a batch of a loader; 64 where a batch sampler of the user's own does not say."""
-    return loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or 64
+    drawn = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+    return loader.batch_size or getattr(drawn, "batch_size", None) or 64

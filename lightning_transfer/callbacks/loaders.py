@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from copy import copy
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     DistributedSampler,
     IterableDataset,
@@ -98,8 +100,8 @@ def places_in(loader: object, trainer: Trainer, limit: float, max_samples: int |
     world_size, sampler = trainer.world_size, _sampler_of(loader)
     if isinstance(loader, DataLoader) and isinstance(sampler, DistributedSampler):
         places = Places(len(sampler.dataset), sampler.rank, sampler.num_replicas, max_samples)  # type: ignore[arg-type]
-    elif isinstance(loader, DataLoader) and sampler is not None and world_size == 1:
-        places = Places(len(sampler), max_samples=max_samples)
+    elif isinstance(loader, DataLoader) and world_size == 1:
+        places = Places(_length(sampler), max_samples=max_samples)
     elif isinstance(loader, DataLoader) and isinstance(sampler, SequentialSampler):
         places = Places(len(sampler), trainer.global_rank, world_size, max_samples, replicated=True)
     else:
@@ -154,7 +156,7 @@ class OwnPass:
             self.batches = islice(iter(loader), rank, _last(limit, world_size), world_size)
         elif isinstance(loader.dataset, IterableDataset):  # shards itself, as Lightning asks
             self.batches = islice(iter(rebuild_loader(loader, None, loader.batch_size)), _last(limit))
-        elif loader.batch_sampler is None:  # the data set makes the batches: a sample of it is a batch
+        elif loader.batch_sampler is None and _sampler_of(loader) is None:  # a sample of the data set is a batch
             whole = range(_number_of_batches(len(loader.dataset), limit))  # type: ignore[arg-type]
             self.batches = rebuild_loader(loader, whole[rank::world_size], None)
         else:
@@ -163,7 +165,11 @@ class OwnPass:
             total = min(len(indices), batches * size * world_size)
             chosen = [indices[place] for place in spread(total, max_samples).tolist()]
             self.places = Places(len(chosen), rank, world_size)
-            self.batches = rebuild_loader(loader, chosen[rank::world_size], size)
+            share = chosen[rank::world_size]
+            if loader.batch_sampler is None:  # the data set takes the indices of a batch at once
+                self.batches = rebuild_loader(loader, list(BatchSampler(share, size, drop_last=False)), None)
+            else:
+                self.batches = rebuild_loader(loader, share, size)
 
     def __iter__(self) -> Iterator[Any]:
         """Iterate over the batches of this rank; stops early once ``max_samples`` have been numbered."""
@@ -185,17 +191,27 @@ def _last(limit: float, world_size: int = 1) -> int | None:
 
 
 def _sampler_of(loader: object) -> Any:
+    """The sampler that draws single samples; ``None`` where there is none or it cannot be told."""
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return None
-    return loader.sampler if loader.batch_size is not None else getattr(loader.batch_sampler, "sampler", None)
+    sampler = getattr(loader.sampler if loader.batch_sampler is None else loader.batch_sampler, "sampler", None)
+    while isinstance(sampler, BatchSampler):
+        sampler = sampler.sampler
+    return sampler
+
+
+def _length(sampler: Any) -> int | None:
+    return len(sampler) if hasattr(sampler, "__len__") else None
 
 
 def _indices(loader: DataLoader) -> Sequence[int]:
+    """What a loader reads, in the order of the data; all of the data where its sampler may go on for ever."""
     sampler = _sampler_of(loader)
     if isinstance(sampler, SubsetRandomSampler):
         return sorted(sampler.indices)
-    if isinstance(sampler, SequentialSampler | RandomSampler | DistributedSampler | WeightedRandomSampler):
+    drawn: Any = loader.batch_sampler if sampler is None else sampler
+    whole = isinstance(sampler, SequentialSampler | RandomSampler | DistributedSampler | WeightedRandomSampler)
+    if whole or _length(drawn) is None:
         return range(len(loader.dataset))  # type: ignore[arg-type]
-    if sampler is None:
-        return sorted({index for batch in loader.batch_sampler or () for index in batch})
-    return sorted(set(sampler))
+    once = islice(copy(drawn), _length(drawn))  # a copy: a sampler may count its epochs
+    return sorted(set(chain.from_iterable(once) if sampler is None else once))

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from typing_extensions import override
 
 from lightning_transfer.backbones import Backbone
@@ -151,7 +153,7 @@ class FeatureMonitor(Callback, ABC):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self._fitting:  # testing the best checkpoint does not undo the history of the fit
             self.values, self.history = dict(state_dict.get("values", {})), list(state_dict.get("history", []))
-            self._restored = True
+            self._restored = bool(self.history)  # tuners restore a state in which nothing has been seen yet
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -167,7 +169,7 @@ class FeatureMonitor(Callback, ABC):
         self._detach()
         backbones = (child for child in pl_module.modules() if isinstance(child, Backbone))
         backbone = next((child for child in backbones if child.head is not None), None)
-        self._last_epoch = -1
+        self._last_epoch, self._pending = -1, None
         self.available = ("features", *(SOURCE_INPUTS if backbone is not None else ()))
         self.set_up(trainer, self.data)
         self.prepare(trainer, pl_module)
@@ -284,6 +286,8 @@ class FeatureMonitor(Callback, ABC):
         """
         capture = self._capture
         assert capture is not None
+        if any(map(is_lazy, chain(pl_module.parameters(), pl_module.buffers()))):
+            raise RuntimeError("the module has lazy layers, whose weights the first batch of the training has to draw")
         datamodule = getattr(trainer, "datamodule", None)
         owner = data if isinstance(data, LightningDataModule) and data is not datamodule else None
         sources = find_random_sources(pl_module, datamodule, data)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from itertools import chain
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     DistributedSampler,
+    RandomSampler,
     SequentialSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
@@ -30,6 +32,27 @@ class Numbers(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         return index
+
+
+class Endless(torch.utils.data.Sampler):
+    """Has no length."""
+
+    def __iter__(self):
+        return itertools.cycle([3, 1])
+
+
+class Epochs(torch.utils.data.Sampler):
+    """Leaves other samples out in each epoch."""
+
+    def __init__(self):
+        self.epoch = 0
+
+    def __iter__(self):
+        self.epoch += 1
+        return iter(range(self.epoch, 7))
+
+    def __len__(self):
+        return 6
 
 
 def _rank(rank=0, world_size=1):
@@ -98,8 +121,10 @@ def test_every_rank_of_an_unsharded_loader_counts_its_share():
         (WeightedRandomSampler([1.0] * 7, 20), list(range(7))),
         ([4, 2, 4], [2, 4]),
         (None, list(range(7))),
+        (Endless(), list(range(7))),
+        (Epochs(), list(range(1, 7))),
     ],
-    ids=["subset", "weighted", "own", "default"],
+    ids=["subset", "weighted", "own", "default", "endless", "epochs"],
 )
 def test_order_and_choice_by_sampler(sampler, expected):
     assert _seen(DataLoader(Numbers(7), batch_size=2, sampler=sampler)) == [expected]
@@ -111,6 +136,31 @@ def test_batch_samplers_and_data_sets_that_make_batches():
     ]
     assert _seen(DataLoader(Numbers(7), batch_sampler=[[6, 1], [3]])) == [[1, 3, 6]]
     assert sorted(_joined(_seen(DataLoader(Numbers(7), batch_size=None), 2))) == list(range(7))
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_data_sets_that_take_the_indices_of_a_batch_at_once(world):
+    class Table(Numbers):
+        def __getitem__(self, indices):
+            assert isinstance(indices, list)
+            return torch.tensor(indices)
+
+    loader = DataLoader(Table(7), sampler=BatchSampler(RandomSampler(range(7)), 3, False), batch_size=None)
+    shares = _seen(loader, world)
+    assert sorted(_joined(shares)) == list(range(7))
+    assert _seen(loader, world, limit=1) == [[0, 1, 2]] if world == 1 else [[0, 2, 4], [1, 3, 5]]
+    assert places_in(loader, _rank(), float("inf"), None).total == 7
+
+
+def test_a_sampler_that_counts_its_epochs_does_not_count_ours():
+    sampler = Epochs()
+    _seen(DataLoader(Numbers(7), 2, sampler=sampler))
+    assert sampler.epoch == 0
+
+
+def test_samplers_without_length_are_numbered_as_they_come():
+    places = places_in(DataLoader(Numbers(7), 2, sampler=Endless()), _rank(), 3, 4)
+    assert places.take(6)[1].tolist() == [True] * 4 + [False] * 2
 
 
 def test_iterables_without_length():

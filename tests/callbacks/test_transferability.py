@@ -6,9 +6,22 @@ import warnings
 import lightning.pytorch as pl
 import pytest
 import torch
-from _training import Broken, Diary, FeatureMean, Net, Points, Stream, features_of, fit, kinds_in, make_trainer, trace
+from _training import (
+    CLASSES,
+    Broken,
+    Diary,
+    FeatureMean,
+    Net,
+    Points,
+    Stream,
+    features_of,
+    fit,
+    kinds_in,
+    make_trainer,
+    trace,
+)
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, LearningRateFinder, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import nn
@@ -104,6 +117,48 @@ def test_a_strict_monitor_leaves_no_trace_when_it_raises(make):
     watched = run(module, monitor)
     assert watched == run(Net(), LambdaCallback(on_fit_start=fail))
     assert not module.head._forward_pre_hooks
+
+
+@pytest.mark.parametrize("sanity", [0, 2])
+@pytest.mark.parametrize("make", [lambda: nn.LazyLinear(8), nn.LazyBatchNorm1d], ids=["weights", "buffers"])
+def test_lazy_layers_are_built_by_the_training(make, sanity):
+    """A look before would draw their weights from the random state of that moment."""
+
+    class LazyNet(Net):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Sequential(make(), nn.LazyLinear(CLASSES))
+
+    monitor = TransferabilityMonitor("logme", layer="body")
+    with pytest.warns(UserWarning, match="lazy layers"):
+        watched, _ = fit([monitor], LazyNet(), num_sanity_val_steps=sanity)
+    assert trace(watched) == trace(fit([], LazyNet(), num_sanity_val_steps=sanity)[0])
+    assert [record["step"] for record in monitor.history] == [3, 7]
+
+
+def test_samplers_that_count_their_epochs():
+    class Counting(torch.utils.data.Sampler):
+        epoch = 0
+
+        def __iter__(self):
+            self.epoch += 1
+            return iter(torch.randperm(60, generator=torch.Generator().manual_seed(self.epoch)).tolist())
+
+        def __len__(self):
+            return 60
+
+    def run(callbacks):
+        return trace(fit(callbacks, train=DataLoader(Points(60), 16, sampler=Counting()))[0])
+
+    assert run([TransferabilityMonitor("logme", data="train")]) == run([])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_tuner_that_restores_the_trainer_leaves_the_first_look(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monitor = TransferabilityMonitor("logme")
+    fit([monitor, LearningRateFinder(num_training_steps=4)])
+    assert [record["step"] for record in monitor.history] == [0, 3, 7]
 
 
 def test_generators_of_the_users_own_are_left_alone():
