@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ def knn_accuracy(
     Every sample is classified by the majority of its ``k`` nearest other samples, a tie going to the smallest class id.
     The accuracy lies in ``[0, 1]``. Among neighbours at the same distance, to rounding, those with smaller class ids
     come first, so that the order of the samples does not matter. Distances are computed block by block, never all ``n *
-    n`` at once, in float64 for float64 features and in float32 for others.
+    n`` at once; for features narrower than float64 in float32, and again in float64 where rounding could decide.
 
     Args:
         features: Shape ``(n, d)``, any floating dtype (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too).
@@ -85,17 +85,13 @@ def knn_outcomes(
         raise ValueError(f"Expected argument `k` to be less than the number of samples {n}, but got {k}.")
     require_two_classes(len(torch.unique(columns)))
     order = torch.unique(columns, dim=0, return_inverse=True)[1].argsort(stable=True)
-    rows, columns = _comparable_rows(features[order], distance), columns[order]
+    exact, columns = _Points.embed(features[order], distance), columns[order]
+    points = [exact] if features.dtype == torch.float64 else [_Points(*(part.float() for part in exact)), exact]
     ids, num_classes = compact_ids(columns)
-    square = rows.square().sum(1)
-    noise = 8 * torch.finfo(rows.dtype).eps * square.max()  # distances closer than this are equal
     step = max(1, _CHUNK_ENTRIES // n)
     outcomes = []
-    for start in range(0, n, step):
-        block = slice(start, min(n, start + step))
-        distances = torch.addmm(square, rows[block], rows.T, alpha=-2)  # less the squared norm of each sample
-        distances[torch.arange(len(distances)), torch.arange(block.start, block.stop)] = torch.inf
-        neighbours = ids[_nearest(distances, k, noise)]  # (block, k, m)
+    for block in torch.arange(n, device=ids.device).split(step):
+        neighbours = ids[_nearest(points, block, k)]  # (block, k, m)
         votes = torch.zeros(len(neighbours), num_classes, ids.shape[1], device=ids.device)
         votes.scatter_add_(1, neighbours, torch.ones_like(neighbours, dtype=votes.dtype))
         outcomes.append((votes.argmax(1) == ids[block]).double().mean(1))  # the first maximum: the smallest id
@@ -122,20 +118,52 @@ def check_ids_or_attributes(labels: Tensor, n: int) -> Tensor:
     return check_attributes(columns, n) if columns.shape[1] > 1 else columns
 
 
-def _comparable_rows(features: Tensor, distance: str) -> Tensor:
-    """Rows whose squared Euclidean distances order neighbours as asked."""
-    rows = features if features.dtype == torch.float64 else features.float()
-    return torch.nn.functional.normalize(rows, dim=1) if distance == "cosine" else rows - rows.mean(0)
+class _Points(NamedTuple):
+    """Points whose squared Euclidean distances order neighbours as asked.
+
+    Attributes:
+        rows: Shape ``(n, d)``, centred and of moderate size.
+        square: Their squared norms, shape ``(n,)``.
+    """
+
+    rows: Tensor
+    square: Tensor
+
+    @classmethod
+    def embed(cls, features: Tensor, distance: str) -> _Points:
+        """Embed features for a distance, in float64."""
+        rows = features.double()
+        if distance == "cosine":
+            zero = (rows == 0).all(1)
+            rows = torch.nn.functional.normalize(rows / (rows.abs().amax(1, keepdim=True) + zero[:, None]), dim=1)
+            rows = rows - rows.mean(0)
+            return cls(rows, rows.square().sum(1) + zero)  # as far from the others as from a right angle
+        rows = rows - rows.mean(0)
+        rows /= rows.abs().max().clamp(min=torch.finfo(rows.dtype).tiny)
+        return cls(rows, rows.square().sum(1))
 
 
-def _nearest(distances: Tensor, k: int, noise: Tensor) -> Tensor:
-    """Columns of the ``k`` smallest entries of each row, shape ``(b, k)``; of those equal to the last the first."""
+def _nearest(points: list[_Points], some: Tensor, k: int) -> Tensor:
+    """Columns of the ``k`` nearest other points of some points, shape ``(b, k)``; of those equal to the last the first.
+
+    Args:
+        points: The points in rising precision: where rounding could decide, the next is asked.
+        some: Numbers of some points.
+        k: Number of neighbours.
+    """
+    rows, square = points[0]
+    distances = torch.addmm(square, rows[some], rows.T, alpha=-2)  # less the squared norm of each point
+    distances[torch.arange(len(some)), some] = torch.inf
     values, columns = distances.topk(k + 1, largest=False)
-    tied = (values[:, k] - values[:, k - 1] <= noise).nonzero().flatten()
-    if len(tied):
-        rows, last = distances[tied], values[tied, k - 1, None]
-        nearer = rows < last - noise
-        equal = (rows <= last + noise) & ~nearer
+    last = values[:, k - 1, None]
+    noise = 16 * torch.finfo(rows.dtype).eps * (2 * square[some, None] + last).clamp(min=0)
+    tied = (values[:, k, None] - last <= noise).any(1).nonzero().flatten()
+    if len(tied) and len(points) > 1:
+        columns[tied, :k] = _nearest(points[1:], some[tied], k)
+    elif len(tied):
+        distances, last, noise = distances[tied], last[tied], noise[tied]
+        nearer = distances < last - noise
+        equal = (distances <= last + noise) & ~nearer
         chosen = nearer | (equal & (equal.cumsum(1) <= k - nearer.sum(1, keepdim=True)))
         columns[tied, :k] = chosen.nonzero()[:, 1].reshape(-1, k)
     return columns[:, :k]

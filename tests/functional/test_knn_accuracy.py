@@ -58,6 +58,32 @@ def test_float32_features_far_from_zero():
     assert float(knn_accuracy(far, inputs["labels"])) == pytest.approx(near, abs=0.02)
 
 
+def reshaped(kind, features):
+    if kind == "outlier":
+        features[3] *= 1000
+    elif kind == "dominant_feature":
+        features[:, 2] = 1e4 + 100 * features[:, 2]
+    elif kind == "far":
+        features += 1e4
+    else:
+        features *= {"huge": 1e25, "tiny": 1e-25}[kind]
+    return features
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+@pytest.mark.parametrize("kind", ["outlier", "dominant_feature", "far", "huge", "tiny"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_narrow_features_have_the_neighbours_of_their_exact_values(dtype, kind, cosine):
+    inputs, distance = make_inputs(), "cosine" if cosine else "euclidean"
+    features, labels = reshaped(kind, inputs["features"].clone()).to(dtype), inputs["labels"]
+    value = float(knn_accuracy(features, labels, k=3, distance=distance))
+    features = features.double()
+    assert value == float(knn_accuracy(features, labels, k=3, distance=distance))
+    if dtype != torch.bfloat16:  # which has ties that the rounding of the reference would break
+        features = features / features.abs().max()
+        assert value == pytest.approx(reference_knn(features, labels, 3, cosine), abs=1e-12)
+
+
 def test_tied_votes_go_to_the_smallest_class():
     # each sample has one neighbour of either class at its side
     features = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
@@ -77,6 +103,13 @@ def test_attributes_each_have_a_majority():
 def test_zero_vectors_have_a_cosine():
     features = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 0.1], [0.0, 0.0]])
     assert 0 <= float(knn_accuracy(features, torch.tensor([0, 1, 1, 0]), distance="cosine")) <= 1
+
+
+def test_zero_vectors_are_at_a_right_angle_to_all_others():
+    # the first is nearer to the second, 73 degrees away, than to the zero vector of its class
+    features = torch.tensor([[1.0, 0.0], [0.3, 1.0], [0.0, 0.0]])
+    outcomes = module.knn_outcomes(features, torch.tensor([0, 1, 0]), distance="cosine")
+    assert outcomes.tolist() == [0.0, 1.0, 0.0]
 
 
 def test_options_are_checked():

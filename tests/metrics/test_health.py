@@ -178,6 +178,15 @@ def test_effective_rank(metric):
     assert 1 <= scored.health().effective_rank < 1.5
 
 
+@pytest.mark.parametrize(("scale", "shift"), [(1e12, 0.0), (1e-25, 0.0), (1.0, 1e5)])
+@pytest.mark.parametrize("width", [9, 200])
+def test_effective_rank_of_narrow_features_depends_on_neither_scale_nor_origin(scale, shift, width):
+    inputs = inputs_of(KNNAccuracy(), d=width)
+    expected = feed(KNNAccuracy(), inputs).health().effective_rank
+    inputs["features"] = (scale * inputs["features"] + shift).float()
+    assert feed(KNNAccuracy(), inputs).health().effective_rank == pytest.approx(expected, rel=1e-3)
+
+
 def test_metrics_that_share_a_sample_share_its_effective_rank(monkeypatch):
     calls = []
     original = FeatureMoments.of_features
