@@ -96,12 +96,13 @@ class _ProfileEvidence:
 
     def __init__(self, moments: FeatureMoments, mean: Tensor, square: Tensor, cross: Tensor) -> None:
         self.n = moments.count
-        self.values, vectors = moments.scatter_spectrum
+        spectrum = moments.scatter_spectrum
+        self.values = spectrum.values
         self.mean = mean
-        along = vectors.T @ moments.mean
+        coordinates = spectrum.along(torch.cat([moments.mean[None], cross]).T).T
+        along, projected = coordinates[0], coordinates[1:]
         self.along_square = along.square()
         self.outside = (moments.mean @ moments.mean - self.along_square.sum()).clamp(min=0)
-        projected = cross @ vectors
         self.explained = projected.square() / self.values
         self.crossed = projected * along
         eps = torch.finfo(cross.dtype).eps
