@@ -5,6 +5,7 @@ Only light modules are imported here: ``--help`` answers without torch, and Hydr
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -23,26 +24,36 @@ BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _WANTS_TRACEBACK = os.environ.get(_FULL_ERROR) == "1"
 _MAIN_PROCESS = os.getpid()
+_failures: list[_StoppedError] = []  # of the jobs of a sweep
 _LAUNCHER_EXTRAS = {"joblib": "joblib", "ray": "ray", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 
 
-class BadInputError(SystemExit):
+class _StoppedError(SystemExit):
     """Ends the program with one line about what was wrong: Hydra adds its own to any other exception of a job."""
 
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(BAD_INPUT)
+    def __init__(self, error: Exception) -> None:
+        self.exit_code = FAILED if isinstance(error, JobFailedError) else BAD_INPUT
         self.line = explain(error)
+        super().__init__(self.exit_code)
 
 
 def _job(run: Callable[[DictConfig], float]) -> Callable[[DictConfig], float]:
     @wraps(run)
     def guarded(cfg: DictConfig) -> float:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
         try:
             return run(cfg)
-        except _bad_input() as error:
+        except _expected_errors() as error:
             if _WANTS_TRACEBACK or os.getpid() != _MAIN_PROCESS:  # a launcher's worker hands the error on
                 raise
-            raise BadInputError(error) from error
+            stop = _StoppedError(error)
+            if HydraConfig.get().mode is not RunMode.MULTIRUN:
+                raise stop from error
+            _print_error(f"job {HydraConfig.get().job.num}: {stop.line}")  # the other jobs of the sweep go on
+            _failures.append(stop)
+            return math.nan
 
     return guarded
 
@@ -159,28 +170,28 @@ def _run(job: str, overrides: Sequence[str]) -> int:
         _fail("--experimental-rerun reads a pickle, which can run any code; repeat the overrides instead.")
     os.environ[_FULL_ERROR] = "1"  # makes Hydra hand errors on instead of printing them
     sys.argv = [PROGRAM, *overrides]
+    _failures.clear()
     try:
         hydra.main(config_path=f"pkg://{CONF}", config_name=job, version_base="1.3")(_JOBS[job])()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except JobFailedError as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return FAILED
-    except BadInputError as stop:
-        _fail(stop.line)
-    except _bad_input() as error:
+    except _StoppedError as stop:
+        _print_error(stop.line)
+        return stop.exit_code
+    except _expected_errors() as error:
         if _WANTS_TRACEBACK:
             raise
-        _fail(explain(error))
-    return 0
+        _print_error(explain(error))
+        return FAILED if isinstance(error, JobFailedError) else BAD_INPUT
+    return max((stop.exit_code for stop in _failures), default=0)
 
 
-def _bad_input() -> tuple[type[Exception], ...]:
-    """What a user can cause by a wrong name or value."""
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """What a user can cause by a wrong name or value, and jobs without a result."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    return ValueError, ModuleNotFoundError, FileNotFoundError, HydraException, OmegaConfBaseException
+    return ValueError, ModuleNotFoundError, FileNotFoundError, HydraException, OmegaConfBaseException, JobFailedError
 
 
 def explain(error: BaseException) -> str:
@@ -194,19 +205,24 @@ def explain(error: BaseException) -> str:
 
     if isinstance(error, MissingMandatoryValue) and error.full_key:
         return f"{error.full_key} has no value: add {error.full_key}=VALUE."
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
+        known = error.options or known_configs(group)  # Hydra lists none for a member of a list
         extra = _LAUNCHER_EXTRAS.get(name, "")
         remedy = f" Install the launcher: pip install {PROGRAM}[{extra}]" if extra else ""
-        return f"unknown {group} {name!r}; known are {', '.join(error.options)}.{remedy}"
+        return f"unknown {group} {name!r}; known are {', '.join(known)}.{remedy}"
     text = " ".join(str(error).split()) or type(error).__name__
     cause = " ".join(str(error.__cause__).split()) if error.__cause__ else ""
     return text if not cause or cause in text else f"{text} ({cause})"
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"{PROGRAM}: {message}", file=sys.stderr)
+    _print_error(message)
     sys.exit(BAD_INPUT)
+
+
+def _print_error(message: str) -> None:
+    print(f"{PROGRAM}: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def extract(
     with ExitStack() as stack:
         for context in (quiet_lightning(), preserve_rng(), preserve_modules(backbone), _preserve_weights(backbone)):
             stack.enter_context(context)
-        runner = trainer if isinstance(trainer, Trainer) else _build_trainer(trainer or {}, backbone.name, progress)
+        runner = _build_trainer(trainer, backbone.name, progress)
         _check_strategy(runner)
         stack.enter_context(_without_inference_mode(runner))
         if _spawns(runner):
@@ -237,9 +237,31 @@ def _gather(parts: list[Tensor], world_size: int) -> Tensor:
     return merged
 
 
-def _build_trainer(arguments: Mapping[str, Any], title: str, progress: bool | None) -> Trainer:
+def check_trainer(trainer: Trainer | Mapping[str, Any] | None) -> None:
+    """Try the arguments of a Trainer once.
+
+    Args:
+        trainer: As for :func:`extract`.
+
+    Raises:
+        ValueError: If no Trainer can be built from them.
+    """
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        with quiet_lightning():
+            _build_trainer(trainer, "", progress=False)
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise ValueError(f"trainer: {error}") from error
+
+
+def _build_trainer(trainer: Trainer | Mapping[str, Any] | None, title: str, progress: bool | None) -> Trainer:
     from lightning_transfer.utilities.progress import ScoringBar
 
+    if isinstance(trainer, Trainer):
+        return trainer
+    if not isinstance(trainer or {}, Mapping):
+        raise ValueError(f"Expected argument `trainer` to be a Trainer or arguments of one, but got {trainer!r}.")
     defaults: dict[str, Any] = {
         "devices": 1,
         "logger": False,
@@ -248,7 +270,7 @@ def _build_trainer(arguments: Mapping[str, Any], title: str, progress: bool | No
         "enable_progress_bar": True,
         "inference_mode": False,
     }
-    wanted = {**defaults, **{name: value for name, value in arguments.items() if not name.startswith("_")}}
+    wanted = {**defaults, **{name: value for name, value in (trainer or {}).items() if not name.startswith("_")}}
     wanted["enable_progress_bar"] &= sys.stderr.isatty() if progress is None else progress
     if wanted["enable_progress_bar"]:
         wanted["callbacks"] = [*(wanted.get("callbacks") or ()), ScoringBar(title)]

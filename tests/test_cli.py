@@ -86,7 +86,22 @@ def test_version(capsys):
         (("screen", "nope=3"), "nope"),
         (("screen", "a==b"), "Error parsing override"),
         (("screen", "rank_by=nope", *TINY), "Expected argument `rank_by`"),
-        (("screen", "resume=nowhere", *TINY), "No such file .*nowhere"),
+        (("screen", "resume=nowhere", *TINY), "There is no leaderboard `nowhere`"),
+        (("screen", "metrics=[logme,nope]"), "unknown metrics 'nope'; known are all, default, .*logme"),
+        (("screen", "metrics=[]"), "metrics has no value: add metrics=NAME"),
+        (("screen", "~target"), "target has no value"),
+        (("screen", "+metrics.logme=5", "target=digits"), "`metrics` to hold a dict of options for 'logme', but got 5"),
+        (("screen", "error_bars=abc", *TINY), "`error_bars` to be an integer of at least 0, but got 'abc'"),
+        (("screen", "error_bars=[1]", *TINY), "`error_bars` to be an integer"),
+        (("screen", "max_samples=abc", "target=digits"), "`max_samples` to be an integer of at least 1, but got 'abc'"),
+        (("screen", "target=image_folder", "target.root=5"), "`root` to be a path, but got 5"),
+        (("screen", "+target.nope=5"), "target: .*unexpected keyword argument 'nope'"),
+        (("screen", "backbone=efficientnet_lite0", "backbone.seed=abc", *TINY), "efficientnet_lite0: .*`seed`"),
+        (("screen", "backbone=efficientnet_lite0", "+backbone.nope=1", *TINY), "efficientnet_lite0: .*'nope'"),
+        (
+            ("screen", "backbone=program", "backbone.path=nowhere.pt2", "backbone.input_shape=[1,8,8]", *TINY),
+            r"There is no program file `nowhere\.pt2`",
+        ),
         (("screen", "target=idx"), "target.root has no value: add target.root=VALUE"),
         (("screen", "backbone=timm"), "backbone.model_name has no value"),
         (("screen", "backbone=[efficientnet_lite0,efficientnet_lite1]", "target=digits"), "backbone takes one name"),
@@ -169,9 +184,19 @@ def test_joblib_launcher(in_process, monkeypatch):
 
 
 def test_every_backbone_failing_is_a_failed_job(in_process, capsys):
-    assert exit_code("screen", "backbone=checkpoint", "backbone.path=nowhere.pt", "backbone.input_shape=[1,8,8]",
-                     "backbone.module={_target_: torch.nn.Flatten}", *TINY) == 1  # fmt: skip
-    assert "nowhere.pt" in capsys.readouterr().err
+    assert exit_code("screen", "backbone=efficientnet_lite0", "target=diabetes") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert "No backbone of this leaderboard has a score in `logme` (efficientnet_lite0: ValueError" in lines[0]
+
+
+def test_a_sweep_goes_on_after_a_job_with_bad_input(in_process, capsys):
+    backbones = "backbone=efficientnet_lite0,timm,efficientnet_lite0_random"
+    assert exit_code("screen", "-m", backbones, "++backbone.input_size=32", *TINY) == 2
+    error = "lightning-transfer: job 1: backbone.model_name has no value: add backbone.model_name=VALUE."
+    assert error in capsys.readouterr().err.splitlines()
+    both = Leaderboard.load(next(in_process.glob("multirun/screen/*/*")))
+    assert {row.backbone for row in both.rows} == {"efficientnet_lite0", "efficientnet_lite0_random"}
 
 
 def test_relate_writes_the_bound(in_process, capsys):

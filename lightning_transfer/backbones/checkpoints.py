@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_transfer.backbones.initialisation import reinitialise
 from lightning_transfer.backbones.module import ModuleBackbone
+from lightning_transfer.utilities.checks import check_path
 
 _EXPORTED = {".pt2", ".ep"}
 
@@ -37,7 +38,7 @@ def load_weights(module: nn.Module, path: str | Path, *, prefix: str | None = No
         ValueError: If the file has no weights that fit.
         FileNotFoundError: If there is no such file.
     """
-    state = _read_state(Path(path))
+    state = _read_state(check_path(path, "path"))
     own = module.state_dict()
     if prefix is None:
         prefix = _find_prefix(state, own)
@@ -58,12 +59,18 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint file `{path}`.")
     content: Any
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
 
-        content = load_file(path)
-    else:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the readers meet in a file of another kind
+        raise ValueError(
+            f"Expected `{path}` to be a checkpoint of tensors and plain containers, but reading it gives "
+            f"{type(error).__name__}; objects of other classes are never loaded."
+        ) from error
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -110,9 +117,10 @@ class CheckpointBackbone(ModuleBackbone):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
+        path = check_path(path, "path")
         if pretrained:
             load_weights(module, path, prefix=prefix, strict=strict)
-        name = name or Path(path).stem + ("" if pretrained else "_random")
+        name = name or path.stem + ("" if pretrained else "_random")
         super().__init__(module, input_shape, pretrained=pretrained, name=name, **kwargs)
 
 
@@ -151,7 +159,7 @@ class ProgramBackbone(ModuleBackbone):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        path = Path(path)
+        path = check_path(path, "path")
         if not path.is_file():
             raise FileNotFoundError(f"There is no program file `{path}`.")
         unflatten = layer is not None or head is not None

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from lightning_transfer.utilities.checks import check_positive_int
+
 
 @contextmanager
 def seeded_initialisation(seed: int) -> Iterator[None]:
@@ -24,6 +26,7 @@ def seeded_initialisation(seed: int) -> Iterator[None]:
         >>> torch.equal(before, torch.get_rng_state())
         True
     """
+    check_positive_int(seed, "seed", minimum=0)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

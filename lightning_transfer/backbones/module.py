@@ -14,7 +14,7 @@ from lightning_transfer.backbones.base import Backbone, BackboneOutput, undistur
 from lightning_transfer.backbones.initialisation import reinitialise
 from lightning_transfer.backbones.pooling import check_pooling, pool
 from lightning_transfer.backbones.preprocessing import Preprocessing
-from lightning_transfer.utilities.checks import check_one_of
+from lightning_transfer.utilities.checks import check_one_of, check_positive_int
 
 
 class ModuleBackbone(Backbone):
@@ -168,7 +168,9 @@ def _first_tensor(value: Any) -> Tensor:
 
 def _input_shape(module: nn.Module, input_shape: Sequence[int] | None) -> tuple[int, ...]:
     if input_shape is not None:
-        return tuple(int(length) for length in input_shape)
+        if not isinstance(input_shape, Sequence) or not input_shape:
+            raise ValueError(f"Expected argument `input_shape` to be a list of lengths, but got {input_shape!r}.")
+        return tuple(check_positive_int(length, "input_shape") for length in input_shape)
     example = getattr(module, "example_input_array", None)
     if not isinstance(example, Tensor):
         raise ValueError(

@@ -238,23 +238,28 @@ class TransferDataModule(LightningDataModule, ABC):
 
     def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Batches of the training split in fixed order: what scores are computed on."""
-        return self.split_dataloader("train")
+        return self.split_dataloader("predict")
 
     def split_dataloader(self, split: str) -> DataLoader[dict[str, Tensor]]:
-        """Batches of one split in fixed order.
+        """Batches of one split in fixed order; see :meth:`split_dataset`."""
+        return self._loader(self.split_dataset(split))
+
+    def split_dataset(self, split: str) -> TransferDataset:
+        """The samples of one split.
 
         Args:
-            split: ``"train"``, ``"val"`` or ``"test"``.
+            split: ``"train"``, ``"val"``, ``"test"``, or ``"predict"``, which is the training split.
 
         Raises:
             ValueError: If there is no such split.
         """
-        check_one_of(split, SPLITS, "split")
+        check_one_of(split, (*SPLITS, "predict"), "split")
+        split = "train" if split == "predict" else split
         if split not in self._data.splits:
             raise ValueError(
                 f"Expected argument `split` to name a split of `{self.name}`, but {split!r} has no samples."
             )
-        return self._loader(self._data.splits[split])
+        return self._data.splits[split]
 
     def _loader(self, dataset: TransferDataset, *, shuffle: bool = False) -> DataLoader[dict[str, Tensor]]:
         # generators of their own: without them a loader draws from the global state, and workers would change the order

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_transfer.data.base import LoadedData, TransferDataModule, TransferDataset, draw_splits
-from lightning_transfer.utilities.checks import check_one_of
+from lightning_transfer.utilities.checks import check_one_of, check_path
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _DIGITS = tuple(string.digits)
@@ -113,7 +113,7 @@ class IDXImages(TransferDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.root = Path(root)
+        self.root = check_path(root, "root")
         self.prefixes = {"train": train, "test": test}
         self.known_names = None if class_names is None else tuple(str(name) for name in class_names)
         self.first_label = first_label

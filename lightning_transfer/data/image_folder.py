@@ -9,7 +9,7 @@ import torch
 
 from lightning_transfer.data.base import LoadedData, TransferDataModule, TransferDataset, draw_splits
 from lightning_transfer.data.images import ImageFiles
-from lightning_transfer.utilities.checks import check_positive_int
+from lightning_transfer.utilities.checks import check_path, check_positive_int
 
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -48,7 +48,7 @@ class ImageFolder(TransferDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.root = Path(root)
+        self.root = check_path(root, "root")
         self.image_size = check_positive_int(image_size, "image_size")
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction

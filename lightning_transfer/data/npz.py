@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_transfer.data.base import SPLITS, LoadedData, Task, TransferDataModule, TransferDataset, draw_splits
-from lightning_transfer.utilities.checks import check_features, check_one_of, check_targets
+from lightning_transfer.utilities.checks import check_features, check_one_of, check_path, check_targets
 
 _LAYOUTS = ("auto", "nhwc", "nchw")
 
@@ -67,7 +67,7 @@ class NpzArrays(TransferDataModule):
     ) -> None:
         super().__init__(**kwargs)
         check_one_of(layout, _LAYOUTS, "layout")
-        self.path = Path(path)
+        self.path = check_path(path, "path")
         self.inputs = inputs
         self.answers = labels if targets is None else targets
         self.is_regression = targets is not None
@@ -75,6 +75,14 @@ class NpzArrays(TransferDataModule):
         self.layout = layout
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
+        names = {"inputs": self.inputs, "labels" if targets is None else "targets": self.answers}
+        for argument, name in names.items():
+            if not isinstance(name, str):
+                raise ValueError(f"Expected argument `{argument}` to be the name of an array, but got {name!r}.")
+        if class_names is not None and not isinstance(class_names, Sequence):
+            raise ValueError(
+                f"Expected argument `class_names` to be names or the name of an array, but got {class_names!r}."
+            )
         if ("{split}" in self.inputs) != ("{split}" in self.answers):
             raise ValueError(
                 f"Expected `{{split}}` in the names of both inputs and answers or of none, "
@@ -84,11 +92,11 @@ class NpzArrays(TransferDataModule):
     def load(self) -> LoadedData:
         """Read the arrays and split them."""
         try:
+            if self.path.is_file() and not zipfile.is_zipfile(self.path):  # NumPy would take it for a pickle
+                raise ValueError(f"{self.path}, which is no archive of arrays")
             file = np.load(self.path, allow_pickle=False)
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(f"Expected argument `path` to be a readable .npz file, but got: {error}") from error
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError(f"Expected argument `path` to be an archive of arrays, but got one array: {self.path}.")
         with file:
             found = [split for split in SPLITS if self.inputs.replace("{split}", split) in file]
             given = found if "train" in found and "{split}" in self.inputs else ["train"]

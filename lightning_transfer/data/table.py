@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_transfer.data.base import SPLITS, LoadedData, TransferDataModule, TransferDataset, draw_splits
-from lightning_transfer.utilities.checks import check_features, check_one_of, check_targets
+from lightning_transfer.utilities.checks import check_features, check_one_of, check_path, check_targets
 from lightning_transfer.utilities.imports import require
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Table(TransferDataModule):
             ``.tsv``, or else CSV with a header line, possibly compressed.
         label: Column of the classes: text, categories, booleans or integers; the sorted values are the class names.
         targets: Column or columns of numbers to predict, instead of ``label``.
-        features: Columns of the inputs; by default all the others, which must then be numbers.
+        features: Column or columns of the inputs; by default all the others, which must then be numbers.
         split_column: Column that says ``train``, ``val`` or ``test``; without it the splits are drawn.
         standardize: Subtract the training split's mean from every feature and divide by its standard deviation
             (constant features become 0). The statistics are those before classes are chosen, so that a reference and a
@@ -59,7 +59,7 @@ class Table(TransferDataModule):
         path: str | Path,
         label: str | None = None,
         targets: str | Sequence[str] | None = None,
-        features: Sequence[str] | None = None,
+        features: str | Sequence[str] | None = None,
         split_column: str | None = None,
         standardize: bool = True,
         val_fraction: float = 0.1,
@@ -69,10 +69,10 @@ class Table(TransferDataModule):
         super().__init__(**kwargs)
         if (label is None) == (targets is None):
             raise ValueError(f"Expected one of arguments `label` and `targets`, but got {label!r} and {targets!r}.")
-        self.path = Path(path)
+        self.path = check_path(path, "path")
         self.label = label
         self.targets = [] if targets is None else [targets] if isinstance(targets, str) else list(targets)
-        self.features = None if features is None else list(features)
+        self.features = None if features is None else [features] if isinstance(features, str) else list(features)
         self.split_column = split_column
         self.standardize = standardize
         self.val_fraction = val_fraction
@@ -115,7 +115,7 @@ class Table(TransferDataModule):
             raise ValueError(f"Expected argument `path` to be a readable table, but got: {error}") from error
 
     def _check_columns(self, frame: pd.DataFrame, used: list[str], numbers: list[str]) -> None:
-        from pandas.api.types import is_numeric_dtype
+        from pandas.api.types import is_float_dtype, is_numeric_dtype
 
         if frame.empty:
             raise ValueError(f"Expected argument `path` to be a table with rows, but got none in {self.path}.")
@@ -125,18 +125,30 @@ class Table(TransferDataModule):
                 raise ValueError(f"Expected {column!r} to be one column of {self.path}, used once; it has: {known}.")
             if frame[column].isna().any():
                 raise ValueError(f"Expected column {column!r} of {self.path} to have no gaps, but got missing values.")
+        if self.label is not None and is_float_dtype(frame[self.label]):
+            raise ValueError(
+                f"Expected column {self.label!r} of {self.path} to hold classes as text or integers, but got "
+                f"{frame[self.label].dtype}; argument `targets` predicts numbers."
+            )
         for column in numbers:
             if not is_numeric_dtype(frame[column]):
                 raise ValueError(
                     f"Expected column {column!r} of {self.path} to hold numbers, but got {frame[column].dtype}; "
                     f"argument `features` chooses columns."
                 )
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(frame[column].to_numpy(np.float32))
+            if not finite.all():
+                raise ValueError(
+                    f"Expected column {column!r} of {self.path} to hold finite float32 numbers, but got "
+                    f"{frame[column][~finite].iloc[0]}."
+                )
 
     def _given(self, frame: pd.DataFrame, dataset: TransferDataset) -> dict[str, TransferDataset]:
         if self.split_column is None:
             return {"train": dataset}
         marks = frame[self.split_column].to_numpy()
-        for mark in np.unique(marks):
+        for mark in frame[self.split_column].unique().tolist():
             check_one_of(mark, SPLITS, f"split_column ({self.split_column})")
         rows = {split: torch.from_numpy(np.flatnonzero(marks == split)) for split in SPLITS}
         return {split: dataset.select(index) for split, index in rows.items() if len(index) or split == "train"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule
 
     from lightning_transfer.backbones import Backbone
+    from lightning_transfer.metrics.registry import MetricSpec
 
 JACKKNIFE_GROUPS = 16
 
@@ -39,7 +40,10 @@ def load_data(data: Any, group: str) -> LightningDataModule:
     if isinstance(data, str):
         data = load_config(group, data)
     if isinstance(data, Mapping) or OmegaConf.is_config(data):
-        data = instantiate(data)
+        try:
+            data = instantiate(data)
+        except TypeError as error:  # an argument that is unknown or missing
+            raise ValueError(f"{group}: {error}") from error
     if not isinstance(data, LightningDataModule):
         raise ValueError(f"Expected argument `{group}` to be a datamodule, config or name, but got {data!r}.")
     return data
@@ -53,12 +57,16 @@ def name_candidates(backbones: Any) -> dict[str, Any]:
         backbones = OmegaConf.to_container(backbones, resolve=True)
     if isinstance(backbones, (str, nn.Module)) or (isinstance(backbones, Mapping) and "_target_" in backbones):
         backbones = [backbones]
+    if not isinstance(backbones, Iterable):
+        raise ValueError(f"Expected argument `backbones` to hold names, modules or configs, but got {backbones!r}.")
     if not isinstance(backbones, Mapping):
         named: dict[str, Any] = {}
         for candidate in backbones:
-            name = _backbone_name(candidate)
+            first = name = _backbone_name(candidate)
+            count = 1
             while name in named:
-                name = f"{name}_2"
+                count += 1
+                name = f"{first}_{count}"
             named[name] = candidate
         backbones = named
     if not backbones:
@@ -103,6 +111,8 @@ def check_relatedness(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
     from lightning_transfer.functional.task_relatedness import task_relatedness
 
     known = [name for name, p in inspect.signature(task_relatedness).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    if not isinstance(options or {}, Mapping):
+        raise ValueError(f"Expected argument `relatedness` to be a dict, but got {options!r}.")
     for name in options or {}:
         if name not in known:
             raise ValueError(f"Expected argument `relatedness` to hold some of {known}, but got {name!r}.")
@@ -124,14 +134,21 @@ class MetricFactory:
         """Check what was asked for; see :func:`lightning_transfer.screen` for the arguments."""
         from lightning_transfer.metrics.registry import resolve_metrics
 
-        if isinstance(metrics, Mapping):
-            own = {name: value for name, value in metrics.items() if isinstance(value, Metric)}
-            options = {name: dict(value or {}) for name, value in metrics.items() if name not in own}
-        else:
-            own, options = {}, {name: {} for name in ([metrics] if isinstance(metrics, str) else metrics)}
+        if not isinstance(metrics, Iterable):
+            raise ValueError(f"Expected argument `metrics` to be a name, names or a dict, but got {metrics!r}.")
+        if not isinstance(metrics, Mapping):
+            metrics = dict.fromkeys([metrics] if isinstance(metrics, str) else metrics)
+        own = {name: value for name, value in metrics.items() if isinstance(value, Metric)}
+        options = {name: {} if value is None else value for name, value in metrics.items() if name not in own}
         names = tuple(resolve_metrics(options, cast(Any, task))) if options or not own else ()
-        groups = JACKKNIFE_GROUPS if error_bars is True else check_positive_int(int(error_bars), "error_bars", 0)
-        return cls(names, options, own, task, groups)
+        for name, value in options.items():
+            if not isinstance(value, Mapping):
+                raise ValueError(
+                    f"Expected argument `metrics` to hold a dict of options for {name!r}, but got {value!r}."
+                )
+        if isinstance(error_bars, bool):
+            error_bars = JACKKNIFE_GROUPS if error_bars else 0
+        return cls(names, options, own, task, check_positive_int(error_bars, "error_bars", 0))
 
     def build(self, backbone: Backbone) -> MetricCollection:
         """Make the scores that a backbone gives the inputs for."""
@@ -155,8 +172,14 @@ class MetricFactory:
         """Names of the scores of which the smallest wins."""
         from lightning_transfer.metrics.registry import METRICS
 
-        built = {name: METRICS[name].build(self.task, **self.options.get(name, {})) for name in self.names}
+        built = {name: self._build_one(METRICS[name]) for name in self.names}
         return [name for name, metric in {**built, **self.own}.items() if metric.higher_is_better is False]
+
+    def _build_one(self, spec: MetricSpec) -> Metric:
+        try:
+            return spec.build(self.task, **self.options.get(spec.name, {}))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"metrics.{spec.name}: {error}") from error
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -58,9 +58,10 @@ def run_screen(cfg: DictConfig) -> float:
         relatedness=_plain(cfg, "relatedness"),
         resume=cfg.resume,
     )
-    missing = [row.status for row in board.rows if row.status.startswith(ModuleNotFoundError.__name__)]
-    if missing and len(missing) == len(board):
-        raise ModuleNotFoundError(missing[0].partition(": ")[2])
+    if all(row.failed and row.feature_dim is None for row in board.rows) and not board.info.get("interrupted"):
+        first, *others = board.rows
+        more = f" ({len(others)} more could not be built either)" if others else ""
+        raise ValueError(f"{first.backbone}: {first.status.partition(': ')[2] or first.status}{more}")
     for logger in loggers.values():
         for row in board.rows:
             logger.log_metrics({f"{row.backbone}/{column}": score for column, score in row.scores.items()}, step=0)
@@ -195,22 +196,15 @@ def _plain(cfg: DictConfig, key: str) -> dict[str, Any]:
     """A part of the config as plain containers, every value known."""
     from omegaconf import OmegaConf
 
+    if cfg.get(key) is None:
+        raise ValueError(f"{key} has no value: add {key}=NAME.")
     part: Any = OmegaConf.to_container(cfg[key], resolve=True, throw_on_missing=True)
     return cast("dict[str, Any]", part)
 
 
 def _trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
-    """The arguments of the Trainer that is made for each pass, tried once before the first."""
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    from lightning_transfer.extraction import quiet_lightning
-
+    """The arguments of the Trainer that is made for each pass."""
     arguments = _plain(cfg, "trainer")
-    try:
-        with quiet_lightning():
-            instantiate(arguments)
-    except (MisconfigurationException, TypeError) as error:
-        raise ValueError(f"trainer: {error}") from None
-    arguments.pop("_target_")
+    arguments.pop("_target_", None)
     built: dict[str, Any] = instantiate(arguments)
     return built

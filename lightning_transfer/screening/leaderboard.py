@@ -277,7 +277,10 @@ class Leaderboard:
             FileNotFoundError: If there is no such file.
         """
         path = Path(path)
-        return cls(**decode((path / "leaderboard.json" if path.is_dir() else path).read_bytes()))
+        file = path / "leaderboard.json" if path.is_dir() else path
+        if not file.is_file():
+            raise FileNotFoundError(f"There is no leaderboard `{file}`.")
+        return cls(**decode(file.read_bytes()))
 
     def __rich__(self) -> RenderableType:
         from lightning_transfer.report.console import leaderboard_table

@@ -51,10 +51,11 @@ def relate(
         ValueError: If a name or argument is wrong, or a side has no class labels.
     """
     from lightning_transfer.backbones import load_backbone
-    from lightning_transfer.extraction import extract
+    from lightning_transfer.extraction import check_trainer, extract
     from lightning_transfer.functional.task_relatedness import task_relatedness
 
     arguments = dict(check_relatedness(options))
+    check_trainer(trainer)
     sides = {"reference": load_data(reference, "reference"), "target": load_data(target, "target")}
     built = load_backbone(backbone)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_transfer.data.base import TransferDataModule
 from lightning_transfer.screening.leaderboard import Leaderboard
+from lightning_transfer.utilities.checks import check_path
 from lightning_transfer.utilities.digest import digest
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def load_earlier(resume: Leaderboard | str | Path | None, settings: Mapping[str,
     """
     if resume is None:
         return Leaderboard()
-    board = resume if isinstance(resume, Leaderboard) else Leaderboard.load(resume)
+    board = resume if isinstance(resume, Leaderboard) else Leaderboard.load(check_path(resume, "resume"))
     difference = _first_difference(board.settings, dict(settings))
     if difference is not None:
         name, before, now = difference
@@ -83,10 +84,13 @@ def describe_data(data: LightningDataModule, name: str, split: str) -> dict[str,
         data: After its ``setup``.
         name: What tables call it.
         split: The split that is scored.
+
+    Raises:
+        ValueError: If a datamodule of this package has no such split.
     """
-    dataset = getattr(data, f"{split}_dataset", None) if isinstance(data, TransferDataModule) else None
-    if dataset is None:
+    if not isinstance(data, TransferDataModule):
         return {"name": name}
+    dataset = data.split_dataset(split)
     some = torch.linspace(0, len(dataset) - 1, min(_LOOKED_AT, len(dataset))).long().tolist()
     return {
         "name": name,

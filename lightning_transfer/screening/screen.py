@@ -21,6 +21,7 @@ from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.resume import describe, describe_data, fingerprint, load_earlier
 from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.zoo import combine_zoo_scores
+from lightning_transfer.utilities.checks import check_path, check_positive_int
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule, Trainer
@@ -93,6 +94,7 @@ def screen(
         ('logme', ('h_score', 'logme'), 64)
     """
     from lightning_transfer.batches import ScoringPass
+    from lightning_transfer.extraction import check_trainer
 
     candidates = name_candidates(backbones)
     data = load_data(target, "target")
@@ -111,14 +113,16 @@ def screen(
         relatedness=check_relatedness(relatedness),
     )  # fmt: skip
     ScoringPass(data, split=split, max_samples=max_samples, seed=seed)  # refuses a wrong split or number now
+    check_positive_int(seed, "seed", minimum=0)
+    check_trainer(trainer)
     board = _Board(rank_by, plan, output_dir)
     earlier = load_earlier(resume, board.settings)
-    finished = {row.backbone: row for row in earlier.rows if not row.failed}
+    board.waiting = {row.backbone: row for row in earlier.rows if not row.failed and row.backbone in candidates}
     board.info |= {name: earlier.info[name] for name in ("num_samples",) if name in earlier.info}
     try:
         for name, candidate in candidates.items():
             with _interruptible():
-                board.add(_screen_one(name, candidate, plan, finished.get(name)))
+                board.add(_screen_one(name, candidate, plan, board.waiting.get(name)))
     except KeyboardInterrupt:
         board.interrupt(list(candidates))
     return board.leaderboard(figure=True)
@@ -153,8 +157,9 @@ class _Board:
             raise ValueError(f"Expected argument `rank_by` to be one of {columns}, but got {rank_by!r}.")
         self.rank_by = rank_by or ("logme" if "logme" in columns else columns[0])
         self.columns = columns
-        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.output_dir = None if output_dir is None else check_path(output_dir, "output_dir")
         self.rows: list[Row] = []
+        self.waiting: dict[str, Row] = {}  # of an earlier leaderboard, until their turn comes
         self.lower_is_better = plan.metrics.lower_is_better
         self.info: dict[str, Any] = _describe_data(plan.target, plan.passes["split"])
         if plan.reference is not None:
@@ -164,19 +169,20 @@ class _Board:
     def add(self, found: tuple[Row, int | None]) -> None:
         row, num_samples = found
         self.rows.append(row)
+        self.waiting.pop(row.backbone, None)
         if num_samples is not None:
             self.info["num_samples"] = num_samples
         self.leaderboard(figure=False)
 
     def interrupt(self, names: list[str]) -> None:
-        missing = [name for name in names if name not in {row.backbone for row in self.rows}]
+        missing = [name for name in names if name not in {row.backbone for row in self._all_rows()}]
         self.rows += [Row(name, status="interrupted") for name in missing]
         self.info["interrupted"] = True
 
     def leaderboard(self, *, figure: bool) -> Leaderboard:
         rows = [
             replace(row, scores={column: row.score(column) for column in self._known_columns()}) if row.scores else row
-            for row in combine_zoo_scores(self.rows)
+            for row in combine_zoo_scores(self._all_rows())
         ]
         board = Leaderboard(rows, lower_is_better=self.lower_is_better, info=self.info, settings=self.settings)
         if self.rank_by in board.columns:
@@ -187,7 +193,10 @@ class _Board:
 
     def _known_columns(self) -> list[str]:
         """Columns that some backbone has, in the order asked for."""
-        return [column for column in self.columns if any(column in row.scores for row in self.rows)]
+        return [column for column in self.columns if any(column in row.scores for row in self._all_rows())]
+
+    def _all_rows(self) -> list[Row]:
+        return [*self.rows, *self.waiting.values()]
 
 
 def _screen_one(name: str, candidate: Any, plan: _Plan, finished: Row | None) -> tuple[Row, int | None]:

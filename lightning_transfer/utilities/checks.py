@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -170,6 +172,17 @@ def check_positive_int(value: int, name: str, minimum: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ValueError(f"Expected argument `{name}` to be an integer of at least {minimum}, but got {value!r}.")
     return value
+
+
+def check_path(value: str | Path, name: str) -> Path:
+    """Check that a value names a file or folder, whether there is one or not.
+
+    Raises:
+        ValueError: If it is neither text nor a path.
+    """
+    if not isinstance(value, (str, Path)):
+        raise ValueError(f"Expected argument `{name}` to be a path, but got {value!r}.")
+    return Path(value)
 
 
 def check_one_of(value: str | None, allowed: tuple[str | None, ...], name: str) -> None:

@@ -72,7 +72,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
             return (open, (str(tmp_path / "sprung"), "w"))
 
     torch.save({"weight": Trap()}, tmp_path / "trap.pt")
-    with pytest.raises(Exception, match="Weights only"):
+    with pytest.raises(ValueError, match=r"`.*trap\.pt` to be a checkpoint of tensors .* never loaded"):
         load_weights(_net(), tmp_path / "trap.pt")
     assert not (tmp_path / "sprung").exists()
 
@@ -86,6 +86,10 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
         load_weights(module, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="state dict"):
         load_weights(module, tmp_path / "empty.pt")
+    for name in ("text.pt", "text.safetensors"):
+        (tmp_path / name).write_text("a,b\n1,2\n")
+        with pytest.raises(ValueError, match=f"`.*{name}` to be a checkpoint of tensors"):
+            load_weights(module, tmp_path / name)
     with pytest.raises(FileNotFoundError, match="absent"):
         load_weights(module, tmp_path / "absent.pt")
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())

@@ -171,6 +171,9 @@ def test_parameters_without_a_reset_are_drawn_too():
         ({"preprocessing": "imagenet"}, "`preprocessing`"),
         ({"layer": "body", "pooling": "cls"}, r"\(b, t, d\)"),
         ({"input_shape": None}, "`input_shape`"),
+        ({"input_shape": 16}, "`input_shape` to be a list of lengths, but got 16"),
+        ({"input_shape": (3, "a", 16)}, "`input_shape` to be an integer .* got .a."),
+        ({"pretrained": False, "seed": "a"}, "`seed` to be an integer .* got .a."),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):

@@ -160,13 +160,20 @@ def test_bad_files_and_arguments(tmp_path):
     (tmp_path / "cut.npz").write_bytes(buffer.getvalue()[:300])
     for name, message in (
         ("missing.npz", "No such file"),
-        ("one.npy", "but got one array"),
-        ("text.npz", r"readable \.npz file"),
+        ("one.npy", "no archive of arrays"),
+        ("text.npz", "text.npz, which is no archive"),
         ("cut.npz", r"readable \.npz file"),
     ):
         with pytest.raises(ValueError, match=message):
             NpzArrays(tmp_path / name).setup()
     with pytest.raises(ValueError, match="`layout` to be one of"):
         NpzArrays("x.npz", layout="chw")
+    for arguments, message in (
+        ({"path": 5}, "`path` to be a path, but got 5"),
+        ({"path": "x.npz", "labels": 5}, "`labels` to be the name of an array, but got 5"),
+        ({"path": "x.npz", "class_names": 5}, "`class_names` to be names or the name of an array, but got 5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            NpzArrays(**arguments)
     with pytest.raises(ValueError, match="in the names of both"):
         NpzArrays("x.npz", inputs="x_{split}")

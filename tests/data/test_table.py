@@ -60,6 +60,7 @@ def test_regression_with_a_split_column(tmp_path):
 def test_default_features_are_all_other_columns(tmp_path):
     path = write(frame().drop(columns="part"), tmp_path, ".csv")
     assert Table(path, label="kind").input_shape == (4,)
+    assert Table(path, label="kind", features="count").input_shape == (1,)
     with pytest.raises(ValueError, match=r"column 'kind' of .* to hold numbers, but got .*`features` chooses"):
         Table(path, targets="y").setup()
 
@@ -119,8 +120,10 @@ def test_scikit_learn_tables():
         ({}, {"label": "kind", "features": []}, "`features` to hold samples, but got shape"),
         ({"x": [1.0] * 39 + [None]}, {"label": "kind", "features": ["x"]}, "column 'x' of .* no gaps"),
         ({"kind": ["a"] * 39 + [None]}, {"label": "kind", "features": ["x"]}, "column 'kind' of .* no gaps"),
-        ({"x": [1.0] * 39 + [np.inf]}, {"label": "kind", "features": ["x"]}, "`features` to be finite"),
-        ({"y": [1.0] * 39 + [np.inf]}, {"targets": "y", "features": ["x"]}, "`targets` to be finite"),
+        ({"x": [1.0] * 39 + [np.inf]}, {"label": "kind", "features": ["x"]}, "column 'x' of .* finite .*, but got inf"),
+        ({"x": [1.0] * 39 + [1e300]}, {"label": "kind", "features": ["x"]}, "column 'x' of .* but got 1e.300"),
+        ({"y": [1.0] * 39 + [np.inf]}, {"targets": "y", "features": ["x"]}, "column 'y' of .* finite"),
+        ({}, {"label": "y", "features": ["x"]}, "column 'y' of .* to hold classes .*float64; argument `targets`"),
         ({"kind": "a"}, {"label": "kind", "features": ["x"]}, "at least two classes"),
         ({"part": "dev"}, {"label": "kind", "features": ["x"], "split_column": "part"}, "but got 'dev'"),
         ({"part": "test"}, {"label": "kind", "features": ["x"], "split_column": "part"}, "training split"),

@@ -38,6 +38,19 @@ class Linear(Backbone):
         return BackboneOutput(features, None if self.classes is None else features @ self.classes)
 
 
+class Counted(Linear):
+    """Counts the batches of more than two samples that it has seen."""
+
+    def __init__(self, width: int = 6, name: str = "counted") -> None:
+        super().__init__(width, name=name)
+        self.seen = []
+
+    def encode(self, inputs):
+        if len(inputs) > 2:
+            self.seen.append(len(inputs))
+        return super().encode(inputs)
+
+
 class Failing(Linear):
     def __init__(self, error: BaseException, when: str = "forward") -> None:
         super().__init__(name="failing")
@@ -259,13 +272,30 @@ def test_the_bound_is_a_column_where_a_reference_is_given(digits):
         ({"metrics": ["linear_mse"]}, "`linear_mse` is for"),
         ({"rank_by": "nope"}, "Expected argument `rank_by` to be one of"),
         ({"split": "nope"}, "Expected argument `split`"),
+        ({"backbones": 3}, "Expected argument `backbones` to hold names, modules or configs, but got 3"),
+        ({"target": {"_target_": "lightning_transfer.data.Digits", "nope": 1}}, "target: .*nope"),
+        ({"target": Digits(val_fraction=0), "split": "val"}, "`split` to name a split of `digits`, but 'val'"),
+        ({"metrics": 3}, "Expected argument `metrics` to be a name, names or a dict, but got 3"),
+        ({"metrics": {"logme": 3}}, "Expected argument `metrics` to hold a dict of options for 'logme', but got 3"),
+        ({"metrics": {"logme": {"nope": 3}}}, r"metrics\.logme: .*nope"),
         ({"error_bars": -1}, "Expected argument `error_bars`"),
+        ({"error_bars": 2.5}, "Expected argument `error_bars` to be an integer of at least 0, but got 2.5"),
+        ({"error_bars": None}, "Expected argument `error_bars` .* got None"),
         ({"relatedness": {"nope": 1}}, "Expected argument `relatedness` to hold some of"),
+        ({"relatedness": 3}, "Expected argument `relatedness` to be a dict, but got 3"),
+        ({"seed": "x"}, "Expected argument `seed`"),
+        ({"trainer": 3}, "trainer: Expected argument `trainer` to be a Trainer or arguments of one, but got 3"),
+        ({"trainer": {"nope": 3}}, "trainer: .*nope"),
+        ({"trainer": {"precision": "nope"}}, "trainer: .*nope"),
+        ({"resume": 3}, "Expected argument `resume` to be a path, but got 3"),
+        ({"output_dir": 3}, "Expected argument `output_dir` to be a path, but got 3"),
     ],
 )
 def test_bad_arguments_are_refused_before_any_backbone_runs(digits, arguments, message):
+    backbone = Counted()
     with pytest.raises(ValueError, match=message):
-        screen(**{"backbones": Linear(), "target": digits, "metrics": "h_score"} | arguments)
+        screen(**{"backbones": backbone, "target": digits, "metrics": "h_score"} | arguments)
+    assert not backbone.seen
 
 
 def test_names_in_the_table():
@@ -273,6 +303,8 @@ def test_names_in_the_table():
         [Linear(4), Linear(5), nn.Sequential(nn.Flatten(), nn.Linear(64, 3))], Digits(max_samples=60), "h_score"
     )
     assert [row.backbone for row in board.rows] == ["linear", "linear_2", "Sequential"]
+    again = screen([Linear(4), Linear(5), Linear(6)], Digits(max_samples=60), "h_score")
+    assert [row.backbone for row in again.rows] == ["linear", "linear_2", "linear_3"]
 
 
 def test_real_weights_on_a_few_patches(tmp_path):
@@ -303,19 +335,6 @@ def test_zoo_relative_scores_are_combined_over_the_rows(digits, tmp_path):
     assert alone["a"].score("etran") == pytest.approx(0.15 * parts[0]["energy"] + 0.85 * parts[0]["fit"])
 
 
-class Counted(Linear):
-    """Counts the batches of more than two samples that it has seen."""
-
-    def __init__(self, width: int = 6, name: str = "counted") -> None:
-        super().__init__(width, name=name)
-        self.seen = []
-
-    def encode(self, inputs):
-        if len(inputs) > 2:
-            self.seen.append(len(inputs))
-        return super().encode(inputs)
-
-
 def test_resume_takes_over_what_is_done_and_screens_the_rest(digits, tmp_path):
     first = {"a": Counted(4), "b": Failing(RuntimeError("gone")), "c": Counted(5)}
     earlier = screen(first, digits, ["etran", "h_score"], output_dir=tmp_path, error_bars=4)
@@ -334,6 +353,28 @@ def test_resume_takes_over_what_is_done_and_screens_the_rest(digits, tmp_path):
     done = screen(again, digits, ["etran", "h_score"], error_bars=4, resume=board)
     assert [row.seconds for row in done.rows] == [row.seconds for row in board.rows]
     assert done.info == board.info
+
+
+def test_an_interrupt_keeps_the_rows_that_were_to_be_taken_over(digits, tmp_path, interrupts_arrive):
+    class Interrupting(Linear):
+        def encode(self, inputs):
+            if len(inputs) > 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().encode(inputs)
+
+    earlier = screen({"b": Linear(4), "c": Linear(5), "gone": Linear(6)}, digits, "h_score", output_dir=tmp_path)
+    zoo = {"a": Interrupting(7), "b": Linear(4), "c": Linear(5), "d": Linear(8)}
+    board = screen(zoo, digits, "h_score", output_dir=tmp_path, resume=tmp_path)
+    assert board.info["interrupted"] is True
+    for rows in (board, Leaderboard.load(tmp_path)):
+        assert {row.backbone: row.status for row in rows.rows} == {
+            "a": "interrupted", "b": "ok", "c": "ok", "d": "interrupted",
+        }  # fmt: skip
+        assert [rows[name] for name in "bc"] == [earlier[name] for name in "bc"]
+    zoo["a"] = Linear(7)
+    done = screen(zoo, digits, "h_score", resume=tmp_path)
+    assert [row.status for row in done.rows] == ["ok"] * 4
+    assert done["b"].seconds == earlier["b"].seconds
 
 
 def test_a_backbone_that_has_changed_is_screened_again(digits):
@@ -374,6 +415,7 @@ def test_the_fingerprint_knows_weights_structure_and_preprocessing():
         ({"seed": 1}, "`seed` is 0 instead of 1"),
         ({"split": "test"}, r"`(target\.answers|split)` is"),
         ({"trainer": {"precision": "bf16-true"}}, "`precision` is '32-true' instead of 'bf16-true'"),
+        ({"split": "predict", "target": Digits(max_samples=100)}, r"`target\.answers` is"),
         ({"target": "digits"}, r"`target\.answers` is"),
         ({"target": Digits(max_samples=160, seed=1)}, r"`target\.(answers|inputs)` is"),
         ({"reference": "digits_0_4"}, "`reference` is None instead of"),
