@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lightning_transfer.report.text import cost_text, describe, error_text, score_texts, title
+from lightning_transfer.report.text import cost_text, describe, error_text, score_texts, short_names, title
 
 if TYPE_CHECKING:
     from lightning_transfer.screening.leaderboard import Leaderboard
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _BAR_CELLS = 8
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _SHOWN_COSTS = ("parameters", "flops", "images_per_second", "seconds")
+_NARROWEST_NAME = 27  # characters below which names are left whole
 _GAP = 2  # what the table's box adds to each column
 
 
@@ -53,7 +54,9 @@ class LeaderboardView:
             yield Text("An empty leaderboard.")
             return
         rows = self.board.ranked()
-        keys = [_rank_column(self.board, rows), _Column("Backbone", tuple(map(_name_cell, rows)), "left")]
+        names = short_names([row.backbone for row in rows], max(_NARROWEST_NAME, options.max_width // 3))
+        cells = tuple(_name_cell(row, names[row.backbone]) for row in rows)
+        keys = [_rank_column(self.board, rows), _Column("Backbone", cells, "left")]
         for block in self._blocks(rows, options.max_width - sum(column.width for column in keys), options.ascii_only):
             table = Table(
                 box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 1, 0, 0)
@@ -154,8 +157,8 @@ def _rank_column(board: Leaderboard, rows: list[Row]) -> _Column:
     return _Column("#", tuple(Text(cell, style="bold") for cell in cells))
 
 
-def _name_cell(row: Row) -> Text:
-    return Text(f"{row.backbone} ✗", style="red") if row.failed else Text(row.backbone)
+def _name_cell(row: Row, name: str) -> Text:
+    return Text(f"{name} ✗", style="red") if row.failed else Text(name)
 
 
 def _score_column(board: Leaderboard, rows: list[Row], name: str) -> _Column:
@@ -187,10 +190,12 @@ def _bar_column(board: Leaderboard, rows: list[Row], ascii_only: bool) -> _Colum
 
 def _cost_column(board: Leaderboard, rows: list[Row], name: str) -> _Column:
     cells = [cost_text(name, getattr(row, name)) for row in rows]
+    heading = title(name)
     if name == "parameters":
         ranks = board.size_ranks()
         cells = [_with_rank(cell, ranks[row.backbone]) for row, cell in zip(rows, cells, strict=True)]
-    return _Column(title(name), tuple(Text(cell) for cell in cells))
+        heading += " (rank)"
+    return _Column(heading, tuple(Text(cell) for cell in cells))
 
 
 def _with_rank(text: str, rank: int | None) -> str:

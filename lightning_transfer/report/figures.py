@@ -7,7 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lightning_transfer.report.text import human_number, title
+import numpy as np
+
+from lightning_transfer.report.text import human_number, short_names, title
 from lightning_transfer.utilities.checks import check_one_of
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 _COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#EE7733", "#009988", "#332288")
 _MARKERS = "osD^vP"
 _MAIN_WIDTH, _SMALL_WIDTH = 6.4, 2.7  # inches
+_LINE = 0.14  # height of a line of text in inches
+_LONGEST_NAME = 32  # characters
 
 
 def draw_leaderboard(board: Leaderboard, *, cost: str = "parameters", columns: Sequence[str] | None = None) -> Figure:
@@ -48,7 +52,8 @@ def draw_leaderboard(board: Leaderboard, *, cost: str = "parameters", columns: S
     small_rows = max(1, math.ceil(math.sqrt(len(shown) - 1)))
     small_columns = math.ceil((len(shown) - 1) / small_rows)
     widths = (_MAIN_WIDTH, _SMALL_WIDTH * small_columns)
-    figure = Figure(figsize=(sum(widths), max(4.4, 2.2 * small_rows)), layout="constrained", dpi=150)
+    height = max(4.4, 2.2 * small_rows, min(1 + 1.5 * _LINE * len(rows), 12))
+    figure = Figure(figsize=(sum(widths), height), layout="constrained", dpi=150)
     halves: Any = figure.subfigures(1, 2, width_ratios=widths) if small_columns else [figure]
     main = halves[0].subplots()
     _draw_panel(main, board, rows, shown[0], cost, large=True)
@@ -59,7 +64,8 @@ def draw_leaderboard(board: Leaderboard, *, cost: str = "parameters", columns: S
         for axes in panels[len(shown) - 1 :]:
             axes.set_visible(False)
     figure.draw_without_rendering()  # names are placed when the panels have their final sizes
-    points = [(getattr(row, cost), row.score(shown[0]), row.backbone, _color(i)) for i, row in enumerate(rows)]
+    names = short_names([row.backbone for row in rows], _LONGEST_NAME)
+    points = [(getattr(row, cost), row.score(shown[0]), names[row.backbone], _color(i)) for i, row in enumerate(rows)]
     _label_points(main, [point for point in points if math.isfinite(point[1])])
     return figure
 
@@ -114,15 +120,14 @@ def _cost_label(cost: str) -> str:
 
 
 def _label_points(axes: Axes, points: Sequence[tuple[Any, float, str, str]]) -> None:
-    """Write names beside points, towards the middle, moved up where they would cover each other."""
-    line = 0.14 * axes.figure.dpi  # height of a line of text in pixels
-    middle = axes.get_window_extent().x0 + axes.get_window_extent().width / 2
-    height = -math.inf
-    for x, y, name, color in sorted(points, key=lambda point: point[1]):
-        across, up = axes.transData.transform((x, y))
-        height = max(float(up), height + line)
-        on_the_left = across < middle
-        axes.annotate(
+    """Write the names that find room beside their points, the first ones first, moved where they would overlap."""
+    line, panel = _LINE * axes.figure.dpi, axes.get_window_extent()
+    named = sorted(points[: int(panel.height / line)], key=lambda point: point[1])
+    places = [tuple(map(float, axes.transData.transform((x, y)))) for x, y, _, _ in named]
+    heights = _spread([up for _, up in places], line, panel.y0, panel.y1)
+    for (x, y, name, color), (across, up), height in zip(named, places, heights, strict=True):
+        on_the_left = across < panel.x0 + panel.width / 2
+        label = axes.annotate(
             name,
             (x, y),
             xytext=(9 if on_the_left else -9, (height - up) * 72 / axes.figure.dpi),
@@ -132,3 +137,15 @@ def _label_points(axes: Axes, points: Sequence[tuple[Any, float, str, str]]) -> 
             color=color,
             fontsize=8,
         )
+        label.set_in_layout(False)  # the panels keep the sizes for which the names were placed
+
+
+def _spread(wanted: Sequence[float], line: float, low: float, high: float) -> list[float]:
+    """Ascending heights between two limits, at least a line apart and as near to the wanted ones as that allows."""
+    from sklearn.isotonic import isotonic_regression
+
+    if not wanted:
+        return []
+    lines = line * np.arange(len(wanted))
+    heights: list[float] = (isotonic_regression(wanted - lines).clip(low, high - lines[-1]) + lines).tolist()
+    return heights

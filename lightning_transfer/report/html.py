@@ -17,6 +17,7 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th:nth-child(2), td:nth-child(2), td:last-child { text-align: left; }
+td:nth-child(2) { max-width: 22rem; white-space: normal; overflow-wrap: break-word; }
 .best { font-weight: 700; color: #176d2c; }
 .failed { color: #a11; }
 .se, .notes { color: #666; }

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 MISSING = "-"
 TITLES = {
-    "parameters": "Params (rank)",
+    "parameters": "Params",
     "parameters_rank": "Size rank",
     "flops": "FLOPs",
     "feature_dim": "Dim",
@@ -56,6 +56,19 @@ def title(column: str) -> str:
     return TITLES.get(column) or _ACRONYMS.get(column) or column.replace("_", " ").capitalize()
 
 
+def short_names(names: Sequence[str], width: int) -> dict[str, str]:
+    """Names that are no wider than a number of characters: long ones lose their middle, unless two became the same.
+
+    Example:
+        >>> from lightning_transfer.report.text import short_names
+        >>> short_names(["resnet18", "vit_base_patch16_224.augreg_in21k"], 15)["vit_base_patch16_224.augreg_in21k"]
+        'vit_bas…g_in21k'
+    """
+    half = (width - 1) // 2
+    short = {name: name if len(name) <= width else f"{name[:half]}…{name[-half:]}" for name in names}
+    return short if len(set(short.values())) == len(short) else {name: name for name in names}
+
+
 def human_number(value: float | None) -> str:
     """A count with a unit, three significant digits.
 
@@ -90,30 +103,36 @@ def human_seconds(value: float | None) -> str:
 
 
 def score_texts(values: Sequence[float]) -> list[str]:
-    """Scores of one column with as many decimals as they need to be told apart: three or four.
+    """Scores of one column with as many decimals as they need to be told apart: three or four, or a power of ten.
 
     Example:
         >>> from lightning_transfer.report.text import score_texts
         >>> score_texts([0.5, float("nan"), 0.25]), score_texts([0.1234, 0.1235]), score_texts([123.456, 7.0])
         (['0.500', '-', '0.250'], ['0.1234', '0.1235'], ['123.5', '7.0'])
+        >>> score_texts([-3.21e-6, 0.0]), score_texts([-90.0, -0.001])
+        (['-3.21e-06', '0.00e+00'], ['-90.00', '0.00'])
     """
     known = [value for value in values if math.isfinite(value)]
     different = len({f"{value:.4f}" for value in known})
     largest = max((abs(value) for value in known), default=0.0)
+    if 0 < largest < 5e-4:
+        return [f"{value + 0.0:.2e}" if math.isfinite(value) else MISSING for value in values]
     decimals = 3 if largest < 10 else 2 if largest < 100 else 1
     while decimals < 4 and len({f"{value:.{decimals}f}" for value in known}) < different:
         decimals += 1
-    return [f"{value:.{decimals}f}" if math.isfinite(value) else MISSING for value in values]
+    return [f"{round(value, decimals) + 0.0:.{decimals}f}" if math.isfinite(value) else MISSING for value in values]
 
 
 def error_text(score: str, error: float) -> str:
-    """A standard error with as many decimals as the score beside it; empty where there is none.
+    """A standard error written like the score beside it; empty where there is none.
 
     Example:
         >>> from lightning_transfer.report.text import error_text
         >>> error_text("0.250", 0.0123), error_text("9.00", 1.7e-15), error_text("-", float("nan"))
         (' ±0.012', ' ±0.00', '')
     """
+    if "e" in score and math.isfinite(error):
+        return f" ±{error:.0e}"
     return f" ±{error:.{len(score.partition('.')[2])}f}" if math.isfinite(error) else ""
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import math
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import pytest
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from lightning_transfer.report.console import as_text
 from lightning_transfer.report.html import leaderboard_html
-from lightning_transfer.report.text import human_number, human_seconds, score_texts
+from lightning_transfer.report.text import error_text, human_number, human_seconds, score_texts, short_names
 from lightning_transfer.screening import Leaderboard, Row
 
 COLUMNS = ("logme", "h_score", "leep", "nce", "knn_accuracy", "ridge_probe", "transrate", "task_relatedness")
@@ -211,3 +212,35 @@ def test_score_texts_tell_close_scores_apart_within_reason():
     assert score_texts([1.0001, 1.0002]) == ["1.0001", "1.0002"]
     assert score_texts([1.0, 1.0]) == ["1.000", "1.000"]
     assert score_texts([9.0, 8.9999999]) == ["9.000", "9.000"]
+    assert score_texts([-3.21e-6, -4.5e-6, math.nan]) == ["-3.21e-06", "-4.50e-06", "-"]
+    assert score_texts([-120.0, -0.01]) == ["-120.0", "0.0"]
+    assert error_text("-3.21e-06", 4e-8) == " ±4e-08"
+
+
+def test_long_names_lose_their_middle_and_leave_room_for_the_columns():
+    long = "a_hub/" + "x" * 80 + "_in21k_384"
+    rows = [Row(name, {"logme": score, "leep": score}, parameters=10) for name, score in ((long, 1.0), ("b", 2.0))]
+    lines = as_text(Leaderboard(rows), 120).splitlines()
+    assert "LogME" in lines[0]
+    assert "LEEP" in lines[0]
+    assert "Time" in lines[0]
+    assert "a_hub/" in lines[3]
+    assert "…" in lines[3]
+    assert "_in21k_384" in lines[3]
+    twins = ["x" * 90 + middle + "y" * 90 for middle in "ab"]
+    assert short_names(twins, 20) == {name: name for name in twins}
+
+
+def test_names_in_a_crowded_figure_stay_inside_the_panel_and_apart():
+    rows = [
+        Row(f"net_{'long' * (i % 3) * 9}{i}", {"logme": math.sin(i)}, parameters=10 ** (5 + i % 4)) for i in range(40)
+    ]
+    axes = Leaderboard(rows).plot().axes[0]
+    figure = axes.figure
+    figure.draw_without_rendering()
+    panel = axes.get_window_extent()
+    boxes = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.y0)
+    assert len(boxes) == 40
+    assert panel.width > figure.bbox.width / 2
+    assert all(panel.y0 - 12 < box.y0 and box.y1 < panel.y1 + 12 for box in boxes)
+    assert all(above.y0 - below.y0 > 15 for below, above in pairwise(boxes))
