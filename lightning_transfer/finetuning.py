@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -347,11 +348,11 @@ def run(cfg: DictConfig) -> float:
 
     Returns:
         The objective of a sweep: the value of ``cfg.objective`` in the best epoch, if a checkpoint monitors it, else
-        its last value.
+        its last value; for a run that is stopped before its first epoch ends, that of the weights as they are.
 
     Raises:
-        ValueError: If nothing was logged under that name (the message says what was), or ``-m`` is asked for with a
-            strategy that starts the script again.
+        ValueError: If nothing was logged under that name (the message says what was), Lightning refuses the options, or
+            ``-m`` is asked for with a strategy that starts the script again.
     """
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
@@ -362,7 +363,7 @@ def run(cfg: DictConfig) -> float:
     hydra = HydraConfig.get()
     output_dir = Path(hydra.runtime.output_dir)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    with quiet_lightning():
+    with quiet_lightning(), _as_bad_input():
         target: TransferDataModule = instantiate(cfg.target)
         target.prepare_data()
         module = FineTuningModule.for_target(
@@ -385,11 +386,14 @@ def run(cfg: DictConfig) -> float:
         _refuse_restarts(trainer)
         trainer.fit(module, datamodule=target, ckpt_path=cfg.ckpt_path, **_safely(trainer.fit))
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if cfg.objective not in logged and not trainer.interrupted:  # no epoch was left, or none came to its end
+            logged |= dict(trainer.validate(module, datamodule=target, verbose=False)[0])
         objective = _objective(cfg.objective, logged, best)
         tested: Mapping[str, float] = {}
         if cfg.test and target.test_dataset is not None and not trainer.interrupted:
             path = best.best_model_path or None if best is not None else None
             (tested,) = trainer.test(module, datamodule=target, ckpt_path=path, verbose=False, **_safely(trainer.test))
+    stopped = [callback.stopped_reason for callback in callbacks.values() if getattr(callback, "stopped_reason", "")]
     history = {name: callback.history for name, callback in callbacks.items() if hasattr(callback, "history")}
     if trainer.is_global_zero:
         summary = {
@@ -399,11 +403,21 @@ def run(cfg: DictConfig) -> float:
             "best_checkpoint": best.best_model_path if best is not None else "",
             "logged": logged,
             "test": dict(tested),
+            "stopped": stopped,
             "history": history,
         }
         (output_dir / "finetune.json").write_text(json.dumps(summary, indent=2) + "\n")
         _show(summary, output_dir)
     return objective
+
+
+@contextmanager
+def _as_bad_input() -> Iterator[None]:
+    """Say what Lightning thinks of the options without its frames: the program makes one line of a ``ValueError``."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise ValueError(str(error)) from error
 
 
 def _safely(method: Callable[..., Any]) -> dict[str, bool]:
@@ -446,6 +460,8 @@ def _show(summary: Mapping[str, Any], output_dir: Path) -> None:
             table.add_row(name, "", f"{value:.4f}")
     terminal = console()
     terminal.print(table)
+    for reason in summary["stopped"]:
+        terminal.print(f"Stopped: {reason}", soft_wrap=True)
     for name, value in summary["objective"].items():
         terminal.print(f"Objective {name}: {value:.4f}")
     if summary["best_checkpoint"]:

@@ -388,6 +388,23 @@ def test_job_resumes_and_still_knows_its_best_epoch(tmp_path):
     assert third["test"] == first["test"]
 
 
+def test_a_job_that_is_stopped_before_its_first_step_says_why_and_what_it_is_worth(tmp_path, capsys):
+    overrides = [*SMALL[:2], *SMALL[3:5], "~reference", "~logger", "callbacks.transferability.metrics=logme"]
+    value = run(_job(tmp_path, *overrides, "epochs=1", "callbacks.transferability.stop_below=1e9"))
+    summary = json.loads((tmp_path / "finetune.json").read_text())
+    assert summary["objective"] == {"val/accuracy": value}
+    assert summary["logged"].keys() == {"transfer/logme", "val/accuracy", "val/loss"}
+    (reason,) = summary["stopped"]
+    assert f"Stopped: {reason}" in capsys.readouterr().out
+    assert "1e+09" in reason
+
+
+@pytest.mark.parametrize(("option", "message"), [("direction=up", "up"), ("objective=val/f1", r"val/f1.*val/accuracy")])
+def test_what_lightning_refuses_is_bad_input(option, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run(_job(tmp_path, *SMALL[:2], *SMALL[3:5], "epochs=1", "~reference", "~logger", option))
+
+
 def test_a_sweep_compares_its_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", list(sys.argv))

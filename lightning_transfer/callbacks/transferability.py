@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -63,7 +64,8 @@ class TransferabilityMonitor(FeatureMonitor):
         stopped_reason: Why the run was stopped; empty if it was not.
 
     Raises:
-        ValueError: For unknown names and bad arguments, here or when the fit starts.
+        ValueError: For unknown names and bad arguments, here or when the fit starts; then also for a leaderboard
+            without the score. One that cannot be read is an :class:`OSError`.
         MisconfigurationException: In ``setup``, with a strategy that shards the module.
 
     Example:
@@ -104,6 +106,7 @@ class TransferabilityMonitor(FeatureMonitor):
         self._collections: dict[int, list[MetricCollection]] = {}  # by loader
         self._failed: set[tuple[int, int]] = set()
         self._named: dict[str, Metric] = {}
+        self._threshold, self._origin = math.nan, ""
 
     @property
     @override
@@ -117,6 +120,8 @@ class TransferabilityMonitor(FeatureMonitor):
             raise ValueError(
                 f"Expected argument `stop_metric` to be one of {list(self._named)}, but got {self.stop_metric!r}."
             )
+        if self.stop_below is not None and self._named:
+            self._threshold, self._origin = self._find_threshold(*self._stopping())
         wanted = [set(getattr(metric, "requires", ())) or set(SOURCE_INPUTS) for metric in self._named.values()]
         self.source_inputs = SOURCE_INPUTS.keys() & set(chain.from_iterable(wanted))
         device = pl_module.device if pl_module.device.type != "mps" else torch.device("cpu")  # it has no float64
@@ -186,18 +191,23 @@ class TransferabilityMonitor(FeatureMonitor):
 
     @override
     def published(self, trainer: Trainer) -> None:
-        name = self.stop_metric or next(iter(self._named))
-        value = self.values.get(name, self.values.get(f"{name}/dataloader_idx_0"))
-        if self.stop_below is None or value is None:
+        if self.stop_below is None:
             return
-        higher_is_better = getattr(self._named[name], "higher_is_better", None) is not False
-        threshold, origin = self._threshold(name, higher_is_better)
-        if value < threshold if higher_is_better else value > threshold:
-            self.stopped_reason = f"{self.prefix}/{name} = {value:.6g} is worse than {threshold:.6g} ({origin})."
+        name, higher_is_better = self._stopping()
+        value = self.values.get(name, self.values.get(f"{name}/dataloader_idx_0"))
+        if value is not None and (value < self._threshold if higher_is_better else value > self._threshold):
+            self.stopped_reason = (
+                f"{self.prefix}/{name} = {value:.6g} is worse than {self._threshold:.6g} ({self._origin})."
+            )
             trainer.should_stop = True
             rank_zero_info(f"{type(self).__name__} stops the run: {self.stopped_reason}")
 
-    def _threshold(self, name: str, higher_is_better: bool) -> tuple[float, str]:
+    def _stopping(self) -> tuple[str, bool]:
+        """The score that may stop the run, and whether higher is better."""
+        name = self.stop_metric or next(iter(self._named))
+        return name, getattr(self._named[name], "higher_is_better", None) is not False
+
+    def _find_threshold(self, name: str, higher_is_better: bool) -> tuple[float, str]:
         if isinstance(self.stop_below, float | int):
             return float(self.stop_below), "stop_below"
         from lightning_transfer.screening.leaderboard import Leaderboard

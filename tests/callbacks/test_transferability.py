@@ -680,6 +680,7 @@ def test_a_layer_without_a_tensor_does_not_break_the_validation_step():
     [
         (lambda: TransferabilityMonitor("logmee"), "logmee"),
         (lambda: TransferabilityMonitor("logme", layer="hed"), "'head'.*'hed'"),
+        (lambda: TransferabilityMonitor("logme", layer="qq"), "such as .*'head'.*'qq'"),
         (lambda: TransferabilityMonitor("logme", stop_metric="h_score"), "stop_metric"),
     ],
 )
@@ -734,9 +735,14 @@ def test_stop_below_a_leaderboard(quantile, stops, tmp_path):
     assert ("leaderboard" in monitor.stopped_reason) == stops
 
 
-def test_stop_below_a_missing_leaderboard_is_a_warning(tmp_path):
-    with pytest.warns(UserWarning, match="FileNotFoundError"):
-        fit([TransferabilityMonitor("logme", stop_below=tmp_path / "leaderboard.json")])
+def test_stop_below_a_leaderboard_that_cannot_be_used_is_said_when_the_fit_starts(tmp_path):
+    from lightning_transfer.screening import Leaderboard, Row
+
+    with pytest.raises(FileNotFoundError, match=r"missing\.json"):
+        fit([TransferabilityMonitor("logme", stop_below=tmp_path / "missing.json")])
+    path = Leaderboard([Row("a", {"logme": -9.0})]).save(tmp_path, figure=False)["json"]
+    with pytest.raises(ValueError, match="h_score"):
+        fit([TransferabilityMonitor("h_score", stop_below=path)])
 
 
 def test_hook_and_own_pass_agree_over_joined_sets():
