@@ -125,6 +125,14 @@ class TransferMetric(Metric, ABC):
             messages=(*record.messages, *own),
         )
 
+    def set_dtype(self, dst_type: str | torch.dtype) -> Metric:
+        """Change nothing: sums are exact because they are float64, ids and counts are integers.
+
+        Args:
+            dst_type: Ignored.
+        """
+        return self
+
     def reset(self) -> None:
         """Forget all data."""
         super().reset()

@@ -220,7 +220,7 @@ class _MomentMetric(JackknifeMetric):
     def _totals(self) -> FeatureMoments:
         """Moments of all data; computed once for all metrics that share the states."""
         self._flush()
-        state, version = self.second_moment, self.second_moment._version
+        state, version = self.second_moment, int(self.seen)
         known = _MOMENTS.get(state)
         if known is None or known[0] != version:
             known = (version, self._moments_of(range(self.jackknife_groups)))

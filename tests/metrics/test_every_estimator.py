@@ -75,6 +75,29 @@ def test_merged_halves_equal_the_whole(row):
     assert_close(first.compute(), row.score(inputs), row.tolerance)
 
 
+@every
+def test_states_made_in_inference_mode(row):
+    inputs = row.make()
+    with torch.inference_mode():
+        metric = feed(row.new_metric(), inputs, [40])
+        assert_close(metric.compute(), row.score(inputs), row.tolerance)
+        metric.update(**inputs)
+        twice = float(metric.compute())
+    assert_close(feed(row.new_metric(), {name: torch.cat([x, x]) for name, x in inputs.items()}).compute(), twice, 1e-7)
+
+
+@every
+def test_states_keep_their_precision(row):
+    inputs = row.make()
+    n = len(inputs[row.inputs[0]])
+    metric = MetricCollection({"score": row.new_metric()}).set_dtype(torch.float16)
+    metric.half()
+    metric.update(**rows(inputs, slice(0, n // 2)))
+    metric.set_dtype(torch.float32)
+    metric.update(**rows(inputs, slice(n // 2, n)))
+    assert_close(metric.compute()["score"], row.score(inputs), row.tolerance)
+
+
 @with_input("labels")
 def test_numbering_of_classes_does_not_matter(row):
     inputs = row.make()
