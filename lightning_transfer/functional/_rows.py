@@ -62,12 +62,22 @@ def labelled_rows(features: Tensor, labels: Tensor, *, rotate: bool) -> Labelled
     labels = check_labels(labels, len(features))
     _, classes, counts = labels.unique(return_inverse=True, return_counts=True)
     require_two_classes(len(counts))
-    if rotate:
-        rows = shifted_rows(features)[0]
-    else:
-        rows = features.double()
-        rows = rows - rows.mean(0)
-    return LabelledRows(rows, classes, counts.double(), features.shape[1])
+    return LabelledRows(centred_rows(features, rotate=rotate), classes, counts.double(), features.shape[1])
+
+
+def centred_rows(features: Tensor, *, rotate: bool) -> Tensor:
+    """Centre features in float64.
+
+    Args:
+        features: Shape ``(n, d)``, any floating dtype.
+        rotate: Rotate them into the space that they span, where that is smaller.
+
+    Returns:
+        Shape ``(n, r)``.
+    """
+    rows = features.double()
+    rows = rows - rows.mean(0)  # before a rotation, which would mix rounding errors of the size of the mean into them
+    return shifted_rows(rows)[0] if rotate else rows - rows.mean(0)
 
 
 def principal_components(rows: Tensor, num_components: int) -> tuple[Tensor, Tensor]:

@@ -81,7 +81,9 @@ def h_score_from_moments(moments: ClassMoments, shrinkage: Shrinkage = None) -> 
     else:
         shrunk = moments.scatter * ((1 - strength) / moments.count)
         shrunk.diagonal().add_(ridge)
-        factor = torch.linalg.cholesky(shrunk)
+        factor, failed = torch.linalg.cholesky_ex(shrunk)
+        if int(failed):  # shrinkage that is lost in rounding
+            return (1 - strength) * h_score_from_moments(moments)
         square = torch.linalg.solve_triangular(factor, moments.between_factor.T, upper=False).square()
     return ((1 - strength) * square.sum() / moments.count).clamp(0, moments.num_classes - 1)
 

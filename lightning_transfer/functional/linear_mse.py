@@ -108,7 +108,10 @@ def linear_mse_from_moments(moments: TargetMoments, regularization: float, varia
         return -(objective.sum() if variant == "paper" else objective.mean())
     cross, ridge = moments.cross_scatter, moments.scatter.clone()
     ridge.diagonal().add_(n * regularization)
-    weights = torch.cholesky_solve(cross, torch.linalg.cholesky(ridge))
+    factor, failed = torch.linalg.cholesky_ex(ridge)
+    if int(failed):  # a penalty that is lost in rounding
+        return linear_mse_from_moments(moments, 0, variant)
+    weights = torch.cholesky_solve(cross, factor)
     objective = (moments.target_scatter - (cross * weights).sum(0)) / n
     if variant == "paper":
         return -objective.clamp(min=0).sum()

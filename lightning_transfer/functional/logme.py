@@ -111,9 +111,9 @@ class _ProfileEvidence:
         if len(self.values) >= self.n - 1:  # every column is fitted exactly, and the evidence stays bounded
             floor, left = torch.where(empty, torch.ones_like(total), eps**2 * total), torch.zeros_like(total)
         else:  # an exact fit would have unbounded evidence: what is left over is never below rounding noise
-            floor = torch.where(empty, torch.ones_like(total), total) * eps
-            left = (square - self.explained.sum(1)).clamp(min=0)
-        self.residual = left + floor
+            floor = torch.where(empty, torch.ones_like(total), total) * (1000 * eps)
+            left = square - self.explained.sum(1)
+        self.residual = torch.maximum(left, floor)
 
     def on_grid(self, log_t: Tensor) -> Tensor:
         """Evidence of every column at the same values, shape ``(c, len(log_t))``."""

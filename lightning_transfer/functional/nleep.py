@@ -123,7 +123,12 @@ def responsibilities(
     order = projected[:, 0].argsort(stable=True)
     samples = projected[order].cpu().numpy()
     per_class = min(components_per_class, (n - 1) // num_classes)
-    mixture = GaussianMixture(per_class * num_classes or n - 1, covariance_type=covariance, random_state=seed)
+    mixture = GaussianMixture(
+        per_class * num_classes or n - 1,
+        covariance_type=covariance,
+        reg_covar=max(1e-6, 1e-10 * float(samples[:, 0].var())),  # the default, unless rounding would swallow it
+        random_state=seed,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # told by `converged`
         fitted = mixture.fit(samples).predict_proba(samples)

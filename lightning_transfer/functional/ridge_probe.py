@@ -7,13 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_transfer.functional._rows import centred_rows
 from lightning_transfer.functional.counts import (
     check_attributes,
     is_multilabel,
     refuse_ignored_columns,
     require_two_classes,
 )
-from lightning_transfer.functional.moments import shifted_rows
 from lightning_transfer.utilities.checks import (
     check_features,
     check_in_interval,
@@ -94,7 +94,7 @@ def fit_ridge_probe(
         responses = torch.nn.functional.one_hot(labels).double()
     if n < 3:
         raise ValueError(f"Expected argument `features` to hold at least 3 samples, but got {n}.")
-    rows, _, num_features = shifted_rows(features)
+    rows, num_features = centred_rows(features, rotate=True), features.shape[1]
     centred = responses - responses.mean(0)
     values, vectors = torch.linalg.eigh(rows.T @ rows)
     kept = values > rank_cutoff(values[-1].clamp(min=0), n, num_features)

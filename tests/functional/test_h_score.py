@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from _helpers import make_inputs
+from _helpers import feed, make_inputs
 from _reference.golden import formula_inputs
 from _reference.moment_scores import (
     reference_canonical_correlations,
@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_transfer.functional import h_score
+from lightning_transfer.metrics import HScore
 
 
 def arrays(inputs):
@@ -117,6 +118,16 @@ def test_ignored_positions_of_tokens_and_pixels():
     assert float(pixels) == pytest.approx(float(expected), rel=1e-12)
     with pytest.raises(ValueError, match="`labels` to have shape"):
         h_score(features.view(4, 24, 6), labels.view(24, 4))
+
+
+@pytest.mark.parametrize(("n", "d"), [(12, 40), (60, 8)])
+def test_shrinkage_below_rounding_is_none(n, d):
+    inputs = make_inputs(1, n=n, d=d)
+    features = torch.cat([inputs["features"], inputs["features"][:, :2].sum(1, keepdim=True)], dim=1)  # collinear
+    plain = h_score(features, inputs["labels"])
+    assert float(h_score(features, inputs["labels"], shrinkage=1e-300)) == pytest.approx(float(plain), rel=1e-9)
+    metric = feed(HScore(shrinkage=1e-300), {"features": features, "labels": inputs["labels"]})
+    assert float(metric.compute()) == pytest.approx(float(plain), rel=1e-9)
 
 
 def test_numpy_is_refused():

@@ -22,6 +22,15 @@ def test_linear_mse_against_scikit_learn(n, d, regularization):
     assert float(value) == pytest.approx(expected, rel=1e-8, abs=1e-12)
 
 
+@pytest.mark.parametrize("variant", ["paper", "official"])
+def test_a_penalty_below_rounding_is_none(variant):
+    inputs = make_inputs(1, n=60, d=8)
+    features = torch.cat([inputs["features"], inputs["features"][:, :2].sum(1, keepdim=True)], dim=1)  # collinear
+    plain = linear_mse(features, inputs["targets"], variant=variant)
+    tiny = linear_mse(features, inputs["targets"], variant=variant, regularization=1e-300)
+    assert float(tiny) == pytest.approx(float(plain), rel=1e-9)
+
+
 def test_printed_values_of_linear_and_label_mse():
     inputs = formula_inputs()
     features, outputs = inputs["features"], inputs["source_probs"][:, :4]
@@ -78,6 +87,15 @@ def test_ridge_strength_has_the_smallest_error_left_out():
     for strength in (chosen.strength / 10, chosen.strength * 10):
         other = fit_ridge_probe(inputs["features"], inputs["targets"], regularization=strength)
         assert float(other.score) <= float(chosen.score) + 0.02
+
+
+@pytest.mark.parametrize(("n", "d"), [(40, 39), (20, 40)])
+def test_ridge_probe_of_features_far_from_zero(n, d):
+    inputs = make_inputs(7, n=n, d=d)
+    far = inputs["features"] + 2.0**20
+    near = far - 2.0**20  # exact
+    expected = float(ridge_probe(near, inputs["targets"], regularization=1e-4))
+    assert float(ridge_probe(far, inputs["targets"], regularization=1e-4)) == pytest.approx(expected, rel=1e-11)
 
 
 def test_ridge_probe_refuses_constant_targets_and_tiny_data():

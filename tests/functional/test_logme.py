@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from _helpers import make_inputs
+from _helpers import feed, make_inputs
 from _reference.golden import formula_inputs, golden_inputs, golden_values
 from _reference.moment_scores import reference_logme
 from hypothesis import given, settings
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lightning_transfer.functional import log_maximum_evidence
 from lightning_transfer.functional.logme import _ProfileEvidence
+from lightning_transfer.metrics import LogME
 
 
 def one_hot(labels):
@@ -101,6 +102,15 @@ def test_all_zero_target_column_is_finite():
     inputs = make_inputs(3)
     targets = torch.cat([inputs["targets"], torch.zeros(len(inputs["targets"]), 1)], dim=1)
     assert torch.isfinite(log_maximum_evidence(inputs["features"], targets))
+
+
+def test_an_exact_fit_has_one_evidence_however_batches_are_cut():
+    labels = torch.arange(24) % 3
+    features = 2 * torch.eye(3)[labels].double() + 0.1
+    value = float(log_maximum_evidence(features, labels))
+    for sizes in ([1] * 24, [5, 19]):
+        metric = feed(LogME(), {"features": features, "labels": labels}, sizes)
+        assert float(metric.compute()) == pytest.approx(value, rel=1e-10)
 
 
 def test_maximum_is_refined_in_few_evaluations(monkeypatch):

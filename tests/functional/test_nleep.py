@@ -44,6 +44,14 @@ def test_noise_stays_near_the_floor():
     assert -float(task_hardness(labels)) <= value < -0.6
 
 
+def test_components_of_large_features():
+    inputs = golden_inputs("gaussian")
+    expected = float(nleep(inputs["features"], inputs["labels"], covariance="diag"))
+    value = float(nleep(1e8 * inputs["features"], inputs["labels"], covariance="diag"))
+    assert value == pytest.approx(expected, abs=0.02)
+    assert -float(task_hardness(inputs["labels"])) <= float(nleep(1e8 * inputs["features"], inputs["labels"])) <= 0
+
+
 @pytest.mark.parametrize("n", [2, 5, 9, 21])
 def test_components_never_outnumber_samples(n):
     inputs = make_inputs(n=110)
