@@ -175,6 +175,8 @@ def train_head(
     with torch.enable_grad():
         solver.step(closure)
     head = SoftmaxHead(effective().detach(), bias.detach())
+    if not bool(head.weight.isfinite().all() and head.bias.isfinite().all()):  # logits overflowed on the way
+        return start.limited(tau), False
     return head.limited(tau), iterations(solver) < max_iter
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,11 +18,13 @@ class Sample:
         features: Shape ``(n, d)``, float64.
         labels: Shape ``(n,)``, int64.
         num_classes: Number of classes; a class may be empty on a held-out sample.
+        shares: Share of each class in what a thinned sample stands for; None for that in the sample itself.
     """
 
     features: Tensor
     labels: Tensor
     num_classes: int
+    shares: Tensor | None = None
 
     @property
     def counts(self) -> Tensor:
@@ -32,7 +34,7 @@ class Sample:
     @property
     def prior(self) -> Tensor:
         """Share of each class, shape ``(num_classes,)``, float64."""
-        return self.counts / len(self.labels)
+        return self.counts / len(self.labels) if self.shares is None else self.shares
 
     @property
     def class_means(self) -> Tensor:
@@ -48,17 +50,18 @@ class Sample:
 
     def with_features(self, features: Tensor) -> Sample:
         """The same labels on other features."""
-        return Sample(features, self.labels, self.num_classes)
+        return replace(self, features=features)
 
     def rows(self, index: Tensor) -> Sample:
         """A part of the sample; the classes stay."""
         return Sample(self.features[index], self.labels[index], self.num_classes)
 
     def thinned(self, per_class: int) -> Sample:
-        """At most ``per_class`` samples of each class, spread evenly over the order of the sample."""
+        """At most ``per_class`` samples of each class, spread evenly over the order of the sample; shares stay."""
         if int(self.counts.max()) <= per_class:
             return self
-        return self.rows(torch.cat([spread(rows, per_class) for rows in self.members()]).sort().values)
+        kept = torch.cat([spread(rows, per_class) for rows in self.members()]).sort().values
+        return replace(self.rows(kept), shares=self.prior)
 
     def split(self, parts: int) -> tuple[Sample, Sample]:
         """Hold out one sample in ``parts`` of each class; classes that are too small stay with the larger part."""

@@ -130,6 +130,25 @@ def test_feature_maps_stay_in_their_family(kind, ground_cost):
         assert torch.linalg.matrix_rank(matrix, rtol=1e-8) <= 2
 
 
+@pytest.mark.parametrize("ground_cost", COSTS)
+def test_shares_of_classes_are_those_of_all_target_samples_however_few_are_looked_at(ground_cost):
+    z, y, x, _ = make(3, 3, 3, n_target=60, noise=30.0)  # nothing is better than guessing
+    labels = torch.tensor([0] * 48 + [1] * 7 + [2] * 5)
+    result = task_relatedness(z, y, x, labels, ground_cost=ground_cost, max_samples=5, rounds=1)
+    assert result.bound <= entropy(labels) + 1e-6
+
+
+@pytest.mark.parametrize("ground_cost", COSTS)
+def test_logits_that_overflow_leave_a_finite_bound(ground_cost):
+    z, y, x, t = make(2, 4, 2, n_reference=20, n_target=4)
+    for scale in (1e6, 1e12):
+        result = task_relatedness(
+            scale * z, y, scale * x, t, tau=1e4, ground_cost=ground_cost, standardize=False, transforms={"labels"}
+        )
+        assert result.target_loss - 1e-9 <= result.bound < math.inf
+        assert 0 <= result.tau <= 1e4
+
+
 def test_larger_families_of_maps_reach_lower_bounds():
     bounds = [
         task_relatedness(*make(1), tau=0.5, feature_map=kind).bound for kind in ("identity", "orthogonal", "affine")
@@ -220,6 +239,9 @@ def test_labels_that_are_found():
         assert f"target labels: {result.labels_used}" in str(result)
     two = task_relatedness(z, y, x, num_target_classes=2, ground_cost="logit_range")
     assert len(two.target_classes) == 2
+    for kind in ("classifier", "kmeans"):
+        with pytest.raises(ValueError, match="`target_features` to hold a sample of each of 3 target classes"):
+            task_relatedness(z, y, x[:2], pseudo_labels=kind)
 
 
 def test_warm_start_goes_on_where_the_last_solve_ended():
