@@ -237,11 +237,14 @@ def _gather(parts: list[Tensor], world_size: int) -> Tensor:
     return merged
 
 
-def check_trainer(trainer: Trainer | Mapping[str, Any] | None) -> None:
+def check_trainer(trainer: Trainer | Mapping[str, Any] | None) -> Trainer:
     """Try the arguments of a Trainer once.
 
     Args:
         trainer: As for :func:`extract`.
+
+    Returns:
+        The Trainer that they make.
 
     Raises:
         ValueError: If no Trainer can be built from them.
@@ -250,7 +253,7 @@ def check_trainer(trainer: Trainer | Mapping[str, Any] | None) -> None:
 
     try:
         with quiet_lightning():
-            _build_trainer(trainer, "", progress=False)
+            return _build_trainer(trainer, "", progress=False)
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise ValueError(f"trainer: {error}") from error
 

@@ -148,6 +148,8 @@ class MetricFactory:
                 )
         if isinstance(error_bars, bool):
             error_bars = JACKKNIFE_GROUPS if error_bars else 0
+        elif error_bars == 1:
+            raise ValueError("Expected argument `error_bars` to be a bool or at least 2 groups, but got 1.")
         return cls(names, options, own, task, check_positive_int(error_bars, "error_bars", 0))
 
     def build(self, backbone: Backbone) -> MetricCollection:

@@ -114,8 +114,8 @@ def screen(
     )  # fmt: skip
     ScoringPass(data, split=split, max_samples=max_samples, seed=seed)  # refuses a wrong split or number now
     check_positive_int(seed, "seed", minimum=0)
-    check_trainer(trainer)
-    board = _Board(rank_by, plan, output_dir)
+    precision = check_trainer(trainer).precision
+    board = _Board(rank_by, plan, output_dir, precision)
     earlier = load_earlier(resume, board.settings)
     board.waiting = {row.backbone: row for row in earlier.rows if not row.failed and row.backbone in candidates}
     board.info |= {name: earlier.info[name] for name in ("num_samples",) if name in earlier.info}
@@ -151,7 +151,7 @@ class _Plan:
 class _Board:
     """The rows so far, on disk as soon as they are known."""
 
-    def __init__(self, rank_by: str | None, plan: _Plan, output_dir: str | Path | None) -> None:
+    def __init__(self, rank_by: str | None, plan: _Plan, output_dir: str | Path | None, precision: str) -> None:
         columns = (*plan.metrics.columns, *([_BOUND] if plan.reference is not None else []))
         if rank_by is not None and rank_by not in columns:
             raise ValueError(f"Expected argument `rank_by` to be one of {columns}, but got {rank_by!r}.")
@@ -164,7 +164,7 @@ class _Board:
         self.info: dict[str, Any] = _describe_data(plan.target, plan.passes["split"])
         if plan.reference is not None:
             self.info["reference"] = _name_of(plan.reference)
-        self.settings = _describe_plan(plan)
+        self.settings = _describe_plan(plan, precision)
 
     def add(self, found: tuple[Row, int | None]) -> None:
         row, num_samples = found
@@ -292,10 +292,9 @@ def _add_bound(row: Row, backbone: Backbone, target: Extraction, plan: _Plan) ->
     return replace(row, scores={**row.scores, _BOUND: result.bound}, standard_errors=errors)
 
 
-def _describe_plan(plan: _Plan) -> dict[str, Any]:
+def _describe_plan(plan: _Plan, precision: str) -> dict[str, Any]:
     """What the rows depend on beside the backbones, as plain JSON values."""
-    split, trainer = plan.passes["split"], plan.passes["trainer"]
-    precision = trainer.get("precision") if isinstance(trainer, Mapping) else getattr(trainer, "precision", None)
+    split = plan.passes["split"]
     data = {"target": plan.target, "reference": plan.reference}
     return describe(
         **{
@@ -308,7 +307,7 @@ def _describe_plan(plan: _Plan) -> dict[str, Any]:
         split=split,
         max_samples=plan.passes["max_samples"],
         seed=plan.passes["seed"],
-        precision=precision or "32-true",
+        precision=precision,
     )
 
 

@@ -280,6 +280,7 @@ def test_the_bound_is_a_column_where_a_reference_is_given(digits):
         ({"metrics": {"logme": {"nope": 3}}}, r"metrics\.logme: .*nope"),
         ({"error_bars": -1}, "Expected argument `error_bars`"),
         ({"error_bars": 2.5}, "Expected argument `error_bars` to be an integer of at least 0, but got 2.5"),
+        ({"error_bars": 1}, "Expected argument `error_bars` to be a bool or at least 2 groups, but got 1"),
         ({"error_bars": None}, "Expected argument `error_bars` .* got None"),
         ({"relatedness": {"nope": 1}}, "Expected argument `relatedness` to hold some of"),
         ({"relatedness": 3}, "Expected argument `relatedness` to be a dict, but got 3"),
@@ -353,6 +354,8 @@ def test_resume_takes_over_what_is_done_and_screens_the_rest(digits, tmp_path):
     done = screen(again, digits, ["etran", "h_score"], error_bars=4, resume=board)
     assert [row.seconds for row in done.rows] == [row.seconds for row in board.rows]
     assert done.info == board.info
+    same = screen(again, digits, ["etran", "h_score"], error_bars=4, resume=board, trainer={"precision": 32})
+    assert same.settings == board.settings
 
 
 def test_an_interrupt_keeps_the_rows_that_were_to_be_taken_over(digits, tmp_path, interrupts_arrive):
@@ -437,3 +440,9 @@ def test_resume_from_nowhere(digits, tmp_path):
         screen(Linear(4), digits, "h_score", resume=tmp_path / "gone")
     with pytest.raises(ValueError, match="`target` is None instead of"):
         screen(Linear(4), digits, "h_score", resume=Leaderboard([]))
+
+
+def test_settings_that_json_cannot_say_are_written_all_the_same(digits, tmp_path):
+    screen(Linear(4), digits, "h_score", relatedness={"ridge": math.inf}, output_dir=tmp_path)
+    assert Leaderboard.load(tmp_path).settings["relatedness"] == {"ridge": "inf"}
+    screen(Linear(4), digits, "h_score", relatedness={"ridge": math.inf}, resume=tmp_path)
