@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
@@ -111,6 +111,8 @@ def extract(
     with ExitStack() as stack:
         for context in (quiet_lightning(), preserve_rng(), preserve_modules(backbone), _preserve_weights(backbone)):
             stack.enter_context(context)
+        if isinstance(data, LightningDataModule):  # its Trainer would keep this backbone alive
+            stack.callback(setattr, data, "trainer", data.trainer)
         runner = _build_trainer(trainer, backbone.name, progress)
         _check_strategy(runner)
         stack.enter_context(_without_inference_mode(runner))

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torchmetrics import MetricCollection
 
 from lightning_transfer.backbones import ModuleBackbone, load_backbone
-from lightning_transfer.data import PhotoPatches
+from lightning_transfer.data import Digits, PhotoPatches
 from lightning_transfer.extraction import extract, split_batch
 from lightning_transfer.metrics import LEEP, HScore, KNNAccuracy, LinearMSE, LogME, NegativeConditionalEntropy
 
@@ -314,6 +314,16 @@ def test_random_states_and_modes_survive_a_failure():
         extract(backbone, DataLoader(TensorDataset(torch.zeros(4, D + 1)), 2, shuffle=True), trainer=CPU)
     assert torch.equal(rng, torch.get_rng_state())
     assert all(child.training for child in backbone.modules())
+
+
+def test_a_datamodule_forgets_the_trainer_of_the_pass():
+    data = Digits(max_samples=40)
+    backbone = ModuleBackbone(torch.nn.Flatten(), (1, 8, 8), head=None)
+    extract(backbone, data, trainer=CPU)
+    assert data.trainer is None
+    with pytest.raises(ValueError, match="keep"):
+        extract(backbone, data, trainer=CPU, keep=("source_probs",))
+    assert data.trainer is None
 
 
 @pytest.mark.ddp
