@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -85,13 +87,14 @@ def knn_outcomes(
         raise ValueError(f"Expected argument `k` to be less than the number of samples {n}, but got {k}.")
     require_two_classes(len(torch.unique(columns)))
     order = torch.unique(columns, dim=0, return_inverse=True)[1].argsort(stable=True)
-    exact, columns = _Points.embed(features[order], distance), columns[order]
-    points = [exact] if features.dtype == torch.float64 else [_Points(*(part.float() for part in exact)), exact]
+    columns = columns[order]
+    embedded = cache(partial(_embed, features[order], distance))
+    dtypes = [torch.float64] if features.dtype == torch.float64 else [torch.float32, torch.float64]
     ids, num_classes = compact_ids(columns)
     step = max(1, _CHUNK_ENTRIES // n)
     outcomes = []
     for block in torch.arange(n, device=ids.device).split(step):
-        neighbours = ids[_nearest(points, block, k)]  # (block, k, m)
+        neighbours = ids[_nearest(embedded, dtypes, block, k)]  # (block, k, m)
         votes = torch.zeros(len(neighbours), num_classes, ids.shape[1], device=ids.device)
         votes.scatter_add_(1, neighbours, torch.ones_like(neighbours, dtype=votes.dtype))
         outcomes.append((votes.argmax(1) == ids[block]).double().mean(1))  # the first maximum: the smallest id
@@ -118,48 +121,45 @@ def check_ids_or_attributes(labels: Tensor, n: int) -> Tensor:
     return check_attributes(columns, n) if columns.shape[1] > 1 else columns
 
 
-class _Points(NamedTuple):
-    """Points whose squared Euclidean distances order neighbours as asked.
+def _embed(features: Tensor, distance: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Points whose squared Euclidean distances order neighbours as asked, centred and of moderate size.
 
-    Attributes:
-        rows: Shape ``(n, d)``, centred and of moderate size.
-        square: Their squared norms, shape ``(n,)``.
+    Returns:
+        Points, shape ``(n, d)``, and their squared norms, shape ``(n,)``.
     """
-
-    rows: Tensor
-    square: Tensor
-
-    @classmethod
-    def embed(cls, features: Tensor, distance: str) -> _Points:
-        """Embed features for a distance, in float64."""
-        rows = features.double()
-        if distance == "cosine":
-            zero = (rows == 0).all(1)
-            rows = torch.nn.functional.normalize(rows / (rows.abs().amax(1, keepdim=True) + zero[:, None]), dim=1)
-            rows = rows - rows.mean(0)
-            return cls(rows, rows.square().sum(1) + zero)  # as far from the others as from a right angle
-        rows = rows - rows.mean(0)
-        rows /= rows.abs().max().clamp(min=torch.finfo(rows.dtype).tiny)
-        return cls(rows, rows.square().sum(1))
+    rows = features.to(dtype)
+    if distance == "cosine":
+        largest = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True)
+        zero = (largest == 0).to(dtype)
+        rows = torch.nn.functional.normalize(rows / (largest + zero), dim=1)
+        rows -= rows.mean(0)
+        return rows, rows.square().sum(1) + zero[:, 0]  # as far from the others as from a right angle
+    rows = rows / torch.linalg.vector_norm(rows, torch.inf).clamp(min=torch.finfo(dtype).tiny)
+    rows -= rows.mean(0)
+    rows /= torch.linalg.vector_norm(rows, torch.inf).clamp(min=torch.finfo(dtype).tiny)
+    return rows, rows.square().sum(1)
 
 
-def _nearest(points: list[_Points], some: Tensor, k: int) -> Tensor:
+def _nearest(
+    embedded: Callable[[torch.dtype], tuple[Tensor, Tensor]], dtypes: list[torch.dtype], some: Tensor, k: int
+) -> Tensor:
     """Columns of the ``k`` nearest other points of some points, shape ``(b, k)``; of those equal to the last the first.
 
     Args:
-        points: The points in rising precision: where rounding could decide, the next is asked.
+        embedded: Gives the points in a dtype.
+        dtypes: Dtypes of rising precision: where rounding could decide, the next is asked.
         some: Numbers of some points.
         k: Number of neighbours.
     """
-    rows, square = points[0]
+    rows, square = embedded(dtypes[0])
     distances = torch.addmm(square, rows[some], rows.T, alpha=-2)  # less the squared norm of each point
     distances[torch.arange(len(some)), some] = torch.inf
     values, columns = distances.topk(k + 1, largest=False)
     last = values[:, k - 1, None]
     noise = 16 * torch.finfo(rows.dtype).eps * (2 * square[some, None] + last).clamp(min=0)
     tied = (values[:, k, None] - last <= noise).any(1).nonzero().flatten()
-    if len(tied) and len(points) > 1:
-        columns[tied, :k] = _nearest(points[1:], some[tied], k)
+    if len(tied) and len(dtypes) > 1:
+        columns[tied, :k] = _nearest(embedded, dtypes[1:], some[tied], k)
     elif len(tied):
         distances, last, noise = distances[tied], last[tied], noise[tied]
         nearer = distances < last - noise

@@ -237,10 +237,12 @@ def _joined(parts: list[Tensor] | Tensor) -> Tensor:
 def _effective_rank(features: Tensor) -> float:
     """Participation ratio of the covariance of features, computed once for all metrics that share them."""
     if features not in _RANKS:
-        rows, dtype = features.double(), torch.promote_types(features.dtype, torch.float32)
-        rows = rows - rows.mean(0)
-        rows /= rows.abs().max().clamp(min=torch.finfo(rows.dtype).tiny)  # float32 can square them
-        _RANKS[features] = float(FeatureMoments.of_features(rows.to(dtype)).effective_rank)
+        rows = features.to(torch.promote_types(features.dtype, torch.float32))
+        tiny = torch.finfo(rows.dtype).tiny
+        rows = rows / torch.linalg.vector_norm(rows, torch.inf).clamp(min=tiny)
+        rows -= rows.mean(0)
+        rows /= torch.linalg.vector_norm(rows, torch.inf).clamp(min=tiny)  # float32 can square them
+        _RANKS[features] = float(FeatureMoments.of_features(rows).effective_rank)
     return cast(float, _RANKS[features])
 
 
