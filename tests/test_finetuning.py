@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from contextlib import nullcontext
 from functools import partial
 
 import lightning.pytorch as pl
@@ -21,7 +22,7 @@ from lightning_transfer import cli
 from lightning_transfer.backbones import ModuleBackbone
 from lightning_transfer.callbacks import TaskRelatednessMonitor, TransferabilityMonitor
 from lightning_transfer.data import Digits
-from lightning_transfer.finetuning import FineTuningModule, run
+from lightning_transfer.finetuning import FineTuningModule, _refuse_restarts, run
 
 MODES = ("head", "full", "head_then_full")
 
@@ -403,6 +404,17 @@ def test_a_job_that_is_stopped_before_its_first_step_says_why_and_what_it_is_wor
 def test_what_lightning_refuses_is_bad_input(option, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         run(_job(tmp_path, *SMALL[:2], *SMALL[3:5], "epochs=1", "~reference", "~logger", option))
+
+
+@pytest.mark.parametrize(("strategy", "mode", "refused"), [
+    ("ddp", "MULTIRUN", True), ("ddp_spawn", "MULTIRUN", False), ("ddp", "RUN", False),
+])  # fmt: skip
+def test_a_sweep_refuses_strategies_that_start_the_script_again(strategy, mode, refused, tmp_path):
+    _job(tmp_path, f"hydra.mode={mode}")
+    trainer = make_trainer(devices=2, strategy=strategy)
+    trainer.strategy._configure_launcher()
+    with pytest.raises(ValueError, match="ddp_spawn") if refused else nullcontext():
+        _refuse_restarts(trainer)
 
 
 def test_a_sweep_compares_its_runs(tmp_path, capsys, monkeypatch):
