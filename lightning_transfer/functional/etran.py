@@ -152,7 +152,7 @@ def _discriminant_fit(data: LabelledRows, variant: str) -> Tensor:
 
 def _projection_residual(moments: TargetMoments) -> Tensor:
     """Mean square of what the targets keep after projection on the columns of the features, neither centred."""
-    spectrum = moments.gram_spectrum
+    values, vectors = moments.gram_spectrum
     sums = moments.target_sum + moments.count * moments.target_shift
     cross = (
         moments.cross_moment + torch.outer(moments.feature_sum, moments.target_shift) + torch.outer(moments.shift, sums)
@@ -162,5 +162,5 @@ def _projection_residual(moments: TargetMoments) -> Tensor:
         + 2 * moments.target_shift * moments.target_sum
         + moments.count * moments.target_shift.square()
     )
-    explained = (spectrum.along(cross).square() / spectrum.values[:, None]).sum(0)
+    explained = ((vectors.T @ cross).square() / values[:, None]).sum(0)
     return (square - explained).clamp(min=0).sum() / (moments.count * len(square))

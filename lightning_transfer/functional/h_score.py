@@ -75,9 +75,9 @@ def h_score_from_moments(moments: ClassMoments, shrinkage: Shrinkage = None) -> 
         return moments.total_variance.new_zeros(())
     ridge = strength * moments.total_variance / moments.num_features
     if moments.decomposed:
-        spectrum = moments.scatter_spectrum
-        shrunk = spectrum.values * ((1 - strength) / moments.count) + ridge
-        square = spectrum.along(moments.between_factor.T).square() / shrunk[:, None]
+        values, vectors = moments.scatter_spectrum
+        shrunk = values * ((1 - strength) / moments.count) + ridge
+        square = (moments.between_factor @ vectors).square() / shrunk
     else:
         shrunk = moments.scatter * ((1 - strength) / moments.count)
         shrunk.diagonal().add_(ridge)

@@ -96,13 +96,12 @@ class _ProfileEvidence:
 
     def __init__(self, moments: FeatureMoments, mean: Tensor, square: Tensor, cross: Tensor) -> None:
         self.n = moments.count
-        spectrum = moments.scatter_spectrum
-        self.values = spectrum.values
+        self.values, vectors = moments.scatter_spectrum
         self.mean = mean
-        coordinates = spectrum.along(torch.cat([moments.mean[None], cross]).T).T
-        along, projected = coordinates[0], coordinates[1:]
+        along = vectors.T @ moments.mean
         self.along_square = along.square()
         self.outside = (moments.mean @ moments.mean - self.along_square.sum()).clamp(min=0)
+        projected = cross @ vectors
         self.explained = projected.square() / self.values
         self.crossed = projected * along
         eps = torch.finfo(cross.dtype).eps

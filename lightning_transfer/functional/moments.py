@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_transfer.functional.counts import require_two_classes
 from lightning_transfer.utilities.checks import check_features, check_labels, check_targets, flatten_positions
-from lightning_transfer.utilities.linalg import Spectrum, add_gram_, mirror_upper_, rank_cutoff, whitened_square
+from lightning_transfer.utilities.linalg import add_gram_, mirror_upper_, rank_cutoff, whitened_square
+
+
+class Spectrum(NamedTuple):
+    """Eigenvalues (ascending, noise removed) and eigenvectors (columns) of a positive semi-definite matrix."""
+
+    values: Tensor
+    vectors: Tensor
 
 
 @dataclass(frozen=True)
@@ -74,12 +81,12 @@ class FeatureMoments:
 
     @cached_property
     def gram_spectrum(self) -> Spectrum:
-        """Spectrum of :attr:`gram`, eigenvalues that are rounding noise left out."""
+        """Spectrum of :attr:`gram`."""
         return self._spectrum(self.gram)
 
     @cached_property
     def scatter_spectrum(self) -> Spectrum:
-        """Spectrum of :attr:`scatter`, eigenvalues that are rounding noise left out."""
+        """Spectrum of :attr:`scatter`."""
         return self._spectrum(self.scatter)
 
     @property
@@ -88,9 +95,9 @@ class FeatureMoments:
         return "scatter_spectrum" in vars(self)
 
     def _spectrum(self, matrix: Tensor) -> Spectrum:
-        spectrum = Spectrum.of(matrix)
-        cutoff = rank_cutoff(spectrum.values[-1].clamp(min=0), self.count, self.num_features)
-        return spectrum.without_first(int((spectrum.values <= cutoff).sum()))
+        values, vectors = torch.linalg.eigh(matrix)
+        noise = int((values <= rank_cutoff(values[-1].clamp(min=0), self.count, self.num_features)).sum())
+        return Spectrum(values[noise:], vectors[:, noise:])
 
     @cached_property
     def total_variance(self) -> Tensor:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
-
 import torch
 from torch import Tensor
 
-_LEAF = 256  # below this width a plain product, or decomposition, is as fast as splitting it further
+_LEAF = 256  # below this width a plain product is as fast as splitting it further
 
 
 def add_gram_(out: Tensor, rows: Tensor) -> Tensor:
@@ -50,84 +47,6 @@ def mirror_upper_(matrix: Tensor) -> Tensor:
     matrix[half:, :half] = matrix[:half, half:].mT
     mirror_upper_(matrix[half:, half:])
     return matrix
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """Eigenvalues of a symmetric matrix and a basis of eigenvectors, which may be left in factors.
-
-    Attributes:
-        values: Ascending, shape ``(m,)``.
-        vectors: One column an eigenvalue, shape ``(d, m)``; behind ``reflectors``.
-        reflectors: Householder vectors and their factors, as LAPACK leaves them, that reduce the matrix to the
-            tridiagonal one that ``vectors`` belong to; none if they belong to the matrix itself.
-    """
-
-    values: Tensor
-    vectors: Tensor
-    reflectors: tuple[Any, Any] | None = None
-
-    @classmethod
-    def of(cls, matrix: Tensor) -> Spectrum:
-        """Decompose a symmetric matrix.
-
-        Few columns are ever expressed in the eigenvectors, so that these need not be multiplied out: on a CPU that
-        saves about a third of the time.
-
-        Args:
-            matrix: Shape ``(d, d)``, floating, on any device.
-
-        Example:
-            >>> import torch
-            >>> from lightning_transfer.utilities.linalg import Spectrum
-            >>> spectrum = Spectrum.of(torch.tensor([[3.0, 0.0], [0.0, 2.0]]))
-            >>> spectrum.values, spectrum.along(torch.tensor([[5.0], [7.0]])).abs()
-            (tensor([2., 3.]), tensor([[7.],
-                    [5.]]))
-        """
-        on_cpu = matrix.device.type == "cpu" and matrix.dtype == torch.float64 and not matrix.requires_grad
-        found = _reduced_spectrum(matrix) if on_cpu and len(matrix) > _LEAF else None
-        return found or cls(*torch.linalg.eigh(matrix))
-
-    def without_first(self, count: int) -> Spectrum:
-        """Leave out the smallest eigenvalues.
-
-        Args:
-            count: How many.
-        """
-        return replace(self, values=self.values[count:], vectors=self.vectors[:, count:])
-
-    def along(self, columns: Tensor) -> Tensor:
-        """Coordinates of columns along the eigenvectors.
-
-        Args:
-            columns: Shape ``(d, k)``.
-
-        Returns:
-            Shape ``(m, k)``; the sign of each row is arbitrary.
-        """
-        if self.reflectors is not None:
-            from scipy.linalg import lapack
-
-            vectors, factors = self.reflectors
-            rotated, _, _ = lapack.dormqr("L", "T", vectors, factors, columns[1:].numpy(), _LEAF * columns.shape[1])
-            columns = torch.cat([columns[:1], torch.from_numpy(rotated)])
-        return self.vectors.T @ columns
-
-
-def _reduced_spectrum(matrix: Tensor) -> Spectrum | None:
-    """Spectrum with its reflectors kept apart; none where SciPy is too old or LAPACK does not succeed."""
-    from scipy.linalg import lapack
-
-    if not hasattr(lapack, "dstevd"):  # before SciPy 1.16
-        return None
-    work, _ = lapack.dsytrd_lwork(len(matrix), lower=1)
-    reduced, diagonal, off_diagonal, factors, failed = lapack.dsytrd(matrix.numpy().T, lower=1, lwork=int(work))
-    values, vectors, unconverged = lapack.dstevd(diagonal, off_diagonal)
-    if failed or unconverged:
-        return None
-    reflectors = reduced[1:, :-1].copy(order="F"), factors
-    return Spectrum(torch.from_numpy(values), torch.from_numpy(vectors), reflectors)
 
 
 def rank_cutoff(largest: Tensor, n: int, d: int) -> Tensor:
