@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, partial
 from typing import Literal
 
 import torch
@@ -88,13 +86,13 @@ def knn_outcomes(
     require_two_classes(len(torch.unique(columns)))
     order = torch.unique(columns, dim=0, return_inverse=True)[1].argsort(stable=True)
     columns = columns[order]
-    embedded = cache(partial(_embed, features[order], distance))
-    dtypes = [torch.float64] if features.dtype == torch.float64 else [torch.float32, torch.float64]
+    rows, square = _embed(features[order], distance)
+    points = [(rows, square)] if features.dtype == torch.float64 else [(rows.float(), square.float()), (rows, square)]
     ids, num_classes = compact_ids(columns)
     step = max(1, _CHUNK_ENTRIES // n)
     outcomes = []
     for block in torch.arange(n, device=ids.device).split(step):
-        neighbours = ids[_nearest(embedded, dtypes, block, k)]  # (block, k, m)
+        neighbours = ids[_nearest(points, block, k)]  # (block, k, m)
         votes = torch.zeros(len(neighbours), num_classes, ids.shape[1], device=ids.device)
         votes.scatter_add_(1, neighbours, torch.ones_like(neighbours, dtype=votes.dtype))
         outcomes.append((votes.argmax(1) == ids[block]).double().mean(1))  # the first maximum: the smallest id
@@ -121,45 +119,46 @@ def check_ids_or_attributes(labels: Tensor, n: int) -> Tensor:
     return check_attributes(columns, n) if columns.shape[1] > 1 else columns
 
 
-def _embed(features: Tensor, distance: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Points whose squared Euclidean distances order neighbours as asked, centred and of moderate size.
+def _embed(features: Tensor, distance: str) -> tuple[Tensor, Tensor]:
+    """Points whose squared Euclidean distances order neighbours as asked, centred and of moderate size, in float64.
+
+    Args:
+        features: Shape ``(n, d)``; overwritten.
+        distance: Which distance is meant.
 
     Returns:
         Points, shape ``(n, d)``, and their squared norms, shape ``(n,)``.
     """
-    rows = features.to(dtype)
+    rows = features.double()
     if distance == "cosine":
-        largest = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True)
-        zero = (largest == 0).to(dtype)
+        largest = rows.abs().amax(1, keepdim=True)
+        zero = (largest == 0).double()
         rows = torch.nn.functional.normalize(rows / (largest + zero), dim=1)
         rows -= rows.mean(0)
         return rows, rows.square().sum(1) + zero[:, 0]  # as far from the others as from a right angle
-    rows = rows / torch.linalg.vector_norm(rows, torch.inf).clamp(min=torch.finfo(dtype).tiny)
     rows -= rows.mean(0)
-    rows /= torch.linalg.vector_norm(rows, torch.inf).clamp(min=torch.finfo(dtype).tiny)
-    return rows, rows.square().sum(1)
+    low, high = rows.aminmax()
+    rows /= torch.maximum(-low, high).clamp(min=torch.finfo(rows.dtype).tiny)
+    return rows, torch.linalg.vector_norm(rows, dim=1).square()
 
 
-def _nearest(
-    embedded: Callable[[torch.dtype], tuple[Tensor, Tensor]], dtypes: list[torch.dtype], some: Tensor, k: int
-) -> Tensor:
+def _nearest(points: list[tuple[Tensor, Tensor]], some: Tensor, k: int) -> Tensor:
     """Columns of the ``k`` nearest other points of some points, shape ``(b, k)``; of those equal to the last the first.
 
     Args:
-        embedded: Gives the points in a dtype.
-        dtypes: Dtypes of rising precision: where rounding could decide, the next is asked.
+        points: The points and their squared norms in rising precision: where rounding could decide, the next is asked.
         some: Numbers of some points.
         k: Number of neighbours.
     """
-    rows, square = embedded(dtypes[0])
+    rows, square = points[0]
     distances = torch.addmm(square, rows[some], rows.T, alpha=-2)  # less the squared norm of each point
     distances[torch.arange(len(some)), some] = torch.inf
     values, columns = distances.topk(k + 1, largest=False)
     last = values[:, k - 1, None]
     noise = 16 * torch.finfo(rows.dtype).eps * (2 * square[some, None] + last).clamp(min=0)
     tied = (values[:, k, None] - last <= noise).any(1).nonzero().flatten()
-    if len(tied) and len(dtypes) > 1:
-        columns[tied, :k] = _nearest(embedded, dtypes[1:], some[tied], k)
+    if len(tied) and len(points) > 1:
+        columns[tied, :k] = _nearest(points[1:], some[tied], k)
     elif len(tied):
         distances, last, noise = distances[tied], last[tied], noise[tied]
         nearer = distances < last - noise

@@ -238,10 +238,9 @@ def _effective_rank(features: Tensor) -> float:
     """Participation ratio of the covariance of features, computed once for all metrics that share them."""
     if features not in _RANKS:
         rows = features.to(torch.promote_types(features.dtype, torch.float32))
-        tiny = torch.finfo(rows.dtype).tiny
-        rows = rows / torch.linalg.vector_norm(rows, torch.inf).clamp(min=tiny)
-        rows -= rows.mean(0)
-        rows /= torch.linalg.vector_norm(rows, torch.inf).clamp(min=tiny)  # float32 can square them
+        rows = rows - rows.mean(0, dtype=torch.float64).to(rows.dtype)
+        low, high = rows.aminmax()
+        rows /= torch.maximum(-low, high).clamp(min=torch.finfo(rows.dtype).tiny)  # float32 can square them
         _RANKS[features] = float(FeatureMoments.of_features(rows).effective_rank)
     return cast(float, _RANKS[features])
 
