@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from lightning_transfer.batches import ScoringPass, split_batch
+from lightning_transfer.utilities.distributed import leave_group_at_exit
 from lightning_transfer.utilities.handover import read_results, write_results
 from lightning_transfer.utilities.isolation import preserve_modules, preserve_rng
 
@@ -150,6 +151,7 @@ class _FeaturePass(LightningModule):
         return self._hidden[0]
 
     def on_predict_start(self) -> None:
+        leave_group_at_exit()
         if self.metrics is not None:
             self.metrics.to(self.device)
             self.metrics.reset()  # here, since spawned processes begin with states in memory that they share

@@ -26,6 +26,7 @@ from typing_extensions import override
 from lightning_transfer.backbones import Backbone, load_backbone
 from lightning_transfer.batches import split_batch
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
+from lightning_transfer.utilities.distributed import leave_group_at_exit
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -180,6 +181,7 @@ class FineTuningModule(pl.LightningModule):
 
     @override
     def on_fit_start(self) -> None:
+        leave_group_at_exit()
         finds_unused = getattr(self.trainer.strategy, "_ddp_kwargs", {}).get("find_unused_parameters", False)
         if self.mode == "head_then_full" and self.trainer.world_size > 1 and not finds_unused:
             raise MisconfigurationException(
