@@ -18,4 +18,5 @@ print("in a group:", distributed.is_initialized())
 
 def test_a_process_ends_its_group_before_the_interpreter_goes():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["in a group: True", "in a group at the end: False"]
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("[Gloo]")]  # older versions greet
+    assert lines == ["in a group: True", "in a group at the end: False"]
