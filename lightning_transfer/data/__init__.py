@@ -4,6 +4,7 @@ from lightning_transfer.data.base import TransferDataModule, TransferDataset
 from lightning_transfer.data.digits import Digits
 from lightning_transfer.data.idx import EMNIST, KMNIST, MNIST, USPS, FashionMNIST, IDXImages
 from lightning_transfer.data.image_folder import ImageFolder
+from lightning_transfer.data.images import open_rgb
 from lightning_transfer.data.npz import NpzArrays
 from lightning_transfer.data.photo_patches import PhotoPatches
 from lightning_transfer.data.table import BundledTable, Table
@@ -23,4 +24,5 @@ __all__ = [
     "Table",
     "TransferDataModule",
     "TransferDataset",
+    "open_rgb",
 ]

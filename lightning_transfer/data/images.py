@@ -2,21 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
+
+# of Pillow's formats those of pictures; others, such as EPS, start programs or hold no pixels
+_FORMATS = (
+    "AVIF", "BMP", "DDS", "DIB", "GIF", "ICNS", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI",
+    "TGA", "TIFF", "WEBP",
+)  # fmt: skip
+_DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+_WHITES = {"F": (1.0, 255.0, 65535.0), "I": (255.0, 65535.0, 2.0**31 - 1)}
+_BITS, _WHITE_IS_ZERO, _HIGHEST, _SIGN, _HIGHEST_OF_TYPE = 258, 262, 281, 339, 341  # TIFF tags
+
+
+def open_rgb(source: str | Path | bytes | Image.Image) -> Image.Image:
+    """Open a picture as 8-bit RGB, as a network that was trained on photographs takes it.
+
+    The picture is turned upright by its EXIF tag, transparency is shown on white, and grey values of more than 8 bits
+    are scaled: 16 bits from ``[0, 65535]`` to ``[0, 255]``, 12-bit TIFF from ``[0, 4095]``. White of 32-bit integers
+    and floating values is what a TIFF tag names as the highest, or else the smallest of 1 (floating only), 255, 65535
+    and 2147483647 (integers only) that no value of the picture exceeds. Colours of 16 bits lose the lower byte,
+    palettes and CMYK become RGB as in Pillow, of several frames the first is taken. An 8-bit RGB file keeps its pixels.
+
+    Args:
+        source: A path, the bytes of a file, or a picture that is open already, which stays as it is.
+
+    Returns:
+        A picture of mode ``"RGB"``.
+
+    Raises:
+        ValueError: If the file is missing, holds no readable picture or one of more pixels than Pillow's limit against
+            decompression bombs, or has a mode or values (negative, not finite) that are no colours.
+
+    Example:
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from lightning_transfer.data import open_rgb
+        >>> ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None]
+        >>> picture = open_rgb(Image.fromarray(ramp))
+        >>> picture.mode, picture.getpixel((128, 0))
+        ('RGB', (128, 128, 128))
+    """
+    name = source if isinstance(source, (str, Path)) else "the picture"
+    try:
+        if isinstance(source, Image.Image):
+            return _to_rgb(source)
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as file:
+            return _to_rgb(file)
+    except Exception as error:  # damaged files raise anything: SyntaxError, struct.error, MemoryError, ...
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"Expected {name} to be a readable picture, but got: {reason}") from error
+
+
+@cache
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
+def _to_rgb(file: Image.Image) -> Image.Image:
+    upright = ImageOps.exif_transpose(file)
+    if upright.mode in _DEEP_MODES:
+        return _scale_depth(upright, file)
+    if upright.has_transparency_data:
+        upright = (upright.convert("LA") if upright.mode == "La" else upright).convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+    return upright.convert("RGB")
+
+
+def _scale_depth(picture: Image.Image, file: Image.Image) -> Image.Image:
+    """Scale grey values of many bits to 8, rounded to the nearest."""
+    tags = getattr(file, "tag_v2", {})
+    values = np.asarray(picture)
+    hidden = values == picture.info["transparency"] if "transparency" in picture.info else None
+    values = values.astype(np.float64)
+    lowest, highest = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if not (lowest >= 0 and np.isfinite(highest)):
+        raise ValueError(f"values from {lowest:g} to {highest:g} in mode {picture.mode!r}, where colours start at 0")
+    white = _white(picture.mode, file, tags, highest)
+    values *= 255 / white
+    if tags.get(_WHITE_IS_ZERO) == 0:
+        values = 255 - values
+    if hidden is not None:
+        values[hidden] = 255
+    return Image.fromarray(values.clip(0, 255).round().astype(np.uint8)).convert("RGB")
+
+
+def _white(mode: str, file: Image.Image, tags: Mapping[int, Any], highest: float) -> float:
+    """The value that is white."""
+    named = tags.get(_HIGHEST_OF_TYPE, tags.get(_HIGHEST))
+    named = float(named[0] if isinstance(named, tuple) else named or 0)
+    if named >= highest and named > 0:
+        return named
+    bits, sign = (int(tags.get(tag, (default,))[0]) for tag, default in ((_BITS, 16), (_SIGN, 1)))
+    if mode.startswith("I;16") or file.format in ("PNG", "PPM") or (mode == "I" and tags and bits <= 16):
+        return float(2 ** (bits - (sign == 2)) - 1)
+    fitting = [white for white in _WHITES[mode] if highest <= white]
+    if not fitting:
+        raise ValueError(f"values up to {highest:g} in mode {mode!r}, which has no known white")
+    return fitting[0]
 
 
 def read_image(path: Path, image_size: int | None = None) -> Tensor:
-    """Read a picture as RGB, upright according to its EXIF tag.
+    """Read a picture as an RGB tensor.
 
     Args:
-        path: Image file in any format that Pillow reads; grey and palette pictures become RGB, transparency is shown
-            on white.
+        path: Image file, opened by :func:`open_rgb`.
         image_size: Scale the shorter side to this and cut the centre square out; ``None`` leaves the picture as it is.
 
     Returns:
@@ -25,17 +124,7 @@ def read_image(path: Path, image_size: int | None = None) -> Tensor:
     Raises:
         ValueError: If the file is missing or holds no readable picture.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            if picture.has_transparency_data:
-                picture = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-            picture = picture.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:  # Pillow reports broken PNG chunks as SyntaxError
-        raise ValueError(f"Expected {path} to be a readable picture, but got: {error}") from error
+    picture = open_rgb(path)
     if image_size is not None:
         picture = ImageOps.fit(picture, (image_size, image_size), method=Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
