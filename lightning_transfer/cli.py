@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from lightning_transfer.utilities.allocator import tune_allocator
 from lightning_transfer.utilities.configs import CONF, known_configs
 from lightning_transfer.utilities.errors import JobFailedError
+from lightning_transfer.utilities.text import plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -222,7 +223,7 @@ def _fail(message: str) -> NoReturn:
 
 
 def _print_error(message: str) -> None:
-    print(f"{PROGRAM}: {message}", file=sys.stderr)
+    print(f"{PROGRAM}: {plain(message)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from lightning_transfer.backbones import Backbone, load_backbone
 from lightning_transfer.batches import split_batch
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
 from lightning_transfer.utilities.distributed import leave_group_at_exit
+from lightning_transfer.utilities.files import write_atomically
+from lightning_transfer.utilities.text import rich_markup
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -327,14 +329,14 @@ class CompareRuns(HydraCallback):
             return
         runs = [{"job": job, **{key: run[key] for key in ("overrides", "objective")}} for job, run in written.items()]
         runs.sort(key=_value_of, reverse=next(iter(written.values()))["direction"] == "max")
-        (folder / "finetune.json").write_text(json.dumps(runs, indent=2) + "\n")
+        write_atomically(folder / "finetune.json", json.dumps(runs, indent=2) + "\n")
         shared = set.intersection(*(set(run["overrides"]) for run in runs))
         table = Table(title="Fine-tuning runs, best first")
         for column in ("job", "choices", *runs[0]["objective"]):
-            table.add_column(column, justify="left" if column == "choices" else "right", overflow="fold")
+            table.add_column(rich_markup(column), justify="left" if column == "choices" else "right", overflow="fold")
         for run in runs:
             choices = " ".join(override for override in run["overrides"] if override not in shared)
-            table.add_row(run["job"], choices, f"{_value_of(run):.4f}")
+            table.add_row(rich_markup(run["job"]), rich_markup(choices), f"{_value_of(run):.4f}")
         console().print(table)
 
 
@@ -408,7 +410,7 @@ def run(cfg: DictConfig) -> float:
             "stopped": stopped,
             "history": history,
         }
-        (output_dir / "finetune.json").write_text(json.dumps(summary, indent=2) + "\n")
+        write_atomically(output_dir / "finetune.json", json.dumps(summary, indent=2) + "\n")
         _show(summary, output_dir)
     return objective
 
@@ -456,16 +458,16 @@ def _show(summary: Mapping[str, Any], output_dir: Path) -> None:
     for history in summary["history"].values():
         for name in history[-1] if history else ():
             if name not in ("epoch", "step"):
-                table.add_row(name, f"{history[0].get(name, math.nan):.4f}", f"{history[-1][name]:.4f}")
+                table.add_row(rich_markup(name), f"{history[0].get(name, math.nan):.4f}", f"{history[-1][name]:.4f}")
     for name, value in {**summary["logged"], **summary["test"]}.items():
         if name.startswith(("val/", "test/")):
-            table.add_row(name, "", f"{value:.4f}")
+            table.add_row(rich_markup(name), "", f"{value:.4f}")
     terminal = console()
     terminal.print(table)
     for reason in summary["stopped"]:
-        terminal.print(f"Stopped: {reason}", soft_wrap=True)
+        terminal.print(f"Stopped: {rich_markup(reason)}", soft_wrap=True)
     for name, value in summary["objective"].items():
-        terminal.print(f"Objective {name}: {value:.4f}")
+        terminal.print(f"Objective {rich_markup(name)}: {value:.4f}")
     if summary["best_checkpoint"]:
-        terminal.print(f"Best epoch: {summary['best_checkpoint']}", soft_wrap=True)
-    terminal.print(f"Written to {output_dir}: finetune.json", soft_wrap=True)
+        terminal.print(f"Best epoch: {rich_markup(summary['best_checkpoint'])}", soft_wrap=True)
+    terminal.print(f"Written to {rich_markup(output_dir)}: finetune.json", soft_wrap=True)

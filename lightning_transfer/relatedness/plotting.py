@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from lightning_transfer.utilities.text import figure_text
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -69,7 +71,7 @@ def _draw_label_map(axes: Axes, result: TaskRelatednessResult, reference: list[s
         (len(target), target, axes.set_yticks),
     ):
         step = -(-size // 40)
-        put(range(0, size, step), names[::step])
+        put(range(0, size, step), list(map(figure_text, names[::step])))
     axes.tick_params(axis="x", rotation=90)
     axes.set_xlabel("reference class")
     axes.set_ylabel("target class")

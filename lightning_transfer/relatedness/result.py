@@ -15,6 +15,7 @@ from lightning_transfer.relatedness.frame import Frame
 from lightning_transfer.relatedness.head import SoftmaxHead
 from lightning_transfer.relatedness.plotting import plot_result
 from lightning_transfer.relatedness.transforms import FeatureMap
+from lightning_transfer.utilities.text import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -330,7 +331,7 @@ class TaskRelatednessResult:
             spread = (
                 f"bound {self.bound:.4f}, {self.level:.0%} interval {self.interval[0]:.4f} to {self.interval[1]:.4f}"
             )
-        matches = ", ".join(f"{target} <- {reference}" for target, reference, _ in self.matches()[:12])
+        matches = ", ".join(plain(f"{target} <- {reference}") for target, reference, _ in self.matches()[:12])
         notes = [
             spread,
             f"linear target probe under the same constant: loss {self.probe_loss:.4f}, "

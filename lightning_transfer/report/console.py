@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_transfer.report.text import cost_text, describe, error_text, score_texts, short_names, title
+from lightning_transfer.utilities.text import plain
 
 if TYPE_CHECKING:
     from lightning_transfer.screening.leaderboard import Leaderboard
@@ -54,21 +55,21 @@ class LeaderboardView:
             yield Text("An empty leaderboard.")
             return
         rows = self.board.ranked()
-        names = short_names([row.backbone for row in rows], max(_NARROWEST_NAME, options.max_width // 3))
-        cells = tuple(_name_cell(row, names[row.backbone]) for row in rows)
+        names = short_names([plain(row.backbone) for row in rows], max(_NARROWEST_NAME, options.max_width // 3))
+        cells = tuple(_name_cell(row, names[plain(row.backbone)]) for row in rows)
         keys = [_rank_column(self.board, rows), _Column("Backbone", cells, "left")]
         for block in self._blocks(rows, options.max_width - sum(column.width for column in keys), options.ascii_only):
             table = Table(
                 box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 1, 0, 0)
             )
             for column in (*keys, *block):
-                table.add_column(column.heading, justify=column.justify, no_wrap=column.justify == "right")
+                table.add_column(Text(column.heading), justify=column.justify, no_wrap=column.justify == "right")
             for cells in zip(*(column.cells for column in (*keys, *block)), strict=True):
                 table.add_row(*cells)
             yield Padding(table, (1, 0, 0, 0))
         yield Text()
         for line in describe(self.board):
-            yield Text(line, style="dim")
+            yield Text(plain(line), style="dim")
 
     def _blocks(self, rows: list[Row], room: int, ascii_only: bool) -> Iterator[list[_Column]]:
         board = self.board
@@ -130,7 +131,7 @@ def bounds_table(results: Sequence[Mapping[str, Any]]) -> RenderableType:
     for name in (*figures, "target_accuracy"):
         table.add_column(title(name), justify="right")
     for rank, result in enumerate(sorted(results, key=lambda result: float(result["bound"])), start=1):
-        names = [Text(str(result[name])) for name in ("reference", "target", "backbone")]
+        names = [Text(plain(result[name])) for name in ("reference", "target", "backbone")]
         cells = [Text(f"{float(result[name]):.4f}") for name in (*figures, "target_accuracy")]
         cells[0].stylize("bold green" if rank == 1 else "")
         table.add_row(str(rank), *names, *cells)

@@ -11,6 +11,7 @@ import numpy as np
 
 from lightning_transfer.report.text import human_number, short_names, title
 from lightning_transfer.utilities.checks import check_one_of
+from lightning_transfer.utilities.text import figure_text, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,8 +65,10 @@ def draw_leaderboard(board: Leaderboard, *, cost: str = "parameters", columns: S
         for axes in panels[len(shown) - 1 :]:
             axes.set_visible(False)
     figure.draw_without_rendering()  # names are placed when the panels have their final sizes
-    names = short_names([row.backbone for row in rows], _LONGEST_NAME)
-    points = [(getattr(row, cost), row.score(shown[0]), names[row.backbone], _color(i)) for i, row in enumerate(rows)]
+    names = short_names([plain(row.backbone) for row in rows], _LONGEST_NAME)
+    points = [
+        (getattr(row, cost), row.score(shown[0]), names[plain(row.backbone)], _color(i)) for i, row in enumerate(rows)
+    ]
     _label_points(main, [point for point in points if math.isfinite(point[1])])
     return figure
 
@@ -104,10 +107,11 @@ def _draw_panel(axes: Axes, board: Leaderboard, rows: Sequence[Row], column: str
     direction = "" if board.higher_is_better(column) else " (lower is better)"
     if large:
         axes.set_xlabel(_cost_label(cost))
-        axes.set_ylabel(title(column) + direction)
-        axes.set_title(f"{title(column)} on {board.info.get('target', 'the target')}", loc="left", fontweight="bold")
+        axes.set_ylabel(figure_text(title(column) + direction))
+        heading = f"{title(column)} on {board.info.get('target', 'the target')}"
+        axes.set_title(figure_text(heading), loc="left", fontweight="bold")
     else:
-        axes.set_title(title(column) + direction, loc="left", fontsize=9)
+        axes.set_title(figure_text(title(column) + direction), loc="left", fontsize=9)
         axes.tick_params(labelsize=7)
 
 
@@ -128,7 +132,7 @@ def _label_points(axes: Axes, points: Sequence[tuple[Any, float, str, str]]) -> 
     for (x, y, name, color), (across, up), height in zip(named, places, heights, strict=True):
         on_the_left = across < panel.x0 + panel.width / 2
         label = axes.annotate(
-            name,
+            figure_text(name),
             (x, y),
             xytext=(9 if on_the_left else -9, (height - up) * 72 / axes.figure.dpi),
             textcoords="offset points",

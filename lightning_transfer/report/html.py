@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-from html import escape
 from typing import TYPE_CHECKING
 
 from lightning_transfer.report.text import cost_text, describe, error_text, score_texts, title
+from lightning_transfer.utilities.text import html_text
 
 if TYPE_CHECKING:
     from lightning_transfer.screening.leaderboard import Leaderboard
@@ -35,7 +35,7 @@ def leaderboard_html(board: Leaderboard, figure: bytes | None = None) -> str:
     Returns:
         A whole HTML document.
     """
-    heading = escape(f"Transferability to {board.info.get('target', 'the target')}")
+    heading = html_text(f"Transferability to {board.info.get('target', 'the target')}")
     image = ""
     if figure is not None:
         image = f'<img alt="Scores against cost" src="data:image/png;base64,{base64.b64encode(figure).decode()}">'
@@ -68,8 +68,8 @@ def table_html(board: Leaderboard) -> str:
         cells += [_cell(cost_text(cost, getattr(row, cost))) for cost in board.costs]
         cells += [_cell(str(size_ranks[row.backbone] or "")), _cell(row.status, "failed" if row.failed else "")]
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
-    notes = "".join(f"<p>{escape(line)}</p>" for line in describe(board))
+    head = "".join(f"<th>{html_text(heading)}</th>" for heading in headings)
+    notes = "".join(f"<p>{html_text(line)}</p>" for line in describe(board))
     return (
         f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n'
         + "\n".join(lines)
@@ -79,4 +79,4 @@ def table_html(board: Leaderboard) -> str:
 
 def _cell(text: str, style: str = "", error: float = float("nan")) -> str:
     spread = f'<span class="se">{error_text(text, error)}</span>' if error == error else ""
-    return f'<td class="{style}">{escape(text)}{spread}</td>'
+    return f'<td class="{style}">{html_text(text)}{spread}</td>'

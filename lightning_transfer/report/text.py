@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lightning_transfer.utilities.text import plain
+
 if TYPE_CHECKING:
     from lightning_transfer.screening.leaderboard import Leaderboard
 
@@ -53,7 +55,7 @@ def title(column: str) -> str:
         >>> title("logme"), title("ridge_probe")
         ('LogME', 'Ridge probe')
     """
-    return TITLES.get(column) or _ACRONYMS.get(column) or column.replace("_", " ").capitalize()
+    return TITLES.get(column) or _ACRONYMS.get(column) or plain(column).replace("_", " ").capitalize()
 
 
 def short_names(names: Sequence[str], width: int) -> dict[str, str]:

@@ -14,10 +14,11 @@ from rich.console import Console
 
 from lightning_transfer.report.console import bounds_table
 from lightning_transfer.screening.leaderboard import Leaderboard
-from lightning_transfer.screening.storage import write_atomically
 from lightning_transfer.screening.zoo import combine_zoo_scores
 from lightning_transfer.utilities.errors import JobFailedError
+from lightning_transfer.utilities.files import write_atomically
 from lightning_transfer.utilities.instantiate import instantiate
+from lightning_transfer.utilities.text import plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -85,7 +86,7 @@ def show(board: Leaderboard, folder: Path) -> None:
     terminal = console()
     terminal.print(board)
     names = ", ".join(path.name for path in sorted(folder.glob("leaderboard.*")))
-    terminal.print(f"\nWritten to {folder}: {names}", soft_wrap=True, markup=False)
+    terminal.print(f"\nWritten to {plain(folder)}: {names}", soft_wrap=True, markup=False)
 
 
 def console() -> Console:
@@ -179,7 +180,7 @@ def run_relate(cfg: DictConfig) -> float:
     )
     print(result)
     names = ", ".join(path.name for path in sorted(output_dir.glob("relatedness*")))
-    print(f"\nWritten to {output_dir}: {names}")
+    print(f"\nWritten to {plain(output_dir)}: {names}")
     return result.bound
 
 

@@ -10,8 +10,10 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning_transfer.screening.row import COSTS, Row
-from lightning_transfer.screening.storage import decode, encode, write_atomically
+from lightning_transfer.screening.storage import decode, encode
 from lightning_transfer.utilities.checks import check_in_interval
+from lightning_transfer.utilities.files import write_atomically
+from lightning_transfer.utilities.text import csv_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -253,7 +255,8 @@ class Leaderboard:
         Returns:
             The paths by kind: ``csv``, ``json``, and ``png`` and ``html`` if there was something to draw.
         """
-        contents = {"csv": self.to_pandas().to_csv(index=False).encode(), "json": encode(self)}
+        table = self.to_pandas().rename(columns=csv_cell).map(csv_cell)
+        contents = {"csv": table.to_csv(index=False).encode(), "json": encode(self)}
         if figure and any(_is_drawable(row, self.rank_by) for row in self.rows):
             from lightning_transfer.report.figures import png_bytes
             from lightning_transfer.report.html import leaderboard_html

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_transfer.report.figures import png_bytes
 from lightning_transfer.screening.inputs import check_relatedness, load_data
-from lightning_transfer.screening.storage import write_atomically
+from lightning_transfer.utilities.files import write_atomically
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer

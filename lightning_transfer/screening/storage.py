@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_transfer.screening.row import COSTS, Row
@@ -66,31 +63,6 @@ def decode(content: bytes) -> dict[str, Any]:
         "info": _expect(data, "info", dict),
         "settings": _expect(data, "settings", dict),
     }
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file as a whole.
-
-    Args:
-        path: Its folder is made if it is not there.
-        content: The new content.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _or_none(value: float | None) -> float | None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from lightning_transfer.utilities.text import plain
+
 
 class ScoringBar(TQDMProgressBar):
     """A bar on standard error with the backbone's name, gone when the pass is over.
@@ -17,7 +19,7 @@ class ScoringBar(TQDMProgressBar):
 
     def __init__(self, title: str) -> None:
         super().__init__(leave=False)
-        self.title = title
+        self.title = plain(title)
 
     def init_predict_tqdm(self) -> Any:
         """Make the bar."""

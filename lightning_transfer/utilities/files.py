@@ -1,0 +1,128 @@
+"""Files of this package: written as a whole or not at all, under names that stay in their folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from lightning_transfer.utilities.text import plain
+
+LONGEST_NAME = 120  # bytes, which leaves room for endings
+_LARGEST_JSON = 256 * 2**20  # bytes
+_UNSAFE = re.compile(r"[^\w.+=,@ ()-]")
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
+
+
+def safe_name(text: Any, fallback: str = "unnamed") -> str:
+    """Make one component of a path out of any text: letters, digits and a few signs stay.
+
+    Args:
+        text: What the file or folder is about.
+        fallback: The name for a text of which nothing is left.
+
+    Returns:
+        A name without separators, control characters, dots in front or names that Windows reserves. If the text had to
+        be changed, digits of its hash are added, so that two texts keep two names.
+
+    Example:
+        >>> from lightning_transfer.utilities.files import safe_name
+        >>> safe_name("photo_patches"), safe_name("../../x"), safe_name("timm/resnet18")
+        ('photo_patches', '_.._x-9cdf6a50', 'timm_resnet18-8fe6c3e7')
+    """
+    text = str(text)
+    name = _UNSAFE.sub("_", plain(text)).strip(". ") or fallback
+    if _RESERVED.match(name):
+        name = f"_{name}"
+    if name == text and len(name.encode()) <= LONGEST_NAME:
+        return name
+    name = name.encode()[: LONGEST_NAME - 9].decode(errors="ignore").rstrip(". ")
+    return f"{name}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Replace a file as a whole: readers, a killed process and a lost machine leave the old or the new content.
+
+    Args:
+        path: Its folder is made if it is not there.
+        content: The new content; text is written as UTF-8.
+
+    Raises:
+        OSError: If it cannot be written; the old file is untouched then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:LONGEST_NAME]}.{uuid.uuid4().hex[:12]}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of this package.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: If it is no JSON; the message names the file.
+        FileNotFoundError: If there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file `{path}`.")
+    if (size := path.stat().st_size) > _LARGEST_JSON:
+        raise ValueError(f"Expected `{path}` to be a JSON file of at most {_LARGEST_JSON} bytes, but got {size}.")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"Expected `{path}` to be a JSON file, but got: {plain(error) or 'too deep a nesting'}."
+        ) from error
+
+
+@contextmanager
+def lock_folder(folder: Path, timeout: float = 60.0) -> Iterator[None]:
+    """Keep other processes and threads of this package from changing what a folder holds.
+
+    Args:
+        folder: Made if it is not there. The file ``.lock`` in it stays.
+        timeout: Seconds to wait for the others.
+
+    Raises:
+        OSError: If the folder cannot be written, or (``TimeoutError``) the others do not end.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=timeout, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise TimeoutError(f"Another process has held `{folder / '.lock'}` for {timeout:g} s.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new entry itself last, where folders can be opened."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,94 @@
+"""Text that comes from data, made harmless for the place where it is shown.
+
+Names of backbones, classes, columns and files may hold anything. Each function is for one kind of place; what a program
+keeps and compares stays as it was.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+_BREAKS = re.compile(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
+_SEQUENCES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
+)
+_HIDDEN = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+
+
+def plain(text: Any) -> str:
+    r"""One line without anything that a terminal obeys: for terminals, logs and messages.
+
+    Breaks of lines become a space; escape sequences, control characters (C0 and C1) and signs that turn the direction
+    of writing go; half of a surrogate pair becomes U+FFFD.
+
+    Args:
+        text: Anything; ``str`` of it is shown.
+
+    Example:
+        >>> from lightning_transfer.utilities.text import plain
+        >>> plain("\x1b]0;title\x07res\x1b[31mnet\r\n18\x00")
+        'resnet 18'
+    """
+    shown = _SEQUENCES.sub("", str(text))
+    return _SURROGATES.sub("\ufffd", _HIDDEN.sub("", _BREAKS.sub(" ", shown)))
+
+
+def rich_markup(text: Any) -> str:
+    r"""Plain text for a place where rich reads markup.
+
+    Example:
+        >>> from lightning_transfer.utilities.text import rich_markup
+        >>> print(rich_markup("[link=file:///]x"))
+        \[link=file:///]x
+    """
+    from rich.markup import escape
+
+    return escape(plain(text))
+
+
+def csv_cell(value: Any) -> Any:
+    """A cell of a table that no spreadsheet takes for a formula; what is no text stays as it is.
+
+    Example:
+        >>> from lightning_transfer.utilities.text import csv_cell
+        >>> csv_cell("=1+1"), csv_cell("resnet18"), csv_cell("-0.5"), csv_cell(-0.5)
+        ("'=1+1", 'resnet18', '-0.5', -0.5)
+    """
+    if not isinstance(value, str):
+        return value
+    text = plain(value)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) and not _is_number(text) else text
+
+
+def html_text(text: Any) -> str:
+    """Plain text for an HTML element or an attribute in quotes.
+
+    Example:
+        >>> from lightning_transfer.utilities.text import html_text
+        >>> html_text("<b>'")
+        '&lt;b&gt;&#x27;'
+    """
+    return html.escape(plain(text))
+
+
+def figure_text(text: Any) -> str:
+    r"""Plain text for matplotlib, which would read formulas between dollars.
+
+    Example:
+        >>> from lightning_transfer.utilities.text import figure_text
+        >>> figure_text(r"$\frac{$")
+        '\\$\\frac{\\$'
+    """
+    return plain(text).replace("$", r"\$")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
