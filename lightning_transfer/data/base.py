@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -80,11 +81,13 @@ class LoadedData:
         task: What the answers are.
         splits: Datasets by the names ``train``, ``val`` and ``test``; the last two may be missing.
         names: Names of the classes, of the labels (multi-label) or of the regression targets.
+        remarks: What a reader of the scores should know, such as what was left out.
     """
 
     task: Task
     splits: Mapping[str, TransferDataset]
     names: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
 
 class TransferDataModule(LightningDataModule, ABC):
@@ -157,6 +160,8 @@ class TransferDataModule(LightningDataModule, ABC):
     @cached_property
     def _data(self) -> LoadedData:
         data = self.load()
+        for remark in data.remarks:
+            warnings.warn(f"{self.name}: {remark}", UserWarning, stacklevel=2)
         if self.classes is not None:
             data = choose_classes(data, self.classes)
         data = replace(data, splits={split: dataset for split, dataset in data.splits.items() if len(dataset)})
@@ -203,6 +208,11 @@ class TransferDataModule(LightningDataModule, ABC):
     def target_names(self) -> tuple[str, ...]:
         """Names of the regression targets by column; empty for other tasks."""
         return self._data.names if self.task == "regression" else ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the scores should know, such as which pictures were left out."""
+        return self._data.remarks
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -330,12 +340,13 @@ def choose_classes(data: LoadedData, classes: Sequence[int | str]) -> LoadedData
         raise ValueError(f"Expected argument `classes` to name different classes, but got {list(classes)}.")
     names = tuple(data.names[i] for i in ids)
     if data.task == "multilabel":
-        return LoadedData(data.task, {k: v.relabel(v.answers[:, ids]) for k, v in data.splits.items()}, names)
+        chosen = {split: dataset.relabel(dataset.answers[:, ids]) for split, dataset in data.splits.items()}
+        return replace(data, splits=chosen, names=names)
     new_ids = torch.full((len(data.names),), -1)
     new_ids[ids] = torch.arange(len(ids))
     renumbered = {split: dataset.relabel(new_ids[dataset.answers]) for split, dataset in data.splits.items()}
     kept = {split: dataset.select((dataset.answers >= 0).nonzero()[:, 0]) for split, dataset in renumbered.items()}
-    return LoadedData(data.task, kept, names)
+    return replace(data, splits=kept, names=names)
 
 
 def _class_id(wanted: int | str, names: tuple[str, ...]) -> int:

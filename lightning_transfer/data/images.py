@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any, overload
@@ -128,6 +130,27 @@ def read_image(path: Path, image_size: int | None = None) -> Tensor:
     if image_size is not None:
         picture = ImageOps.fit(picture, (image_size, image_size), method=Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+
+def unreadable_pictures(paths: Sequence[Path]) -> list[Path]:
+    """Try to read pictures, several at a time.
+
+    Args:
+        paths: Image files.
+
+    Returns:
+        Those that :func:`open_rgb` refuses, in order.
+    """
+
+    def is_bad(path: Path) -> bool:
+        try:
+            open_rgb(path)
+        except ValueError:
+            return True
+        return False
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        return [path for path, bad in zip(paths, threads.map(is_bad, paths), strict=True) if bad]
 
 
 class ImageFiles:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torchmetrics import MetricCollection
 
+from lightning_transfer.data.base import TransferDataModule
 from lightning_transfer.report.text import title
 from lightning_transfer.screening.inputs import MetricFactory, check_relatedness, load_data, name_candidates
 from lightning_transfer.screening.leaderboard import Leaderboard
@@ -217,6 +218,7 @@ def _screen_one(name: str, candidate: Any, plan: _Plan, finished: Row | None) ->
         num_samples = extraction.num_samples
         row = replace(row, images_per_second=extraction.images_per_second)
         row = _add_scores(row, cast(MetricCollection, extraction.metrics), plan.metrics.groups > 0)
+        row = replace(row, remarks=(*_remarks_on_data(plan), *row.remarks))
         if plan.reference is not None:
             row = _add_bound(row, backbone, extraction, plan)
     except Exception as error:  # any failure of one backbone is its row; the others go on
@@ -247,6 +249,15 @@ def _name_remarks(found: Mapping[str, _Found]) -> tuple[str, ...]:
     return tuple(
         remark if len(names) == len(found) else f"{remark} ({', '.join(names)})" for remark, names in about.items()
     )
+
+
+def _remarks_on_data(plan: _Plan) -> list[str]:
+    return [
+        f"{side}: {remark}"
+        for side, data in (("target", plan.target), ("reference", plan.reference))
+        if isinstance(data, TransferDataModule)
+        for remark in data.remarks
+    ]
 
 
 @dataclass
