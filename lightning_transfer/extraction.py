@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -18,17 +19,27 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from lightning_transfer.batches import ScoringPass, split_batch
+from lightning_transfer._compat import spawns_processes
+from lightning_transfer.inputs import (
+    INPUTS,
+    SOURCE_INPUTS,
+    Key,
+    derive_source_inputs,
+    describe_batch,
+    match_labels,
+    needs_of,
+    split_batch,
+    wanted_labels,
+)
+from lightning_transfer.passes import ScoringPass
 from lightning_transfer.utilities.distributed import leave_group_at_exit
 from lightning_transfer.utilities.handover import read_results, write_results
-from lightning_transfer.utilities.isolation import preserve_modules, preserve_rng
+from lightning_transfer.utilities.isolation import find_random_sources, preserve_modules, preserve_rng
 
 if TYPE_CHECKING:
     from lightning_transfer.backbones import Backbone
 
 __all__ = ["INPUTS", "Extraction", "extract", "quiet_lightning", "split_batch"]
-
-INPUTS = ("features", "labels", "targets", "source_probs", "source_labels", "source_outputs")
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,8 @@ def extract(
     keep: Sequence[str] = (),
     seed: int = 0,
     progress: bool | None = None,
+    input_key: Key | None = None,
+    label_key: Key | None = None,
 ) -> Extraction:
     """Send a split of the data through a backbone and feed metrics with what they need, batch by batch.
 
@@ -73,18 +86,20 @@ def extract(
     Args:
         backbone: Takes raw inputs, gives features and logits.
         data: A datamodule, a ``DataLoader`` (or several), or an iterable of batches; see
-            :func:`~lightning_transfer.batches.split_batch` for what a batch may be.
+            :func:`~lightning_transfer.inputs.split_batch` for what a batch may be.
         metrics: Updated with the keywords ``features``, ``labels``, ``targets``, ``source_probs`` (softmax of the
             logits), ``source_labels`` (their argmax) and ``source_outputs`` (the logits), each metric with those that
             it takes. Floating values are float32 (float64 from float64 backbones) whatever the precision of the pass.
         split: Which loader of a datamodule is used: ``"train"``, ``"val"``, ``"test"`` or ``"predict"``.
-        max_samples: Upper limit of the number of samples, see :class:`~lightning_transfer.batches.ScoringPass`.
+        max_samples: Look at no more samples: a seeded random subset of map-style data, the first samples of others.
         trainer: Arguments of a Trainer (``accelerator``, ``devices``, ``precision``, ...; a ``_target_`` beside them is
             ignored), or a Trainer. In several processes every sample is seen once, and ``compute`` of the metrics
             merges the processes.
         keep: Names among :data:`INPUTS` to return as tensors.
         seed: Seed of the subset that ``max_samples`` draws.
         progress: Show a bar on standard error; by default if that is a terminal.
+        input_key: Key of the inputs in a batch, or their position in a tuple, where the usual names do not do.
+        label_key: Key or position of the labels or targets.
 
     Returns:
         The fed metrics, the number of samples, the time and the tensors kept.
@@ -107,17 +122,23 @@ def extract(
     unknown = [name for name in keep if name not in INPUTS]
     if unknown:
         raise ValueError(f"Expected argument `keep` to hold names among {INPUTS}, but got {unknown}.")
-    scoring_pass = ScoringPass(data, split=split, max_samples=max_samples, seed=seed)
-    module = _FeaturePass(backbone, metrics, keep)
+    keys = {"input_key": input_key, "label_key": label_key}
+    scoring_pass = ScoringPass(data, split=split, max_samples=max_samples, seed=seed, **keys)
+    module = _FeaturePass(backbone, metrics, keep, keys)
     with ExitStack() as stack:
-        for context in (quiet_lightning(), preserve_rng(), preserve_modules(backbone), _preserve_weights(backbone)):
+        for context in (
+            quiet_lightning(),
+            preserve_rng(*find_random_sources(data)),
+            preserve_modules(backbone),
+            _preserve_weights(backbone),
+        ):
             stack.enter_context(context)
         if isinstance(data, LightningDataModule):  # its Trainer would keep this backbone alive
             stack.callback(setattr, data, "trainer", data.trainer)
         runner = _build_trainer(trainer, backbone.name, progress)
         _check_strategy(runner)
         stack.enter_context(_without_inference_mode(runner))
-        if _spawns(runner):
+        if spawns_processes(runner):
             folder = stack.enter_context(TemporaryDirectory())
             module.results_file = Path(folder) / "results.safetensors"
         runner.predict(module, datamodule=scoring_pass, return_predictions=False)
@@ -131,12 +152,24 @@ def extract(
 class _FeaturePass(LightningModule):
     """Feeds metrics from ``predict_step``."""
 
-    def __init__(self, backbone: Backbone, metrics: MetricCollection | Metric | None, keep: Sequence[str]) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        metrics: MetricCollection | Metric | None,
+        keep: Sequence[str],
+        keys: Mapping[str, Key | None],
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         collection = MetricCollection({type(metrics).__name__: metrics}) if isinstance(metrics, Metric) else metrics
         self._hidden = (collection,)  # no submodule: a Trainer in half precision would cast the states
         self.keep = tuple(keep)
+        self.keys = keys
+        self._needs = {"argument `keep`": self.keep}
+        if self.metrics is not None:
+            members = self.metrics.items(keep_base=True, copy_state=False)
+            self._needs |= {f"metric `{name}`": needs_of(metric) for name, metric in members}
+        self._wanted = wanted_labels(chain.from_iterable(self._needs.values()))
         self.num_samples = 0
         self.seconds = 0.0
         self.kept: dict[str, Tensor] = {}
@@ -158,18 +191,20 @@ class _FeaturePass(LightningModule):
         self._start = time.perf_counter()
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> int:
-        inputs, available = split_batch(batch)
         try:
+            inputs, named = split_batch(batch, **self.keys)
             output = self.backbone(inputs)
             with torch.autocast(self.device.type, enabled=False), _default_dtype(torch.float32):
-                return self._feed({**available, **_describe(output.features, output.logits)})
+                values = {**match_labels(named, self._wanted), "features": _full_precision(output.features)}
+                if output.logits is not None:
+                    values |= derive_source_inputs(_full_precision(output.logits))
+                self._check_needs(values, batch)
+                return self._feed(values)
         except Exception as error:
             kind = ValueError if isinstance(error, ValueError) else RuntimeError
             raise kind(f"{self.backbone.name}, batch {batch_idx}: {error}") from error
 
     def _feed(self, values: dict[str, Tensor]) -> int:
-        if not self._missing_checked:
-            self._check_needs(values)
         if self.metrics is not None:
             self.metrics.update(**values)
         for name, parts in self._parts.items():
@@ -178,14 +213,16 @@ class _FeaturePass(LightningModule):
         self.num_samples += size
         return size
 
-    def _check_needs(self, values: Mapping[str, Tensor]) -> None:
-        needs = {"argument `keep`": self.keep}
-        for name, metric in self.metrics.items(keep_base=True, copy_state=False) if self.metrics is not None else ():
-            needs[f"metric `{name}`"] = tuple(getattr(metric, "requires", ()))
-        for who, names in needs.items():
+    def _check_needs(self, values: Mapping[str, Tensor], batch: Any) -> None:
+        if self._missing_checked:
+            return
+        for who, names in self._needs.items():
             missing = [name for name in names if name not in values]
             if missing:
-                raise ValueError(f"{who} needs {missing}, but backbone and data give {sorted(values)} only.")
+                given = f"backbone and data give {sorted(values)} only"
+                if not set(missing) <= set(SOURCE_INPUTS):
+                    given += f"; a batch has {describe_batch(batch)}, and `label_key` says where the labels are"
+                raise ValueError(f"{who} needs {missing}, but {given}.")
         self._missing_checked = True
 
     def on_predict_end(self) -> None:
@@ -206,18 +243,6 @@ class _FeaturePass(LightningModule):
             self.kept = read_results(self.results_file, self.metrics)
             count, self.seconds = self.kept.pop("totals").tolist()
             self.num_samples = int(count)
-
-
-def _describe(features: Tensor, logits: Tensor | None) -> dict[str, Tensor]:
-    features, logits = _full_precision(features), None if logits is None else _full_precision(logits)
-    if logits is None:
-        return {"features": features}
-    return {
-        "features": features,
-        "source_outputs": logits,
-        "source_probs": logits.softmax(dim=1),
-        "source_labels": logits.argmax(dim=1),
-    }
 
 
 def _full_precision(values: Tensor) -> Tensor:
@@ -289,12 +314,6 @@ def _check_strategy(trainer: Trainer) -> None:
 
     if isinstance(trainer.strategy, (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)):
         raise ValueError(f"Expected a strategy that keeps modules whole, but got {type(trainer.strategy).__name__}.")
-
-
-def _spawns(trainer: Trainer) -> bool:
-    from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-
-    return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
 
 
 @contextmanager

@@ -23,8 +23,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
+from lightning_transfer._compat import starts_script_again
 from lightning_transfer.backbones import Backbone, load_backbone
-from lightning_transfer.batches import split_batch
+from lightning_transfer.inputs import split_batch
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
 from lightning_transfer.utilities.distributed import leave_group_at_exit
 from lightning_transfer.utilities.files import write_atomically
@@ -432,10 +433,9 @@ def _safely(method: Callable[..., Any]) -> dict[str, bool]:
 def _refuse_restarts(trainer: pl.Trainer) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
-    from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
     sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
-    if sweeping and trainer.num_devices > 1 and isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
+    if sweeping and trainer.num_devices > 1 and starts_script_again(trainer):
         raise ValueError(
             "Each process of this strategy would start the whole sweep again: use trainer.strategy=ddp_spawn with -m."
         )

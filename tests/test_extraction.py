@@ -13,12 +13,12 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 from torchmetrics import MetricCollection
 
 from lightning_transfer.backbones import ModuleBackbone, load_backbone
 from lightning_transfer.data import Digits, PhotoPatches
-from lightning_transfer.extraction import extract, split_batch
+from lightning_transfer.extraction import extract
 from lightning_transfer.metrics import LEEP, HScore, KNNAccuracy, LinearMSE, LogME, NegativeConditionalEntropy
 
 N, D, K = 101, 6, 3
@@ -259,27 +259,37 @@ def test_real_weights_score_real_images():
     assert scores["efficientnet_lite0"] > scores["efficientnet_lite0_random"]
 
 
-def test_batches_of_several_kinds():
-    x, y = torch.zeros(2, 3), torch.tensor([0, 1])
-    text = ["one", "two"]
-    for batch, inputs, answers in (
-        ({"inputs": x, "labels": y}, x, {"labels": y}),
-        ({"x": x, "target": y.float()}, x, {"targets": y.float()}),
-        ((x, y, "more"), x, {"labels": y}),
-        ([x], x, {}),
-        (x, x, {}),
-        (text, text, {}),
-        ((text, y), text, {"labels": y}),
-    ):
-        found, described = split_batch(batch)
-        assert found is inputs
-        assert described.keys() == answers.keys()
-        assert all(torch.equal(described[name], answers[name]) for name in answers)
-    tokens, answers = split_batch({"input_ids": y, "attention_mask": y, "labels": y, "id": ["a", "b"]})
-    assert (set(tokens), set(answers)) == ({"input_ids", "attention_mask"}, {"labels"})
-    for bad in ({"sound": x}, 3, []):
-        with pytest.raises(ValueError, match="Expected a batch"):
-            split_batch(bad)
+def test_a_sampler_of_the_users_own_chooses_and_its_generator_stays():
+    generator = torch.Generator().manual_seed(5)
+    state = generator.get_state()
+    sampler = SubsetRandomSampler([7, 3, 5], generator=generator)
+    kept = extract(_backbone(), _loader(sampler=sampler), trainer=CPU, keep=("features",)).kept
+    torch.testing.assert_close(kept["features"], _backbone().eval()(_data()[0][[3, 5, 7]]).features)
+    assert torch.equal(generator.get_state(), state)
+
+
+def test_keys_of_batches():
+    inputs, labels = _data()
+    batches = [{"sound": inputs, "species": labels.float(), "label": labels * 0}]
+    keys = {"input_key": "sound", "label_key": "species"}
+    result = extract(_backbone(), batches, LogME(), trainer=CPU, max_samples=50, **keys)
+    assert result.num_samples == 50
+    expected = extract(_backbone(), [(inputs[:50], labels[:50])], LogME(), trainer=CPU).metrics.compute()
+    assert result.metrics.compute() == expected
+
+
+@pytest.mark.parametrize(
+    ("metric", "labels"),
+    [(LogME(), _data()[1].double()), (LogME(task="regression"), _data()[1]), (HScore(), _data()[1].to(torch.uint8))],
+    ids=["classes_as_floats", "whole_targets", "bytes"],
+)
+def test_labels_of_another_dtype(metric, labels):
+    ready = labels.double() if isinstance(metric, type(LogME(task="regression"))) else labels.long()
+    values = [
+        float(extract(_backbone(), [(_data()[0], given)], metric.clone(), trainer=CPU).metrics.compute())
+        for given in (labels, ready)
+    ]
+    assert values[0] == values[1]
 
 
 @pytest.mark.parametrize(
@@ -291,7 +301,9 @@ def test_batches_of_several_kinds():
         ({"max_samples": 0}, "`max_samples`"),
         ({"data": []}, "samples"),
         ({"data": DataLoader(TensorDataset(torch.zeros(0, D), torch.zeros(0).long()), 4)}, "samples"),
-        ({"data": [_data()[0]]}, "metric `h` needs.*labels"),
+        ({"data": [_data()[0]]}, "metric `h` needs.*labels.*one Tensor.*`label_key`"),
+        ({"data": [{"x": _data()[0], "kind": _data()[1]}]}, "metric `h` needs.*'kind', 'x'.*`label_key`"),
+        ({"data": [(_data()[0], _data()[0])]}, "small, batch 0: .*whole numbers"),
         ({"data": [(torch.full((2, D), torch.nan), torch.tensor([0, 1]))]}, "small, batch 0: .*finite"),
         ({"data": [(torch.zeros(2, D), torch.tensor([0, -1]))]}, "small, batch 0: .*`labels`"),
     ],

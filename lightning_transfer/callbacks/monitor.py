@@ -21,11 +21,12 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from typing_extensions import override
 
+from lightning_transfer._compat import before_batch_transfer, current_step, request_loaders
 from lightning_transfer.backbones import Backbone
-from lightning_transfer.batches import split_batch
 from lightning_transfer.callbacks.capture import Capture, find_layer, pool
-from lightning_transfer.callbacks.loaders import OwnPass, Places, as_loaders, places_in, request_loaders
-from lightning_transfer.callbacks.publish import current_step, publish_values
+from lightning_transfer.callbacks.publish import publish_values
+from lightning_transfer.inputs import SOURCE_INPUTS, derive_source_inputs, split_batch
+from lightning_transfer.passes import Pass, Places, as_loaders, places_in
 from lightning_transfer.utilities.checks import check_positive_int
 from lightning_transfer.utilities.isolation import find_random_sources, leave_no_trace, preserve_rng
 
@@ -33,12 +34,6 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 Sink = Callable[[dict[str, Tensor], Tensor, int], None]
-#: Inputs of metrics that are made of the outputs of the original head, ``(n, k)``.
-SOURCE_INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "source_outputs": lambda outputs: outputs,
-    "source_probs": lambda outputs: outputs.softmax(dim=1),
-    "source_labels": lambda outputs: outputs.argmax(dim=1),
-}
 _SHARDED = (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
 
 
@@ -294,7 +289,7 @@ class FeatureMonitor(Callback, ABC):
         with leave_no_trace(trainer, pl_module, *sources), _lend(trainer, owner):
             if isinstance(data, str):
                 limit = trainer.limit_val_batches if data == "val" else trainer.limit_train_batches
-                loaders = request_loaders(trainer, data)
+                loaders = as_loaders(request_loaders(trainer, data))
             else:
                 limit = int(getattr(trainer, "fast_dev_run", 0)) or 1.0
                 owned = isinstance(data, LightningDataModule)
@@ -303,7 +298,14 @@ class FeatureMonitor(Callback, ABC):
                 capture.active = True
                 try:
                     for index, loader in enumerate(loaders):
-                        own = OwnPass(loader, trainer, limit, max_samples)
+                        own = Pass(
+                            loader,
+                            rank=trainer.global_rank,
+                            world_size=trainer.world_size,
+                            limit=limit,
+                            max_samples=max_samples,
+                            sharded=True,
+                        )
                         for batch_idx, batch in enumerate(own):
                             batch = _to_device(trainer, owner, batch, index)
                             with trainer.precision_plugin.val_step_context():
@@ -338,8 +340,7 @@ class FeatureMonitor(Callback, ABC):
         inputs = dict(split_batch(batch)[1])
         inputs["features"] = features = pool(features, next(iter(inputs.values()), None))
         if source_outputs is not None:
-            outputs = source_outputs.float()
-            inputs |= {name: SOURCE_INPUTS[name](outputs) for name in self.source_inputs}
+            inputs |= derive_source_inputs(source_outputs.float(), self.source_inputs)
         if any(len(value) != len(features) for value in inputs.values()):
             lengths = {name: len(value) for name, value in inputs.items()}
             raise ValueError(
@@ -423,7 +424,7 @@ def _lend(trainer: Trainer, owner: LightningDataModule | None) -> Iterator[None]
 def _to_device(trainer: Trainer, owner: LightningDataModule | None, batch: Any, dataloader_idx: int) -> Any:
     batch = trainer.precision_plugin.convert_input(batch)
     if owner is None:
-        batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=dataloader_idx)
+        batch = before_batch_transfer(trainer, batch, dataloader_idx)
         return trainer.strategy.batch_to_device(batch, dataloader_idx=dataloader_idx)
     batch = owner.on_before_batch_transfer(batch, dataloader_idx)
     batch = owner.transfer_batch_to_device(batch, trainer.strategy.root_device, dataloader_idx)

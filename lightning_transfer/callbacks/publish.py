@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lightning_transfer._compat import current_step
+
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from lightning.pytorch.loggers import Logger
     from matplotlib.figure import Figure
-
-
-def current_step(trainer: Trainer) -> int:
-    """The step under which Lightning logs what happens now."""
-    return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
 def publish_values(trainer: Trainer, values: Mapping[str, float], prefix: str, to_loggers: bool = True) -> None:

@@ -16,7 +16,8 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from typing_extensions import override
 
-from lightning_transfer.callbacks.monitor import SOURCE_INPUTS, FeatureMonitor
+from lightning_transfer.callbacks.monitor import FeatureMonitor
+from lightning_transfer.inputs import SOURCE_INPUTS
 from lightning_transfer.metrics.base import collect
 from lightning_transfer.metrics.registry import METRICS, Task, build_metrics, resolve_metrics
 from lightning_transfer.utilities.checks import check_in_interval
@@ -123,7 +124,7 @@ class TransferabilityMonitor(FeatureMonitor):
         if self.stop_below is not None and self._named:
             self._threshold, self._origin = self._find_threshold(*self._stopping())
         wanted = [set(getattr(metric, "requires", ())) or set(SOURCE_INPUTS) for metric in self._named.values()]
-        self.source_inputs = SOURCE_INPUTS.keys() & set(chain.from_iterable(wanted))
+        self.source_inputs = set(SOURCE_INPUTS) & set(chain.from_iterable(wanted))
         device = pl_module.device if pl_module.device.type != "mps" else torch.device("cpu")  # it has no float64
         by_inputs: dict[object, dict[str, Metric]] = {}
         for name, metric in self._named.items():  # one failing score takes none of the others with it

@@ -14,6 +14,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities.distributed import gather_all_tensors
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
+from lightning_transfer._compat import default_states
 from lightning_transfer.functional.counts import refuse_ignored_columns
 from lightning_transfer.utilities.checks import (
     check_features,
@@ -225,7 +226,7 @@ def collect(metrics: Mapping[str, Metric]) -> MetricCollection:
 
 
 def _shares_states(metric: Metric, other: Metric) -> bool:
-    ours, theirs = metric._defaults, other._defaults
+    ours, theirs = default_states(metric), default_states(other)
     if type(metric).update is not type(other).update or ours.keys() != theirs.keys():
         return False
     pairs = [(value, theirs[name]) for name, value in ours.items()]

@@ -94,8 +94,8 @@ def screen(
         >>> board.rank_by, board.columns, board["pixels"].feature_dim
         ('logme', ('h_score', 'logme'), 64)
     """
-    from lightning_transfer.batches import ScoringPass
     from lightning_transfer.extraction import check_trainer
+    from lightning_transfer.passes import ScoringPass
 
     candidates = name_candidates(backbones)
     data = load_data(target, "target")

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from lightning_transfer._compat import mark_updated
+
 
 def write_results(path: Path, metrics: MetricCollection | None, tensors: Mapping[str, Tensor], first: bool) -> None:
     """Merge the states of all processes and write them with further tensors; every process has to call it.
@@ -51,5 +53,5 @@ def read_results(path: Path, metrics: MetricCollection | None) -> dict[str, Tens
             value = content.get(f"metric.{number}.{state}")
             if value is not None:
                 setattr(metric, state, [value] if isinstance(default, list) else value)
-        metric._update_count = 1
+        mark_updated(metric)
     return {name.removeprefix("tensor."): value for name, value in content.items() if name.startswith("tensor.")}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from itertools import chain
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import torch
 from _training import Points, Stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -20,7 +22,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from lightning_transfer.callbacks.loaders import OwnPass, Places, places_in, spread
+from lightning_transfer.passes import Pass, Places, as_loaders, draw, places_in, spread
 
 
 class Numbers(torch.utils.data.Dataset):
@@ -31,7 +33,7 @@ class Numbers(torch.utils.data.Dataset):
         return self.n
 
     def __getitem__(self, index):
-        return index
+        return index["at"] if isinstance(index, dict) else index
 
 
 class Endless(torch.utils.data.Sampler):
@@ -60,7 +62,7 @@ def _rank(rank=0, world_size=1):
 
 
 def _seen(loader, world_size=1, **options):
-    passes = [OwnPass(loader, _rank(rank, world_size), **options) for rank in range(world_size)]
+    passes = [Pass(loader, rank=rank, world_size=world_size, **options) for rank in range(world_size)]
     return [[int(sample) for batch in own for sample in np.atleast_1d(batch)] for own in passes]
 
 
@@ -123,8 +125,9 @@ def test_every_rank_of_an_unsharded_loader_counts_its_share():
         (None, list(range(7))),
         (Endless(), list(range(7))),
         (Epochs(), list(range(1, 7))),
+        ([{"at": 4}, {"at": 2}], [4, 2]),
     ],
-    ids=["subset", "weighted", "own", "default", "endless", "epochs"],
+    ids=["subset", "weighted", "own", "default", "endless", "epochs", "dicts"],
 )
 def test_order_and_choice_by_sampler(sampler, expected):
     assert _seen(DataLoader(Numbers(7), batch_size=2, sampler=sampler)) == [expected]
@@ -167,17 +170,65 @@ def test_iterables_without_length():
     batches = [torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([4])]
     assert _seen(batches, 2) == [[0, 1, 4], [2, 3]]
     assert _seen(batches, limit=1) == [[0, 1]]
-    own = OwnPass(DataLoader(Stream(20), batch_size=4), _rank(), limit=3)
-    assert [len(labels) for _, labels in own] == [4, 4, 4]
-    capped = OwnPass(DataLoader(Stream(20), batch_size=4), _rank(), max_samples=6)
-    counts = [capped.places.take(len(labels))[1].tolist() for _, labels in capped]
-    assert _joined(counts) == [True] * 6 + [False] * 2
+    for sharded in (False, True):
+        own = Pass(DataLoader(Stream(20), batch_size=4), limit=3, sharded=sharded)
+        assert [len(labels) for _, labels in own] == [4, 4, 4]
+        capped = Pass(DataLoader(Stream(20), batch_size=4), max_samples=6, sharded=sharded)
+        assert [len(labels) for _, labels in capped] == [4, 2]
+    assert [len(labels) for _, labels in Pass(DataLoader(Stream(20), batch_size=4), rank=1, world_size=2)] == [4, 4]
 
 
 def test_persistent_workers_of_the_loader_are_left_alone():
     loader = DataLoader(Points(9), batch_size=4, num_workers=1, persistent_workers=True)
-    assert sum(len(labels) for _, labels in OwnPass(loader, _rank())) == 9
+    assert sum(len(labels) for _, labels in Pass(loader)) == 9
     assert loader._iterator is None
+
+
+@settings(deadline=None, max_examples=30)
+@given(n=st.integers(1, 40), world=st.integers(1, 4), batch=st.integers(1, 7), kept=st.integers(1, 45))
+def test_a_drawn_subset_is_the_same_on_any_number_of_processes(n, world, batch, kept):
+    loader, expected = DataLoader(Numbers(n), batch_size=batch), draw(n, kept, 1).tolist()
+    shares = _seen(loader, world, max_samples=kept, seed=1)
+    assert sorted(_joined(shares)) == expected
+    for rank in range(world):
+        length = len(Pass(loader, rank=rank, world_size=world, max_samples=kept, seed=1))
+        assert length == math.ceil(len(shares[0]) / batch)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_the_first_samples_of_what_comes_in_batches(world):
+    class Whole(Numbers):
+        def __getitem__(self, index):
+            return torch.arange(4 * index, 4 * index + 4)
+
+    for loader in ([torch.arange(i, i + 4) for i in (0, 4, 8)], DataLoader(Whole(3), batch_size=None)):
+        assert sorted(_joined(_seen(loader, world, max_samples=6))) == list(range(6))
+    shares = _seen(DataLoader(Stream(20), batch_size=4, collate_fn=len), world, sharded=True)
+    assert shares == [[4] * 5] * world
+
+
+def test_loaders_in_collections():
+    one, two = DataLoader(Numbers(3)), DataLoader(Numbers(4))
+    for loaders in ([one, two], (one, two), {"a": one, "b": [two]}, CombinedLoader([one, two], "max_size")):
+        assert as_loaders(loaders) == [one, two]
+    stream = iter([torch.ones(2)])
+    for loaders in (
+        one,
+        stream,
+        [torch.ones(2)],
+        [(torch.ones(2), torch.ones(2))],
+        [{"x": torch.ones(2)}],
+        [["a", "b"]],
+    ):
+        assert len(as_loaders(loaders)) == 1
+        assert as_loaders(loaders)[0] is loaders
+    assert as_loaders([stream, one]) == [stream, one]
+    assert as_loaders(None) == as_loaders([]) == as_loaders([None]) == []
+
+
+def test_the_length_is_not_known_of_what_comes_in_batches():
+    with pytest.raises(TypeError, match="number of batches"):
+        len(Pass([torch.ones(2)]))
 
 
 def test_unknown_length_counts_all():

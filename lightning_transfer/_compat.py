@@ -1,0 +1,78 @@
+"""The one place that reaches into private parts of Lightning and torchmetrics.
+
+Each function names the versions that it was tried with. Where a later version breaks one, this file alone changes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+    from torchmetrics import Metric
+
+
+def current_step(trainer: Trainer) -> int:
+    """The step under which Lightning logs what happens now; lightning 2.6.0, 2.6.1, 2.6.6."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def request_loaders(trainer: Trainer, split: str) -> Any:
+    """Ask for the loaders of ``"train"`` or ``"val"`` anew; lightning 2.6.0, 2.6.1, 2.6.6.
+
+    Loaders that were handed to ``fit`` and hooks alike are asked. Nothing of them is iterated, nor does the Trainer use
+    what comes.
+
+    Args:
+        trainer: A Trainer inside ``fit``.
+        split: ``"train"`` or ``"val"``.
+
+    Returns:
+        A loader or a collection of them, ``None`` where the source defines none.
+    """
+    loop = trainer.fit_loop if split == "train" else trainer.fit_loop.epoch_loop.val_loop
+    source = loop._data_source
+    return source.dataloader() if source.is_defined() and source.instance is not None else None
+
+
+def validates_in_turn(trainer: Trainer) -> bool:
+    """Whether batches of the validation come from one loader after the other; lightning 2.6.0, 2.6.1, 2.6.6.
+
+    A ``CombinedLoader`` of another mode gives batches of all loaders at once.
+
+    Args:
+        trainer: A Trainer whose validation has been set up.
+    """
+    combined = trainer.fit_loop.epoch_loop.val_loop._combined_loader
+    return combined is None or combined._mode == "sequential"
+
+
+def before_batch_transfer(trainer: Trainer, batch: Any, dataloader_idx: int) -> Any:
+    """Run the hook before a batch is moved, of module or datamodule; lightning 2.6.0, 2.6.1, 2.6.6."""
+    return trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=dataloader_idx)
+
+
+def spawns_processes(trainer: Trainer) -> bool:
+    """Whether a Trainer forks or spawns its processes; lightning 2.6.0, 2.6.1, 2.6.6."""
+    from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+
+    return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+
+
+def starts_script_again(trainer: Trainer) -> bool:
+    """Whether a Trainer starts the program once more for each process; lightning 2.6.0, 2.6.1, 2.6.6."""
+    from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+    return isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
+
+
+def mark_updated(metric: Metric) -> None:
+    """Let a metric whose states were set from outside know that it has data; torchmetrics 1.8.0, 1.9.0."""
+    metric._update_count = 1
+
+
+def default_states(metric: Metric) -> dict[str, Tensor | list[Any]]:
+    """The states that a metric starts from, by name; torchmetrics 1.8.0, 1.9.0."""
+    return metric._defaults

@@ -1,0 +1,238 @@
+"""The vocabulary: what a score may read, what a batch of anybody's data holds, and what follows from the logits."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from inspect import Parameter, signature
+from typing import Any
+
+from torch import Tensor
+
+#: What a score may read, by the names that every ``update`` takes.
+INPUTS = ("features", "labels", "targets", "source_outputs", "source_probs", "source_labels")
+#: Those of them that are made of the logits ``(n, k)`` of the original head.
+SOURCE_INPUTS = INPUTS[3:]
+
+_INPUT_KEYS = (
+    "inputs", "input", "image", "images", "img", "imgs", "x", "features", "pixel_values", "input_values",
+    "input_features", "text", "audio", "jpg", "jpeg", "png", "webp", "data",
+)  # fmt: skip
+_LABEL_KEYS = (
+    "labels", "label", "targets", "target", "y", "class", "classes", "cls", "category", "fine_label", "label_ids",
+    "class_id", "coarse_label", "mask",
+)  # fmt: skip
+_AMONG_TOKENS = "mask"  # what a tokeniser may give too
+_STRUCTURE = "a tensor, a pair or a dict with inputs"
+
+Key = str | int
+
+
+def split_batch(
+    batch: Any, *, input_key: Key | None = None, label_key: Key | None = None
+) -> tuple[Any, dict[str, Tensor]]:
+    """Take a batch apart into the inputs of the network and what they are scored against.
+
+    Args:
+        batch: ``{"inputs": ..., "labels" | "targets": ...}`` as datamodules of this package give it; another dict with
+            usual names (``image``, ``x``, ``pixel_values``, ``label``, ``y``, ``class``, ...); tokenised text with
+            ``input_ids`` (all other entries stay together); a pair ``(inputs, labels)``, where ``labels`` may be a dict
+            too; or inputs alone.
+        input_key: Key of the inputs in the batch, or their position in a tuple, where the usual names do not do.
+        label_key: Key or position of the labels or targets.
+
+    Returns:
+        The inputs, and a dict with ``labels`` (int64), ``targets`` (floating values) or nothing.
+
+    Raises:
+        ValueError: If no inputs are found, or nothing under a key; the message lists the keys that there are.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.inputs import split_batch
+        >>> inputs, labels = split_batch((torch.zeros(2, 3, 8, 8), torch.tensor([0, 1])))
+        >>> inputs.shape, labels
+        (torch.Size([2, 3, 8, 8]), {'labels': tensor([0, 1])})
+        >>> split_batch({"image": torch.zeros(1, 2), "species": torch.tensor([7])}, label_key="species")[1]
+        {'labels': tensor([7])}
+    """
+    inputs = _find_inputs(batch) if input_key is None else _pick(batch, input_key, "input_key")
+    values = _find_labels(batch) if label_key is None else _pick(batch, label_key, "label_key")
+    if isinstance(inputs, Mapping) and label_key is not None:
+        inputs = {name: value for name, value in inputs.items() if name != label_key}
+    if not isinstance(values, Tensor):
+        return inputs, {}
+    if values.is_floating_point():
+        return inputs, {"targets": values}
+    return inputs, {"labels": values.long()}
+
+
+def match_labels(named: Mapping[str, Tensor], wanted: str | None) -> dict[str, Tensor]:
+    """Give what a batch is scored against the name that the task calls for.
+
+    Classes come as floating values too (0 and 1 for a binary cross-entropy), and real targets as whole numbers.
+
+    Args:
+        named: ``labels`` or ``targets`` of :func:`split_batch`.
+        wanted: ``"labels"``, ``"targets"``, or ``None`` where either will do.
+
+    Returns:
+        The values by that name, in int64 or in floating point.
+
+    Raises:
+        ValueError: If values that are no whole numbers should be labels.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.inputs import match_labels
+        >>> match_labels({"targets": torch.tensor([[0.0, 1.0]])}, "labels")
+        {'labels': tensor([[0, 1]])}
+    """
+    if wanted == "labels" and "targets" in named:
+        values = named["targets"]
+        labels = values.long()
+        if not bool((labels == values).all()):
+            raise ValueError("Expected labels to be whole numbers (classes, or 0 and 1), but got other values.")
+        return {"labels": labels}
+    if wanted == "targets" and "labels" in named:
+        values = named["labels"]
+        return {"targets": values.float() if values.device.type == "mps" else values.double()}  # it has no float64
+    return dict(named)
+
+
+def needs_of(metric: Any) -> tuple[str, ...]:
+    """Names among :data:`INPUTS` that a metric cannot do without: what it ``requires``, or its ``update`` asks for.
+
+    Args:
+        metric: Any object with an ``update``.
+    """
+    if getattr(metric, "requires", ()):
+        return tuple(metric.requires)
+    parameters = signature(metric.update).parameters
+    return tuple(name for name in INPUTS if name in parameters and parameters[name].default is Parameter.empty)
+
+
+def wanted_labels(needs: Iterable[str]) -> str | None:
+    """Which of ``labels`` and ``targets`` is called for; ``None`` where none is, or both are.
+
+    Args:
+        needs: Names of inputs, see :func:`needs_of`.
+    """
+    kinds = {"labels", "targets"} & set(needs)
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def describe_batch(batch: Any) -> str:
+    """What a batch holds, in words: the keys of a dict, or the number of entries.
+
+    Args:
+        batch: Any batch.
+    """
+    if isinstance(batch, Mapping):
+        return f"the keys {sorted(map(str, batch))}"
+    if isinstance(batch, (list, tuple)):
+        return f"{len(batch)} entries"
+    return f"one {type(batch).__name__}"
+
+
+def derive_source_inputs(logits: Tensor, names: Collection[str] = SOURCE_INPUTS) -> dict[str, Tensor]:
+    """Make the inputs of scores that follow from the outputs of the original head.
+
+    Args:
+        logits: Shape ``(n, k)``, floating point.
+        names: Which of ``source_outputs`` (the logits), ``source_probs`` (their softmax) and ``source_labels`` (their
+            argmax, int64) are wanted; other names are passed over.
+
+    Returns:
+        The wanted ones by name.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.inputs import derive_source_inputs
+        >>> derive_source_inputs(torch.tensor([[0.0, 1.0]]), ["source_labels"])
+        {'source_labels': tensor([1])}
+    """
+    makers = {
+        "source_outputs": lambda: logits,
+        "source_probs": lambda: logits.softmax(dim=1),
+        "source_labels": lambda: logits.argmax(dim=1),
+    }
+    return {name: make() for name, make in makers.items() if name in names}
+
+
+def batch_size(batch: Any, input_key: Key | None = None, label_key: Key | None = None) -> int:
+    """Number of samples of a batch; keys as for :func:`split_batch`."""
+    inputs, named = split_batch(batch, input_key=input_key, label_key=label_key)
+    some = next(iter(named.values()), inputs)
+    return len(next(iter(some.values())) if isinstance(some, Mapping) else some)
+
+
+def first_samples(batch: Any, n: int, size: int) -> Any:
+    """The first ``n`` samples of a batch of ``size``; entries that are not one a sample stay as they are."""
+    if isinstance(batch, Mapping):
+        return {name: first_samples(value, n, size) for name, value in batch.items()}
+    if isinstance(batch, Tensor):
+        return batch[:n] if batch.ndim and len(batch) == size else batch
+    if isinstance(batch, (list, tuple)):
+        if any(isinstance(entry, (Tensor, Mapping, list, tuple)) for entry in batch):
+            return [first_samples(entry, n, size) for entry in batch]
+        return batch[:n] if len(batch) == size else batch
+    return batch
+
+
+def _find_inputs(batch: Any) -> Any:
+    if isinstance(batch, Mapping):
+        if "input_ids" in batch:
+            labels = set(_LABEL_KEYS) - {_AMONG_TOKENS}
+            return {name: value for name, value in batch.items() if name not in labels and isinstance(value, Tensor)}
+        key = next((name for name in _INPUT_KEYS if name in batch), None)
+        if key is not None:
+            return batch[key]
+        raise ValueError(
+            f"Expected a batch to have inputs under one of the keys {_INPUT_KEYS}, but got {describe_batch(batch)}; "
+            "`input_key` says which it is."
+        )
+    if isinstance(batch, (list, tuple)) and batch:
+        return batch if isinstance(batch[0], str) else batch[0]
+    if isinstance(batch, Tensor):
+        return batch
+    raise ValueError(f"Expected a batch to be {_STRUCTURE}, but got {type(batch).__name__}.")
+
+
+def _find_labels(batch: Any) -> Any:
+    if isinstance(batch, Mapping):
+        passed_over = _AMONG_TOKENS if "input_ids" in batch else None
+        return next((batch[name] for name in _LABEL_KEYS if name in batch and name != passed_over), None)
+    if not isinstance(batch, (list, tuple)) or len(batch) < 2 or isinstance(batch[0], str):
+        return None
+    if isinstance(batch[1], Mapping):
+        return _find_labels(batch[1])
+    _warn_of_choice(batch)
+    return batch[1]
+
+
+def _warn_of_choice(batch: Sequence[Any]) -> None:
+    """Say so where another entry than the second may be the labels, as in ``(inputs, index, label)``."""
+    entries = {place: entry for place, entry in enumerate(batch) if place and isinstance(entry, Tensor) and entry.ndim}
+    whole = [place for place, entry in entries.items() if not entry.is_floating_point()]
+    if len(whole) > 1 or (whole and 1 in entries and 1 not in whole):
+        warnings.warn(
+            f"Batches have {len(batch)} entries, of which {sorted({1, *whole})} may be the labels: entry 1 is taken. "
+            "`label_key` says which it is.",
+            stacklevel=2,
+        )
+
+
+def _pick(batch: Any, key: Key, argument: str) -> Any:
+    """The entry of a batch under a key, also of a dict in a tuple."""
+    if isinstance(key, int) and isinstance(batch, (list, tuple)) and -len(batch) <= key < len(batch):
+        return batch[key]
+    places = [batch, *batch] if isinstance(batch, (list, tuple)) else [batch]
+    dicts = [place for place in places if isinstance(place, Mapping)]
+    for entries in dicts:
+        if key in entries:
+            return entries[key]
+    held = " and ".join(
+        [describe_batch(batch), *(describe_batch(entries) for entries in dicts if entries is not batch)]
+    )
+    raise ValueError(f"Expected argument `{argument}` to say where a batch has it, which has {held}, but got {key!r}.")
