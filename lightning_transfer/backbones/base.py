@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_transfer.backbones.preprocessing import Preprocessing
+from lightning_transfer.backbones.preprocessing import PictureTransform, Preprocessing, WholePicture
+from lightning_transfer.pictures import Prepared, is_pictures, prepare_pictures
 from lightning_transfer.utilities.checks import check_positive_int
 from lightning_transfer.utilities.isolation import preserve_modules, preserve_rng
 
@@ -50,16 +51,21 @@ class Cost:
 class Backbone(nn.Module, abc.ABC):
     """A pre-trained network as a source of features.
 
-    ``forward`` takes raw inputs and preprocesses them itself, so that one batch can be handed to any backbone: uint8
-    images ``(b, c, h, w)`` from 0 to 255, floating images from 0 to 1, or floating vectors ``(b, d)``. It trains like
-    any module; a fine-tuning run that ignores the logits should call ``backbone.head.requires_grad_(False)``.
+    ``forward`` takes raw inputs and preprocesses them itself, so that one batch can be handed to any backbone: a list
+    of Pillow's pictures, uint8 images ``(b, c, h, w)`` from 0 to 255, floating images from 0 to 1, or floating vectors
+    ``(b, d)``. Pictures go through :attr:`transform`, which is the evaluation transform of the network's own library
+    and runs in the loader's workers during a pass; images that are tensors already are resized on their device. It
+    trains like any module; a fine-tuning run that ignores the logits should call
+    ``backbone.head.requires_grad_(False)``.
 
     Args:
         name: What tables call it.
         feature_dim: Length ``d`` of a feature vector.
         num_source_classes: Number ``k`` of source classes; ``None`` without a head.
         input_shape: Shape of one network input: ``(c, h, w)``, ``(d,)``, or ``(tokens,)`` for text.
-        preprocessing: What happens to images first; ``None`` hands inputs on as they are.
+        preprocessing: What happens to tensors of images first; ``None`` hands tensors on as they are.
+        transform: From a picture of mode ``"RGB"`` to a network input, as the network's authors evaluate it; by default
+            ``preprocessing`` of the whole picture.
 
     A subclass defines :meth:`encode` and, where there is a classifier, the property :attr:`head`.
     """
@@ -72,6 +78,7 @@ class Backbone(nn.Module, abc.ABC):
         num_source_classes: int | None,
         input_shape: tuple[int, ...],
         preprocessing: Preprocessing | None,
+        transform: Callable[[Any], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.name = name
@@ -79,6 +86,28 @@ class Backbone(nn.Module, abc.ABC):
         self.num_source_classes = num_source_classes
         self.input_shape = tuple(input_shape)
         self.preprocessing = preprocessing
+        if transform is None and preprocessing is not None:
+            transform = WholePicture(preprocessing)
+        fits = transform is not None and input_shape[0] in (1, 3)
+        self._transform = PictureTransform(transform, input_shape[0]) if transform is not None and fits else None
+
+    @property
+    def transform(self) -> PictureTransform:
+        """From a picture (path, bytes or Pillow's object) to one network input, float32 ``input_shape``.
+
+        Raises:
+            ValueError: If the backbone takes no pictures.
+        """
+        if self._transform is None:
+            raise ValueError(
+                f"{self.name} has no transform for pictures: give it `transform`, or hand it tensors that are prepared."
+            )
+        return self._transform
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether there is a :attr:`transform`."""
+        return self._transform is not None
 
     @property
     def head(self) -> nn.Module | None:
@@ -93,7 +122,8 @@ class Backbone(nn.Module, abc.ABC):
         """Raw inputs to network inputs, in the dtype of the weights.
 
         Args:
-            inputs: Images ``(b, c, h, w)``, uint8 or floating in [0, 1]; or floating vectors ``(b, d)``.
+            inputs: Pictures in a list; images ``(b, c, h, w)``, uint8 or floating in [0, 1]; floating vectors
+                ``(b, d)``; or what is :class:`~lightning_transfer.pictures.Prepared` already.
 
         Returns:
             Network inputs ``(b, *input_shape)``.
@@ -101,7 +131,12 @@ class Backbone(nn.Module, abc.ABC):
         Raises:
             ValueError: If shape, dtype or value range is not what the backbone takes.
         """
-        prepared = inputs if self.preprocessing is None else self.preprocessing(inputs)
+        if is_pictures(inputs):
+            inputs = prepare_pictures(inputs, self.transform)
+        if isinstance(inputs, Prepared):
+            prepared: Any = inputs.values.to(self.device)
+        else:
+            prepared = inputs if self.preprocessing is None else self.preprocessing(inputs)
         if not isinstance(prepared, Tensor):
             raise ValueError(f"Expected argument `inputs` to be a tensor, but got {type(inputs).__name__}.")
         return prepared.to(self.dtype) if prepared.is_floating_point() or prepared.dtype == torch.uint8 else prepared
@@ -147,6 +182,47 @@ class Backbone(nn.Module, abc.ABC):
                 speed = batch_size / median([self._time(inputs) for _ in range(4)][1:])
         return Cost(parameters=sum(p.numel() for p in self.parameters()), flops=flops, images_per_second=speed)
 
+    def _try(self, whole: Callable[[Any], Any] | None = None) -> BackboneOutput:
+        """Run two passes over the same example and compare them.
+
+        Args:
+            whole: The network itself, which must give the logits (the features where there are none) too.
+
+        Returns:
+            What the first pass gives.
+
+        Raises:
+            ValueError: If the network cannot be run, or the passes differ.
+        """
+        with undisturbed(self):
+            try:
+                inputs = self.preprocess(self.example_inputs(2))
+                first = self.encode(inputs)
+                again = tuple(self.encode(inputs)) if whole is None else (whole(inputs),)
+            except Exception as error:
+                raise ValueError(f"{self.name} cannot be used as a backbone: {one_line(error)}") from error
+        for one, other in zip(_present(first)[::-1], _present(again)[::-1], strict=False):
+            if not repeats(one, other):
+                worst = float((one - other).abs().max()) if one.shape == other.shape else float("inf")
+                raise ValueError(
+                    f"{self.name} gives different values for the same inputs in two passes (by up to "
+                    f"{worst:.3g}): it draws at random in evaluation mode too, so no score of it would mean anything."
+                )
+        return first
+
+    def _fits(self, head: Any, features: Tensor, logits: Tensor | None) -> bool:
+        """Whether a classifier takes just these features to just these logits."""
+        linear = (
+            [child for child in head.modules() if isinstance(child, nn.Linear)] if isinstance(head, nn.Module) else []
+        )
+        if logits is None or not linear or linear[0].in_features != features.shape[-1]:
+            return False
+        with undisturbed(self):
+            try:
+                return repeats(head(features), logits)
+            except (RuntimeError, IndexError):  # it takes maps
+                return False
+
     def _count_flops(self) -> int:
         from torch.utils.flop_counter import FlopCounterMode
 
@@ -161,6 +237,34 @@ class Backbone(nn.Module, abc.ABC):
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter() - start
+
+
+@contextmanager
+def weights_of(name: str) -> Iterator[None]:
+    """Say in one line which network cannot be had, whatever a library meets while it builds or loads it."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"Cannot build `{name}`: {one_line(error, 160)} (Weights come from the library's cache or, with a "
+            "connection, from its hub; `pretrained=False` draws random ones.)"
+        ) from error
+
+
+def _present(outputs: Iterable[Tensor | None]) -> list[Tensor]:
+    return [output for output in outputs if output is not None]
+
+
+def repeats(one: Tensor, other: Tensor) -> bool:
+    """Whether two passes agree, up to what rounding may do to values of that size."""
+    scale = float(one.detach().abs().max()) if one.numel() else 0.0
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-3 * scale, equal_nan=True)
+
+
+def one_line(error: BaseException, limit: int = 240) -> str:
+    """The message of an error on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 @contextmanager

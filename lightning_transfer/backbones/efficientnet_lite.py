@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
+from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 
 from lightning_transfer.backbones.base import Backbone, BackboneOutput
@@ -20,6 +24,9 @@ class EfficientNetLite(Backbone):
     Features are the 1280 averaged channels in front of the classifier, logits those of the 1000 ImageNet classes.
     The weights are the TensorFlow ones: pixels enter as ``(pixel - 127) / 128``, and convolutions pad as TensorFlow's
     "same" does, which depends on the input size; the network is therefore built for the size that it will see.
+    Pictures are cut to the central square that the released evaluation takes, 32 pixels narrower than the shorter side
+    at the native size (share ``s / (s + 32)``), and resized bicubically. Images that are tensors, cut to one size
+    already, are resized whole.
 
     Args:
         variant: 0, 1 or 2.
@@ -65,6 +72,7 @@ class EfficientNetLite(Backbone):
             preprocessing=Preprocessing(
                 size=(size, size), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, interpolation="bicubic"
             ),
+            transform=_ReleasedEvaluation(size, _NATIVE_SIZES[variant] / (_NATIVE_SIZES[variant] + 32)),
         )
         library = require("efficientnet_lite_pytorch", extra="lite")
         with seeded_initialisation(seed):
@@ -87,6 +95,19 @@ class EfficientNetLite(Backbone):
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         features = self.network.extract_features(inputs).mean(dim=(2, 3))
         return BackboneOutput(features, self.head(self.network._dropout(features)))
+
+
+@dataclass(frozen=True)
+class _ReleasedEvaluation:
+    size: int
+    share: float
+
+    def __call__(self, picture: Image) -> Tensor:
+        width, height = picture.size
+        side = max(1, int(self.share * min(width, height)))
+        left, top = (width - side + 1) // 2, (height - side + 1) // 2
+        square = picture.crop((left, top, left + side, top + side)).resize((self.size, self.size), Resampling.BICUBIC)
+        return (torch.from_numpy(np.array(square)).permute(2, 0, 1).float() - 127) / 128
 
 
 def _weights_file(variant: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_transfer.backbones.base import Backbone, BackboneOutput, undisturbed
 from lightning_transfer.backbones.initialisation import reinitialise
 from lightning_transfer.backbones.pooling import check_pooling, pool
-from lightning_transfer.backbones.preprocessing import Preprocessing
+from lightning_transfer.backbones.preprocessing import Preprocessing, choose_preprocessing
 from lightning_transfer.utilities.checks import check_one_of, check_positive_int
 
 
@@ -36,7 +36,9 @@ class ModuleBackbone(Backbone):
         head: Dotted name of the classifier whose output is the source logits; ``"auto"`` takes the last linear layer
             that runs, if the module returns its output (or the softmax of it); ``None`` means that there is none.
         preprocessing: What happens to images first. By default, images are scaled to [0, 1], resized to
-            ``input_shape`` and made to have its channels; ``None`` hands inputs on as they are.
+            ``input_shape`` and made to have its channels; ``None`` hands tensors on as they are.
+        transform: From a picture of mode ``"RGB"`` (``"L"`` for one channel) to one prepared input, such as the
+            evaluation transform of a torchvision data set; by default ``preprocessing`` of the whole picture.
         pretrained: ``False`` replaces the weights (of a copy) by random ones from ``seed``: the control.
         seed: Seed of the random weights.
         name: What tables call it; by default the class name, with ``_random`` for the control.
@@ -67,6 +69,7 @@ class ModuleBackbone(Backbone):
         pooling: str = "auto",
         head: str | None = "auto",
         preprocessing: Preprocessing | str | None = "default",
+        transform: Callable[[Any], Tensor] | None = None,
         pretrained: bool = True,
         seed: int = 0,
         name: str | None = None,
@@ -79,7 +82,8 @@ class ModuleBackbone(Backbone):
             feature_dim=0,
             num_source_classes=None,
             input_shape=shape,
-            preprocessing=_default_preprocessing(shape) if preprocessing == "default" else _checked(preprocessing),
+            preprocessing=choose_preprocessing(preprocessing, _default_preprocessing(shape)),
+            transform=transform,
         )
         self.module = module if pretrained else reinitialise(copy.deepcopy(module), seed)
         self.pooling = pooling
@@ -90,7 +94,7 @@ class ModuleBackbone(Backbone):
             self.capture = capture
             if self.layer is None and self.head_name is not None:
                 self.layer, self.capture = self.head_name, "input"
-            features, logits = self.encode(example)
+        features, logits = self._try()
         self.feature_dim = features.shape[1] if features.ndim == 4 else features.shape[-1]
         self.num_source_classes = None if logits is None else logits.shape[1]
 
@@ -182,14 +186,6 @@ def _input_shape(module: nn.Module, input_shape: Sequence[int] | None) -> tuple[
 
 def _default_preprocessing(shape: tuple[int, ...]) -> Preprocessing | None:
     return Preprocessing(size=(shape[1], shape[2]), channels=shape[0]) if len(shape) == 3 else None
-
-
-def _checked(preprocessing: Preprocessing | str | None) -> Preprocessing | None:
-    if isinstance(preprocessing, str):
-        raise ValueError(
-            f"Expected argument `preprocessing` to be a Preprocessing, 'default' or None, but got {preprocessing!r}."
-        )
-    return preprocessing
 
 
 def _shortened(names: Sequence[str], limit: int = 12) -> str:

@@ -25,8 +25,9 @@ def pool(features: Tensor, pooling: str = "auto", mask: Tensor | None = None) ->
     Args:
         features: Vectors ``(b, d)``, tokens ``(b, t, d)``, or maps ``(b, d, h, w)`` (any number of positions).
         pooling: ``"avg"`` averages the positions of maps ``(b, d, ...)``; ``"mean"``, ``"cls"`` and ``"last"`` take
-            the mean, the first and the last of the tokens ``(b, t, d)``; ``"flatten"`` makes one long vector;
-            ``"none"`` leaves the features as they are; ``"auto"`` is ``"mean"`` for tokens, ``"avg"`` for maps.
+            the mean, the first and the last of the tokens ``(b, t, d)`` that count, on whichever side the padding is;
+            ``"flatten"`` makes one long vector; ``"none"`` leaves the features as they are; ``"auto"`` is ``"mean"``
+            for tokens, ``"avg"`` for maps.
         mask: Shape ``(b, t)``, 1 for tokens that count; only for tokens.
 
     Returns:
@@ -63,7 +64,6 @@ def pool(features: Tensor, pooling: str = "auto", mask: Tensor | None = None) ->
     if pooling == "mean":
         weights = mask.to(features.dtype).unsqueeze(-1)
         return (features * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
-    if pooling == "cls":
-        return features[:, 0]
     rows, positions = (torch.arange(length, device=features.device) for length in features.shape[:2])
-    return features[rows, (mask.long() * positions).argmax(dim=1)]
+    chosen = mask.long() if pooling == "cls" else mask.long() * positions
+    return features[rows, chosen.argmax(dim=1)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -10,8 +12,14 @@ from torch.nn import functional
 
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL.Image import Image
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -22,9 +30,10 @@ class Preprocessing:
 
     Args:
         size: Height and width of the network's input; ``None`` keeps the size of the images.
-        channels: Channels of the network's input. Grey images are repeated to reach it. ``None`` keeps what comes.
-        mean: Mean of every channel (or one for all), on the 0-to-1 scale.
-        std: Standard deviation of every channel (or one for all), on the 0-to-1 scale.
+        channels: Channels of the network's input. Grey images are repeated to reach it, colour images become grey for
+            one channel (ITU-R 601 weights, as Pillow's ``"L"``). ``None`` keeps what comes.
+        mean: Mean of every channel (or one for all; a network of one channel takes the average), on the 0-to-1 scale.
+        std: Standard deviation of every channel, given like the mean.
         interpolation: ``"bilinear"``, ``"bicubic"`` or ``"nearest"``.
         antialias: Smooth before shrinking, as image libraries do; without effect on ``"nearest"``.
         crop: Share of the shorter side that is kept, from the centre, before resizing. 1 keeps the whole image and
@@ -56,7 +65,14 @@ class Preprocessing:
             )
         for field in ("size", "mean", "std"):  # lists, as configuration files give them, become hashable
             value = getattr(self, field)
+            if field != "size" and self.channels == 1:
+                value = (sum(value) / len(value),)
             object.__setattr__(self, field, None if value is None else tuple(value))
+        if self.channels is not None and len(self.mean) not in (1, self.channels):
+            raise ValueError(
+                f"Expected argument `mean` to hold 1 or {self.channels} numbers for {self.channels} channels, "
+                f"but got {len(self.mean)}."
+            )
 
     def __call__(self, images: Tensor) -> Tensor:
         """Prepare a batch.
@@ -75,7 +91,9 @@ class Preprocessing:
         x = images if images.dtype == torch.float64 else images.float()
         x = self._resize(self._centre(x), scale)
         mean, std = (x.new_tensor([scale * v for v in values]).view(1, -1, 1, 1) for values in (self.mean, self.std))
-        if self.channels is not None and x.shape[1] != self.channels:
+        if self.channels == 1 and x.shape[1] == 3:
+            x = (x * x.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+        elif self.channels is not None and x.shape[1] != self.channels:
             x = x.expand(-1, self.channels, -1, -1)
         return (x - mean) / std
 
@@ -85,9 +103,10 @@ class Preprocessing:
             raise ValueError(f"Expected argument `inputs` to be images of shape (b, c, h, w), but got {got}.")
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise ValueError(f"Expected argument `inputs` to be uint8 or floating images, but got {images.dtype}.")
-        if self.channels is not None and images.shape[1] not in (1, self.channels):
+        fitting = (1, 3) if self.channels == 1 else (1, self.channels)
+        if self.channels is not None and images.shape[1] not in fitting:
             raise ValueError(
-                f"Expected argument `inputs` to have 1 or {self.channels} channels, but got {images.shape[1]}."
+                f"Expected argument `inputs` to have {fitting[0]} or {fitting[1]} channels, but got {images.shape[1]}."
             )
         if images.is_floating_point() and images.numel() and (images.min() < 0 or images.max() > 1):
             raise ValueError(
@@ -112,3 +131,80 @@ class Preprocessing:
         return functional.interpolate(
             x, self.size, mode=self.interpolation, align_corners=False, antialias=self.antialias
         ).clamp(0.0, scale)  # cubic weights overshoot at edges
+
+
+@dataclass(frozen=True)
+class PictureTransform:
+    """From a picture in any form to one network input, by the evaluation transform of a library.
+
+    Args:
+        library: From a picture of mode ``"RGB"`` (``"L"`` for one channel) to a tensor.
+        channels: Channels of the network's input.
+
+    Example:
+        >>> from PIL import Image
+        >>> from lightning_transfer.backbones import EfficientNetLite
+        >>> backbone = EfficientNetLite(0, pretrained=False, input_size=64)
+        >>> backbone.transform(Image.new("RGB", (80, 60))).shape
+        torch.Size([3, 64, 64])
+    """
+
+    library: Callable[[Any], Any]
+    channels: int = 3
+
+    def __call__(self, picture: str | Path | bytes | Image) -> Tensor:
+        """Prepare one picture.
+
+        Args:
+            picture: A path, the bytes of a file, or Pillow's object; see :func:`lightning_transfer.data.open_rgb`.
+
+        Returns:
+            Shape ``(channels, h, w)``.
+
+        Raises:
+            ValueError: If the picture cannot be read.
+        """
+        from lightning_transfer.data.images import open_rgb
+
+        opened = open_rgb(picture)
+        prepared: Tensor = self.library(opened.convert("L") if self.channels == 1 else opened)
+        return prepared
+
+
+@dataclass(frozen=True)
+class WholePicture:
+    """A :class:`Preprocessing` as a transform of single pictures."""
+
+    preprocessing: Preprocessing
+
+    def __call__(self, picture: Image) -> Tensor:
+        """Prepare one picture of mode ``"RGB"`` or ``"L"``."""
+        import numpy as np
+
+        pixels = torch.from_numpy(np.array(picture))
+        return self.preprocessing(pixels[None, None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)[None])[0]
+
+
+def choose_preprocessing(given: Preprocessing | str | None, own: Preprocessing | None) -> Preprocessing | None:
+    """What a backbone does to tensors of images: what was given, or its own for ``"default"``.
+
+    Raises:
+        ValueError: If something else was given.
+    """
+    if given is None or isinstance(given, Preprocessing):
+        return given
+    if given != "default":
+        raise ValueError(
+            f"Expected argument `preprocessing` to be a Preprocessing, 'default' or None, but got {given!r}."
+        )
+    return own
+
+
+def fit_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Means or deviations for a number of channels that may differ from the number of them: their average then."""
+    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
+
+
+def known_interpolation(name: str) -> str:
+    """The nearest of what PyTorch can do on a device."""
+    return name if name in ("bilinear", "bicubic", "nearest") else "bicubic"

@@ -6,28 +6,39 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_transfer.backbones.base import Backbone, BackboneOutput
+from lightning_transfer.backbones.base import Backbone, BackboneOutput, weights_of
 from lightning_transfer.backbones.initialisation import seeded_initialisation
-from lightning_transfer.backbones.preprocessing import Preprocessing
+from lightning_transfer.backbones.pooling import pool
+from lightning_transfer.backbones.preprocessing import (
+    Preprocessing,
+    choose_preprocessing,
+    fit_channels,
+    known_interpolation,
+)
+from lightning_transfer.utilities.checks import check_positive_int
 from lightning_transfer.utilities.imports import require
 
 
 class TimmBackbone(Backbone):
-    """A network of ``timm.create_model`` with the preprocessing that its weights were trained with.
+    """A network of ``timm.create_model`` with the evaluation transform that its weights come with.
 
-    Features are what timm calls pre-logits (its own pooling), logits those of its classifier.
+    Features are what timm gives with ``num_classes=0`` (its own pooling), logits what the whole network gives. The
+    transform is ``timm.data.create_transform`` of the network's data configuration. NaFlex networks take pictures at
+    the one size of that configuration.
 
     Args:
         model_name: Name in timm, such as ``"resnet50.a1_in1k"``.
         pretrained: Published weights; ``False`` gives random ones from ``seed``: the control.
         seed: Seed of the random weights.
         input_size: Side of the square input; ``None`` is the one of the weights.
+        preprocessing: What happens to tensors of images first; ``None`` if they are normalised and resized already. By
+            default they are cut, resized and normalised on their device by the numbers of the transform.
         name: What tables call it; by default ``model_name``, with ``_random`` for the control.
-        **kwargs: Further arguments of ``timm.create_model``, such as ``checkpoint_path``.
+        **kwargs: Further arguments of ``timm.create_model``, such as ``in_chans`` and ``checkpoint_path``.
 
     Raises:
         ModuleNotFoundError: Without ``pip install lightning-transfer[timm]``.
-        ValueError: If timm knows no such model.
+        ValueError: If timm knows no such model, its weights are not at hand, or it gives no vector a picture.
     """
 
     def __init__(
@@ -37,6 +48,7 @@ class TimmBackbone(Backbone):
         pretrained: bool = True,
         seed: int = 0,
         input_size: int | None = None,
+        preprocessing: Preprocessing | str | None = "default",
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -46,42 +58,49 @@ class TimmBackbone(Backbone):
             raise ValueError(
                 f"Expected argument `model_name` to be a model of timm, but got {model_name!r}; near: {close}."
             )
-        with seeded_initialisation(seed):
+        if kwargs.get("global_pool") == "" and kwargs.get("num_classes") != 0:
+            raise ValueError(
+                f"Expected argument `global_pool` of {model_name} to leave vectors for its classifier, but got ''; "
+                "`num_classes=0` beside it leaves the classifier out."
+            )
+        with seeded_initialisation(seed), weights_of(f"timm/{model_name}"):
             network = timm.create_model(model_name, pretrained=pretrained, **kwargs)
         config = timm.data.resolve_model_data_config(network)
-        channels, height, width = config["input_size"]
+        _, height, width = config["input_size"]
         size = (height, width) if input_size is None else (input_size, input_size)
-        num_classes = getattr(network, "num_classes", 0)
+        if input_size is not None and hasattr(network, "set_input_size"):
+            network.set_input_size(img_size=size)
+        channels = check_positive_int(kwargs.get("in_chans", getattr(network, "in_chans", 3)), "in_chans")
+        own = Preprocessing(
+            size=size,
+            channels=channels,
+            mean=fit_channels(config["mean"], channels),
+            std=fit_channels(config["std"], channels),
+            interpolation=known_interpolation(config["interpolation"]),
+            crop=config["crop_pct"] if config["crop_mode"] == "center" else 1.0,
+        )
+        config = {**config, "input_size": (channels, *size), "mean": own.mean, "std": own.std}
         super().__init__(
             name=name or model_name + ("" if pretrained else "_random"),
-            feature_dim=getattr(network, "head_hidden_size", None) or network.num_features,
-            num_source_classes=num_classes or None,
+            feature_dim=0,
+            num_source_classes=getattr(network, "num_classes", 0) or None,
             input_shape=(channels, *size),
-            preprocessing=Preprocessing(
-                size=size,
-                channels=channels,
-                mean=tuple(config["mean"]),
-                std=tuple(config["std"]),
-                interpolation=_known(config.get("interpolation", "bilinear")),
-            ),
+            preprocessing=choose_preprocessing(preprocessing, own),
+            transform=timm.data.create_transform(**config),
         )
         self.network: Any = network
+        features, logits = self._try(lambda inputs: pool(network(inputs)))
+        self.feature_dim = features.shape[1]
+        self._head_fits = self._fits(network.get_classifier(), features, logits)
 
     @property
     def head(self) -> nn.Module | None:
-        """The classifier, from features to logits; ``None`` without one (or with several)."""
-        head = self.network.get_classifier() if self.num_source_classes else None
-        return head if isinstance(head, nn.Module) else None
+        """The classifier, if it takes just these features; ``None`` without one, with several, or with more to it."""
+        head: nn.Module | None = self.network.get_classifier() if self._head_fits else None
+        return head
 
     def encode(self, inputs: Tensor) -> BackboneOutput:
         """Features and logits of prepared images."""
         maps = self.network.forward_features(inputs)
-        features = self.network.forward_head(maps, pre_logits=True)
-        if self.num_source_classes is None:
-            return BackboneOutput(features, None)
-        head = self.head
-        return BackboneOutput(features, self.network.forward_head(maps) if head is None else head(features))
-
-
-def _known(interpolation: str) -> str:
-    return interpolation if interpolation in ("bilinear", "bicubic", "nearest") else "bicubic"
+        features = pool(self.network.forward_head(maps, pre_logits=True))
+        return BackboneOutput(features, None if self.num_source_classes is None else self.network.forward_head(maps))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning_transfer.backbones.base import weights_of
 from lightning_transfer.backbones.initialisation import seeded_initialisation
 from lightning_transfer.backbones.module import ModuleBackbone
-from lightning_transfer.backbones.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from lightning_transfer.backbones.preprocessing import Preprocessing, choose_preprocessing, known_interpolation
 from lightning_transfer.utilities.imports import require
 
 
 class TorchvisionBackbone(ModuleBackbone):
-    """A classifier of ``torchvision.models`` with the preprocessing of its weights.
+    """A classifier of ``torchvision.models`` with the evaluation transform of its weights, ``weights.transforms()``.
 
     Features are the input of the last linear layer, logits its output.
 
@@ -21,6 +22,8 @@ class TorchvisionBackbone(ModuleBackbone):
         pretrained: ``False`` gives random weights from ``seed`` instead: the control.
         seed: Seed of the random weights.
         input_size: Side of the square input; ``None`` is the one of the weights.
+        preprocessing: What happens to tensors of images first; ``None`` if they are normalised and resized already. By
+            default they are cut, resized and normalised on their device by the numbers of the transform.
         name: What tables call it; by default ``model_name``, with ``_random`` for the control.
         **kwargs: Further arguments of :class:`~lightning_transfer.backbones.ModuleBackbone`, such as ``layer``.
 
@@ -37,6 +40,7 @@ class TorchvisionBackbone(ModuleBackbone):
         pretrained: bool = True,
         seed: int = 0,
         input_size: int | None = None,
+        preprocessing: Preprocessing | str | None = "default",
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -50,19 +54,26 @@ class TorchvisionBackbone(ModuleBackbone):
                 f"Expected argument `weights` to be one of {list(choices.__members__)}, but got {weights!r}."
             )
         chosen = choices[weights]
-        with seeded_initialisation(seed):
-            network = models.get_model(model_name, weights=chosen if pretrained else None)
-        transforms = chosen.transforms()
-        side = input_size or getattr(transforms, "crop_size", [224])[0]
+        options = {"image_size": input_size} if input_size is not None and model_name.startswith("vit_") else {}
+        with seeded_initialisation(seed), weights_of(f"torchvision/{model_name}"):
+            network = models.get_model(model_name, weights=chosen if pretrained else None, **options)
+        transform = chosen.transforms()
+        side, shorter = transform.crop_size[0], transform.resize_size[0]
+        if input_size is not None:
+            transform = chosen.transforms(crop_size=input_size, resize_size=round(shorter * input_size / side))
+            side, shorter = input_size, transform.resize_size[0]
+        own = Preprocessing(
+            size=(side, side),
+            mean=tuple(transform.mean),
+            std=tuple(transform.std),
+            interpolation=known_interpolation(transform.interpolation.value),
+            crop=min(1.0, side / shorter),
+        )
         super().__init__(
             network,
             (3, side, side),
-            preprocessing=Preprocessing(
-                size=(side, side),
-                mean=tuple(getattr(transforms, "mean", IMAGENET_MEAN)),
-                std=tuple(getattr(transforms, "std", IMAGENET_STD)),
-                interpolation=str(getattr(getattr(transforms, "interpolation", None), "value", "bilinear")),
-            ),
+            preprocessing=choose_preprocessing(preprocessing, own),
+            transform=transform,
             name=name or model_name + ("" if pretrained else "_random"),
             **kwargs,
         )

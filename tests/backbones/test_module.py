@@ -102,6 +102,18 @@ def test_masks_are_respected():
     mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
     assert torch.equal(pool(features, "mean", mask)[0], features[0, :2].mean(0))
     assert torch.equal(pool(features, "last", mask), torch.stack([features[0, 1], features[1, 2]]))
+    padded_left = mask.flip(1)
+    assert torch.equal(pool(features, "cls", padded_left), torch.stack([features[0, 1], features[1, 0]]))
+    assert torch.equal(pool(features, "last", padded_left), features[:, 2])
+
+
+def test_a_network_that_draws_at_random_in_evaluation_is_refused():
+    class Noisy(nn.Module):
+        def forward(self, x):
+            return nn.functional.dropout(x, training=True)
+
+    with pytest.raises(ValueError, match="noisy gives different values for the same inputs in two passes"):
+        ModuleBackbone(Noisy(), (8,))
 
 
 def test_vectors_pass():

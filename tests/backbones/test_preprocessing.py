@@ -22,6 +22,15 @@ def test_grey_images_are_repeated():
     assert torch.equal(prepare(grey), prepare(grey.expand(-1, 3, -1, -1)))
 
 
+def test_one_channel_takes_the_average_moments_and_the_luma_of_colours():
+    prepare = Preprocessing(channels=1, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+    grey = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(prepare(grey), (grey - 0.5) / 0.3)
+    colours = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    luma = (colours * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    torch.testing.assert_close(prepare(colours), (luma - 0.5) / 0.3)
+
+
 def test_resizing_smooths_before_shrinking():
     stripes = torch.zeros(1, 1, 8, 8)
     stripes[..., ::2] = 1.0
@@ -73,7 +82,15 @@ def test_bad_images_are_refused(images, message):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"std": (0.0,)}, {"mean": (0.1, 0.2)}, {"interpolation": "cubic"}, {"crop": 0.0}, {"crop": 1.5}]
+    "arguments",
+    [
+        {"std": (0.0,)},
+        {"mean": (0.1, 0.2)},
+        {"mean": (0.1, 0.2), "std": (1.0, 1.0)},
+        {"interpolation": "cubic"},
+        {"crop": 0.0},
+        {"crop": 1.5},
+    ],
 )
 def test_bad_settings_are_refused(arguments):
     with pytest.raises(ValueError, match="Expected argument"):

@@ -1,0 +1,107 @@
+"""Pictures on their way to a network: prepared in the loader's workers, and marked so that it happens once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch of network inputs: a backbone takes it as it is, without preprocessing.
+
+    Attributes:
+        values: Shape ``(b, *input_shape)``.
+    """
+
+    values: Tensor
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: Any) -> Prepared:
+        return Prepared(self.values[index])
+
+    def pin_memory(self) -> Prepared:
+        """The same batch in page-locked memory, as loaders ask for it."""
+        return Prepared(self.values.pin_memory())
+
+
+@dataclass(frozen=True)
+class PreparingCollate:
+    """A collate function that hands pictures to a backbone's transform, in whichever process it runs.
+
+    Pictures are objects of Pillow: an entry of a sample, or an entry of a batch that is a list of them. They become
+    :class:`Prepared`; everything else is collated as before.
+
+    Args:
+        collate: The loader's own collate function.
+        transform: From one picture to one network input.
+    """
+
+    collate: Callable[[list[Any]], Any]
+    transform: Callable[[Any], Tensor]
+
+    def __call__(self, samples: list[Any]) -> Any:
+        """A batch of samples."""
+        own = self.collate is not default_collate
+        return prepare_pictures(self.collate(samples) if own else collate_pictures(samples), self.transform)
+
+
+def prepare_pictures(batch: Any, transform: Callable[[Any], Tensor]) -> Any:
+    """Replace the lists of pictures in a batch by network inputs.
+
+    Args:
+        batch: A dict, a tuple or list, or a list of pictures.
+        transform: From one picture to one network input.
+
+    Returns:
+        The batch with :class:`Prepared` in place of each list of pictures.
+
+    Raises:
+        ValueError: If the transform gives inputs of different shapes.
+    """
+    if is_pictures(batch):
+        return Prepared(_stack([transform(picture) for picture in batch]))
+    if isinstance(batch, Mapping):
+        return {
+            name: prepare_pictures(value, transform) if is_pictures(value) else value for name, value in batch.items()
+        }
+    if isinstance(batch, (tuple, list)) and any(map(is_pictures, batch)):
+        return [prepare_pictures(value, transform) if is_pictures(value) else value for value in batch]
+    return batch
+
+
+def is_pictures(value: Any) -> bool:
+    """Whether a value is a list of Pillow's pictures."""
+    from PIL import Image
+
+    return isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(v, Image.Image) for v in value)
+
+
+def collate_pictures(samples: Sequence[Any]) -> Any:
+    """Collate like PyTorch, but leave pictures together in a list.
+
+    Args:
+        samples: Samples of a data set: pictures, or dicts or tuples with or without pictures.
+    """
+    first = samples[0]
+    if is_pictures(samples):
+        return list(samples)
+    if isinstance(first, Mapping) and any(is_pictures([value]) for value in first.values()):
+        return {name: collate_pictures([sample[name] for sample in samples]) for name in first}
+    if isinstance(first, (tuple, list)) and any(is_pictures([value]) for value in first):
+        return [collate_pictures(column) for column in zip(*samples, strict=True)]
+    return default_collate(list(samples))
+
+
+def _stack(inputs: list[Tensor]) -> Tensor:
+    shapes = sorted({tuple(value.shape) for value in inputs})
+    if len(shapes) > 1:
+        raise ValueError(f"Expected the backbone's transform to give inputs of one shape, but got {shapes[:4]}.")
+    return torch.stack(inputs)
