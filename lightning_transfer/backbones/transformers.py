@@ -340,7 +340,7 @@ def _crop_share(crop: Any, shown: Any) -> float:
     """Share of the shorter side that is left where a processor resizes by it and cuts the centre."""
     if crop is None or not isinstance(shown, Mapping) or "shortest_edge" not in shown:
         return 1.0
-    return min(1.0, _height_and_width(crop)[0] / shown["shortest_edge"])
+    return min(1.0, _height_and_width(crop)[0] / int(shown["shortest_edge"]))
 
 
 def _shape(preprocessing: Preprocessing) -> tuple[int, int, int]:
