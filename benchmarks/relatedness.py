@@ -31,14 +31,15 @@ from rich.table import Table
 from torch import nn
 
 from lightning_transfer.functional.task_relatedness import task_relatedness
-from lightning_transfer.relatedness.bound import class_losses
-from lightning_transfer.relatedness.problem import Problem
-from lightning_transfer.relatedness.published import (
+from lightning_transfer.published.task_relatedness import (
     PublishedParameters,
     PublishedSchedule,
     fit_published,
     train_published_head,
 )
+from lightning_transfer.relatedness.bound import class_losses
+from lightning_transfer.relatedness.config import BoundConfig
+from lightning_transfer.relatedness.problem import Problem
 
 RESULTS = Path(__file__).parent / "results"
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -207,9 +208,7 @@ def large_schedule():
     """Seconds of a whole run at the large schedule, extrapolated from some of its steps, against a run of ours."""
     data = make_large(10_000, 10_000, 25, 25)
     large = PublishedSchedule.large()
-    problem = Problem.build(
-        *data, head=None, standardize=True, common_scale=False, dimension=None, num_target_classes=None, seed=0
-    )
+    problem = Problem.build(*data, head=None, config=BoundConfig(tau=large.tau, dimension=None))
     generator, few = torch.Generator().manual_seed(0), 5
     began = time.perf_counter()
     head = train_published_head(problem.reference, large.tau, replace(large, head_steps=few), generator)

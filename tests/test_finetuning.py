@@ -310,7 +310,7 @@ def test_fine_tuning_in_two_processes_with_both_monitors(tmp_path):
             assert len(first[monitor]) == 3
             for name, value in alone[monitor][0].items():  # nothing is trained yet
                 assert first[monitor][0][name] == pytest.approx(value, rel=1e-4), (mode, name)
-        assert {"transfer/logme", "transfer/leep", "transfer/bound"} <= set(first["metrics"])
+        assert {"transfer/logme", "transfer/leep", "transfer/task_relatedness"} <= set(first["metrics"])
         assert first["metrics"]["val/accuracy"] == second["metrics"]["val/accuracy"]
     for record in ranks[0]["head"]["scores"][1:]:  # a frozen backbone: the features stay what they were
         for name in ("logme", "h_score_shrunk", "leep", "nce"):
@@ -354,13 +354,13 @@ def test_job_with_both_monitors(tmp_path, capsys):
     value = run(_job(tmp_path, *SMALL, "epochs=2", "mode=head_then_full"))
     summary = json.loads((tmp_path / "finetune.json").read_text())
     assert summary["objective"] == {"val/accuracy": value}
-    assert {"transfer/logme", "transfer/leep", "transfer/bound", "val/loss"} <= set(summary["logged"])
+    assert {"transfer/logme", "transfer/leep", "transfer/task_relatedness", "val/loss"} <= set(summary["logged"])
     assert "test/accuracy" in summary["test"]
     assert [record["epoch"] for record in summary["history"]["relatedness"]] == [0, 0, 1]
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert "distribution_mismatch" in capsys.readouterr().out
     rows = (tmp_path / "csv/metrics.csv").read_text().splitlines()
-    assert "transfer/bound" in rows[0]
+    assert "transfer/task_relatedness" in rows[0]
 
 
 def test_job_resumes_and_still_knows_its_best_epoch(tmp_path):

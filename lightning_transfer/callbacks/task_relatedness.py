@@ -15,14 +15,15 @@ from typing_extensions import override
 from lightning_transfer.callbacks.monitor import FeatureMonitor
 from lightning_transfer.callbacks.publish import publish_figures
 from lightning_transfer.relatedness import TaskRelatednessResult
-from lightning_transfer.relatedness.transport import GroundCost
+from lightning_transfer.relatedness.config import DATA, BoundConfig, GroundCost
 from lightning_transfer.utilities.checks import check_in_interval, check_positive_int
 from lightning_transfer.utilities.digest import digest
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
-_TERMS = ("bound", "reweighted_reference_loss", "label_mismatch", "distribution_mismatch", "target_loss")
+_TERMS = ("reweighted_reference_loss", "label_mismatch", "distribution_mismatch", "target_loss")
+_NAME = "task_relatedness"
 _MOST_SOLVES = 10
 Sides = dict[int, list[tuple[Tensor, Tensor, Tensor | None]]]
 
@@ -31,14 +32,14 @@ class TaskRelatednessMonitor(FeatureMonitor):
     """Bound the target loss by a reference task, for the features as they are, before training and after every epoch.
 
     The bound of :func:`lightning_transfer.functional.task_relatedness` and its three terms appear as
-    ``transfer/bound``, ``transfer/reweighted_reference_loss``, ``transfer/label_mismatch`` and
+    ``transfer/task_relatedness``, ``transfer/reweighted_reference_loss``, ``transfer/label_mismatch`` and
     ``transfer/distribution_mismatch``, beside ``transfer/target_loss``, the loss of the classifier that the bound is
-    about; lower is better. Target features come from the validation pass, as in
-    :class:`~lightning_transfer.callbacks.TransferabilityMonitor`; reference data, unless given as features, make a pass
-    of their own through the network as it is now. Each look solves afresh and from the transforms of the last look, and
-    goes on with the better one until that pays no more: a single solve would tell how long has been solved rather than
-    what the features are. Features that have not changed keep their bound. Loggers that take figures get the
-    decomposition and the label map.
+    about; lower is better (``transfer/bound`` is the first again, deprecated). Target features come from the
+    validation pass, as in :class:`~lightning_transfer.callbacks.TransferabilityMonitor`; reference data, unless given
+    as features, make a pass of their own through the network as it is now. Each look solves afresh and from the
+    transforms of the last look, and goes on with the better one until that pays no more: a single solve would tell how
+    long has been solved rather than what the features are. Features that have not changed keep their bound. Loggers
+    that take figures get the decomposition and the label map.
 
     Args:
         reference: The reference task: a datamodule (its training data), a loader of labelled batches, or features that
@@ -111,7 +112,9 @@ class TaskRelatednessMonitor(FeatureMonitor):
             None if reference_samples is None else check_positive_int(reference_samples, "reference_samples")
         )
         self.settle = check_in_interval(settle, 0, 1, "settle")
-        self.options = {"ground_cost": ground_cost, **(options or {})}
+        given = {"ground_cost": ground_cost, **(options or {})}
+        self.data = {name: given.pop(name) for name in DATA if name in given}
+        self.config = BoundConfig.of(None, given)
         self.results: dict[int, TaskRelatednessResult] = {}
         self._digests: dict[int, str] = {}  # of the features behind the results
         self._fixed = fixed
@@ -169,7 +172,8 @@ class TaskRelatednessMonitor(FeatureMonitor):
                 self.fail("The bound", RuntimeError(state))
                 continue
             self.results[loader] = result = TaskRelatednessResult.from_state(state)
-            values |= {f"{term}{self.suffix(loader)}": float(getattr(result, term)) for term in _TERMS}
+            terms = {_NAME: result.bound, "bound": result.bound, **{term: getattr(result, term) for term in _TERMS}}
+            values |= {f"{term}{self.suffix(loader)}": value for term, value in terms.items()}
         return values
 
     def _solve(
@@ -186,11 +190,11 @@ class TaskRelatednessMonitor(FeatureMonitor):
         if previous is not None and self._digests.get(loader) == content:
             return previous.state_dict()
         names = [getattr(data, "class_names", None) for data in (self.reference, getattr(trainer, "datamodule", None))]
-        options = {"reference_class_names": names[0], "target_class_names": names[1], **self.options}
+        data = {"reference_class_names": names[0], "target_class_names": names[1], **self.data}
 
         def solve(start: TaskRelatednessResult | None) -> TaskRelatednessResult:
             assert reference[1] is not None
-            return task_relatedness(reference[0], reference[1], *target, warm_start=start, **options)
+            return task_relatedness(reference[0], reference[1], *target, warm_start=start, config=self.config, **data)
 
         try:
             if reference[1] is None:
@@ -211,7 +215,7 @@ class TaskRelatednessMonitor(FeatureMonitor):
     ) -> TaskRelatednessResult:
         """The best bound from no transforms and from the last ones, once solving on pays no more."""
         best = solve(None)
-        if self.options.get("method") == "published":  # which starts nowhere else
+        if self.config.method == "published":  # which starts nowhere else
             return best
         if previous is not None:
             with suppress(ValueError):  # classes or width are others than last time

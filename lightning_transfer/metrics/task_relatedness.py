@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
+import warnings
 from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,16 +13,13 @@ from torch import Tensor
 from lightning_transfer.functional.task_relatedness import task_relatedness
 from lightning_transfer.metrics.base import Health, ScoreInterval, check_width, checked_batch
 from lightning_transfer.metrics.samples import SampleMetric
+from lightning_transfer.relatedness.config import DATA, BoundConfig
 from lightning_transfer.utilities.checks import check_features, check_in_interval, check_labels
 
 if TYPE_CHECKING:
     from lightning_transfer.relatedness.result import TaskRelatednessResult
 
-_OPTIONS = frozenset(
-    name
-    for name, parameter in inspect.signature(task_relatedness).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY
-) - {"seed", "num_resamples", "level"}
+_OPTIONS = frozenset((*(part.name for part in fields(BoundConfig)), *DATA, "max_samples")) - {"level"}
 _REFERENCE = ("reference_features", "reference_labels")
 _NO_LABEL = -1
 
@@ -34,16 +32,18 @@ class TaskRelatedness(SampleMetric):
     samples into an order of its own, so the value depends neither on batches nor on ranks.
 
     Args:
-        kept_samples: Target samples kept at most (a seeded sample, see
+        config: How to bound; None for the defaults.
+        keep_samples: Target samples kept at most (a seeded sample, see
             :class:`~lightning_transfer.metrics.samples.SampleMetric`); None for all. The bound is certified for these.
         seed: Seed of the sample and of the solver.
         num_resamples: Bootstrap resamples of ``compute_with_interval``.
         ignore_index: Samples with this label are left out.
-        kwargs: Keyword arguments of :func:`lightning_transfer.functional.task_relatedness`, and of
-            :class:`torchmetrics.Metric`.
+        kwargs: Fields of :class:`~lightning_transfer.relatedness.BoundConfig` on top of ``config``, the tensors that
+            :func:`lightning_transfer.functional.task_relatedness` takes beside (``head``, ``label_map``,
+            ``evaluation``, ``warm_start``, class names), and arguments of :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: If an argument is known to neither.
+        ValueError: If an argument is unknown or has an impossible value.
 
     Example:
         >>> import torch
@@ -71,17 +71,22 @@ class TaskRelatedness(SampleMetric):
     def __init__(
         self,
         *,
-        kept_samples: int | None = None,
+        config: BoundConfig | None = None,
+        keep_samples: int | None = None,
         seed: int = 0,
         num_resamples: int = 100,
         ignore_index: int | None = None,
         **kwargs: Any,
     ) -> None:
-        rest = {name: value for name, value in kwargs.items() if name not in _OPTIONS}
+        if "kept_samples" in kwargs:
+            warnings.warn("`kept_samples` of `TaskRelatedness` is now `keep_samples`.", FutureWarning, stacklevel=2)
+            keep_samples = kwargs.pop("kept_samples")
+        options = {name: kwargs.pop(name) for name in _OPTIONS & set(kwargs)}
         super().__init__(
-            max_samples=kept_samples, seed=seed, num_resamples=num_resamples, ignore_index=ignore_index, **rest
+            max_samples=keep_samples, seed=seed, num_resamples=num_resamples, ignore_index=ignore_index, **kwargs
         )
-        self.options = {name: value for name, value in kwargs.items() if name in _OPTIONS}
+        self.data = {name: options.pop(name) for name in DATA if name in options}
+        self.config = BoundConfig.of(config, {**options, "seed": seed, "num_resamples": 0})
         self.result: TaskRelatednessResult | None = None
         for name in _REFERENCE:
             self.add_state(f"kept_{name}", [], dist_reduce_fx="cat")
@@ -217,7 +222,7 @@ class TaskRelatedness(SampleMetric):
         known = None if int(labels[0]) == _NO_LABEL else labels
         with torch.no_grad():
             return task_relatedness(
-                reference[0], reference[1], features, known, seed=self.seed, **self.options, **options
+                reference[0], reference[1], features, known, config=replace(self.config, **options), **self.data
             )
 
     @property

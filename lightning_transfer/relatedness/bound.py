@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from lightning_transfer.relatedness.certificate import Certificate
+from lightning_transfer.relatedness.config import GroundCost
 from lightning_transfer.relatedness.head import SoftmaxHead
 from lightning_transfer.relatedness.sample import Sample
 from lightning_transfer.relatedness.transforms import FeatureMap
-from lightning_transfer.relatedness.transport import Coupling, GroundCost, couple, embed
+from lightning_transfer.relatedness.transport import Coupling, couple, embed
+
+EPS = torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True)
@@ -67,55 +72,11 @@ def label_log_probabilities(logits: Tensor, label_map: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Terms:
-    """The three terms of the bound for one pair of samples, in nats.
+class Look:
+    """What a solver sees of the bound: its value without regard to rounding, and the plan to go on with."""
 
-    Attributes:
-        reweighted_reference_loss: Loss of the head on the reference under the class prior.
-        label_mismatch: Cost of the label map; the conditional entropy ``H(Y''|Y')`` where ``B = M / D``.
-        distribution_mismatch: Transport cost between the transformed tasks.
-        coupling: The transport plan behind the distribution mismatch.
-    """
-
-    reweighted_reference_loss: float
-    label_mismatch: float
-    distribution_mismatch: float
+    bound: float
     coupling: Coupling
-
-    @property
-    def bound(self) -> float:
-        """Sum of the three terms (Theorem 3 of the paper)."""
-        return self.reweighted_reference_loss + self.label_mismatch + self.distribution_mismatch
-
-
-@dataclass(frozen=True)
-class Certificate(Terms):
-    """The terms, and what they bound.
-
-    Attributes:
-        transformed_reference_loss: Loss of ``B h`` on the transformed reference; at most the first two terms.
-        target_loss: Loss of the transformed classifier on the target sample: what the bound bounds.
-        target_accuracy: Its accuracy.
-        class_prior: ``D``, shape ``(K_R,)``.
-        target_prior: ``P_T`` of the sample, shape ``(K_T,)``.
-        joint: ``M``, shape ``(K_T, K_R)``.
-        num_reference: Reference samples of the classes in use.
-        num_target: Target samples.
-    """
-
-    transformed_reference_loss: float
-    target_loss: float
-    target_accuracy: float
-    class_prior: Tensor
-    target_prior: Tensor
-    joint: Tensor
-    num_reference: int
-    num_target: int
-
-    @property
-    def tighter_bound(self) -> float:
-        """Transformed reference loss plus distribution mismatch (Theorem 2); never above :attr:`bound`."""
-        return self.transformed_reference_loss + self.distribution_mismatch
 
 
 def sampled_constant(head: SoftmaxHead, label_map: Tensor, features: Tensor, labels: Tensor) -> float:
@@ -170,10 +131,18 @@ def label_mismatch(joint: Tensor, label_map: Tensor) -> float:
     return float(-(joint[used] * label_map[used].log()).sum()) + 0.0
 
 
-def three_terms(
-    transforms: Transforms, reference: Sample, target: Sample, ground_cost: GroundCost, max_samples: int
-) -> Terms:
-    """Evaluate the bound: an upper bound of the target loss of ``B h(G z + g)`` on this very target sample.
+def look(transforms: Transforms, reference: Sample, target: Sample, ground_cost: GroundCost, block_size: int) -> Look:
+    """Evaluate the bound and nothing else; for arguments and errors see :func:`certify`."""
+    coupling = _couple(transforms, reference, target, ground_cost, block_size)
+    joint = transforms.joint(target.prior)
+    loss = float(joint.sum(0) @ class_losses(transforms.head, reference))
+    return Look(loss + label_mismatch(joint, transforms.label_map) + coupling.cost, coupling)
+
+
+def certify(
+    transforms: Transforms, reference: Sample, target: Sample, ground_cost: GroundCost, block_size: int
+) -> Certificate:
+    """Evaluate the bound, an upper bound of the loss of ``B h(G z + g)`` on this very target sample, and that loss.
 
     For every target class ``k`` and any coupling of the reference mixture ``conditional[k]`` with the class,
     ``E loss(target) <= E loss(reference) + E cost``, and ``-log (B h)_k <= -log B_kj - log h_j`` for every reference
@@ -185,43 +154,8 @@ def three_terms(
         reference: Reference sample.
         target: Target sample; classes may be empty.
         ground_cost: Which cost between features dominates the change of the loss.
-        max_samples: Largest number of samples on a side of one transport problem; see
+        block_size: Largest number of samples on a side of one transport problem; see
             :func:`~lightning_transfer.relatedness.transport.couple`.
-
-    Returns:
-        The terms.
-
-    Raises:
-        ValueError: If a reference class that is used has no samples.
-    """
-    joint = transforms.joint(target.prior)
-    coupling = couple(
-        reference.with_features(embed(reference.features, transforms.head, ground_cost)),
-        target.with_features(embed(transforms.feature_map(target.features), transforms.head, ground_cost)),
-        transforms.conditional,
-        transforms.label_map > 0,
-        ground_cost,
-        max_samples,
-    )
-    return Terms(
-        reweighted_reference_loss=float(joint.sum(0) @ class_losses(transforms.head, reference)),
-        label_mismatch=label_mismatch(joint, transforms.label_map),
-        distribution_mismatch=coupling.cost,
-        coupling=coupling,
-    )
-
-
-def certify(
-    transforms: Transforms, reference: Sample, target: Sample, ground_cost: GroundCost, max_samples: int
-) -> Certificate:
-    """Evaluate the bound and what it bounds; see :func:`three_terms`.
-
-    Args:
-        transforms: What was chosen.
-        reference: Reference sample.
-        target: Target sample; classes may be empty.
-        ground_cost: Which cost between features dominates the change of the loss.
-        max_samples: Largest number of samples on a side of one transport problem.
 
     Returns:
         The bound with its parts.
@@ -229,7 +163,7 @@ def certify(
     Raises:
         ValueError: If a reference class that is used has no samples.
     """
-    terms = three_terms(transforms, reference, target, ground_cost, max_samples)
+    coupling = _couple(transforms, reference, target, ground_cost, block_size)
     joint = transforms.joint(target.prior)
     log_p = transforms.log_probabilities(target.features)
     reference_log_p = label_log_probabilities(transforms.head.logits(reference.features), transforms.label_map)
@@ -238,14 +172,64 @@ def certify(
     sums.index_add_(0, reference.labels, -reference_log_p.clamp_min(torch.finfo(torch.float64).min))
     pair_losses = (sums / reference.counts.clamp_min(1)[:, None]).T
     used, prior = joint > 0, joint.sum(0)
+    terms = {
+        "reweighted_reference_loss": float(prior @ class_losses(transforms.head, reference)),
+        "label_mismatch": label_mismatch(joint, transforms.label_map),
+        "distribution_mismatch": coupling.cost,
+    }
     return Certificate(
-        **vars(terms),
+        **terms,
         transformed_reference_loss=float((joint[used] * pair_losses[used]).sum()),
         target_loss=float(-log_p.gather(1, target.labels[:, None]).mean()),
         target_accuracy=float((log_p.argmax(1) == target.labels).double().mean()),
-        class_prior=prior,
-        target_prior=target.prior,
-        joint=joint,
         num_reference=int(reference.counts[prior > 0].sum()),
         num_target=len(target.labels),
+        guessing=float(torch.special.entr(target.prior).sum()),
+        rounding=rounding(transforms, reference, target) + 8 * EPS * sum(terms.values()),
+        optimal=coupling.converged,
+    )
+
+
+def rounding(transforms: Transforms, reference: Sample, target: Sample) -> float:
+    """How far errors of float64 can put the bound and the loss apart, in whatever order each is summed.
+
+    A scalar product of ``d`` terms is off by at most about ``d eps`` times the sum of their magnitudes (Higham,
+    Accuracy and Stability of Numerical Algorithms, section 3.1), so every logit, cost and loss by a multiple of the
+    magnitudes that went into the logits; a mean over ``n`` samples by ``n eps`` times its largest term. Marginals of
+    transport plans are kept to that accuracy too.
+
+    Args:
+        transforms: What was chosen.
+        reference: Reference sample.
+        target: Target sample.
+
+    Returns:
+        The error in nats, small against the bound unless logits are huge.
+    """
+    head, feature_map = transforms.head, transforms.feature_map
+    weight, bias = head.weight.abs().amax(0), float(head.bias.abs().max())
+    tau = head.lipschitz_constant
+    moved = feature_map.matrix.abs().T @ weight
+    norm = torch.linalg.matrix_norm(feature_map.matrix) * tau  # not below the spectral norm
+    shift = float(feature_map.offset.abs() @ weight + feature_map.offset.norm() * tau)
+    here = target.features.abs() @ moved + target.features.norm(dim=1) * norm + shift + bias
+    there = reference.features.abs() @ weight + reference.features.norm(dim=1) * tau + bias
+    prior = transforms.joint(target.prior).sum(0)
+    mean = float(here.mean() + there @ (prior / reference.counts.clamp_min(1))[reference.labels])
+    peak = float(here.max() + there.max()) + math.log(reference.num_classes + target.num_classes)
+    terms = reference.features.shape[1] + reference.num_classes + target.num_classes
+    error = EPS * (8 * (terms + 16) * (mean + 1) + 8 * (len(reference.labels) + len(target.labels) + 16) * peak)
+    return error if error == error else math.inf
+
+
+def _couple(
+    transforms: Transforms, reference: Sample, target: Sample, ground_cost: GroundCost, block_size: int
+) -> Coupling:
+    return couple(
+        reference.with_features(embed(reference.features, transforms.head, ground_cost)),
+        target.with_features(embed(transforms.feature_map(target.features), transforms.head, ground_cost)),
+        transforms.conditional,
+        transforms.label_map > 0,
+        ground_cost,
+        block_size,
     )

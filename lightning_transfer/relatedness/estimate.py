@@ -9,31 +9,32 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lightning_transfer.relatedness.bound import Transforms, certify, class_losses, three_terms
+from lightning_transfer.relatedness.bound import Transforms, class_losses, look
+from lightning_transfer.relatedness.config import BoundConfig
 from lightning_transfer.relatedness.head import SoftmaxHead, train_head
 from lightning_transfer.relatedness.problem import Problem
 from lightning_transfer.relatedness.pseudo_labels import cluster, first_guess
 from lightning_transfer.relatedness.sample import Sample
 from lightning_transfer.relatedness.solvers import (
     AlternatingSolver,
-    Settings,
     Solution,
     class_costs,
     guessing,
     typical_tau,
 )
 from lightning_transfer.relatedness.transforms import assign_classes, fixed_label_map
+from lightning_transfer.utilities.checks import check_one_of
 
 LabelMap = Tensor | Literal["matched", "random"] | None
 _REFRESHES = 4  # of pseudo-labels
 
 
-def solve(problem: Problem, settings: Settings, label_map: LabelMap, start: Transforms | None) -> Solution:
+def solve(problem: Problem, config: BoundConfig, label_map: LabelMap, start: Transforms | None) -> Solution:
     """Choose reference classes, fix what is not learned, and descend.
 
     Args:
         problem: Checked samples.
-        settings: What is asked for.
+        config: What is asked for.
         label_map: Label map where it is not learned.
         start: Transforms to start from.
 
@@ -41,71 +42,77 @@ def solve(problem: Problem, settings: Settings, label_map: LabelMap, start: Tran
         The best transforms with their certificate.
 
     Raises:
-        ValueError: If a fixed label map is impossible or malformed.
+        ValueError: If a fixed label map is impossible, malformed, or given where the label map is learned.
     """
+    check_label_map(config, label_map)
     fixed = None
-    if start is None and problem.head is None and {"prior", "labels"} <= settings.learn:
-        chosen = assign_classes(rough_costs(problem, settings), problem.target.prior)
+    if start is None and problem.head is None and {"prior", "labels"} <= config.learn:
+        chosen = assign_classes(rough_costs(problem, config), problem.target.prior)
         problem.keep_reference_classes(chosen.sum(0).nonzero()[:, 0])
-    elif "labels" not in settings.learn:
-        fixed = initial_label_map(problem, settings, "matched" if label_map is None else label_map)
-    solver = AlternatingSolver(problem.reference, problem.target, settings, problem.head, fixed, start)
+    elif "labels" not in config.learn:
+        fixed = initial_label_map(problem, config, "matched" if label_map is None else label_map)
+    solver = AlternatingSolver(problem.reference, problem.target, config, problem.head, fixed, start)
     return solver.solve()
 
 
-def rough_costs(problem: Problem, settings: Settings) -> Tensor:
+def check_label_map(config: BoundConfig, label_map: LabelMap) -> None:
+    """A label map that would be ignored is an error, and so is a word that means none."""
+    if isinstance(label_map, str):
+        check_one_of(label_map, ("matched", "random"), "label_map")
+    if label_map is not None and "labels" in config.learn:
+        raise ValueError(
+            "Expected argument `label_map` to be None where the label map is learned, but got "
+            f"{label_map if isinstance(label_map, str) else 'a tensor'}; leave 'labels' out of `transforms`."
+        )
+
+
+def rough_costs(problem: Problem, config: BoundConfig) -> Tensor:
     """Costs of class pairs before there is a head, shape ``(K_T, K_R)``."""
-    reference = problem.reference.thinned(settings.fit_samples)
-    tau = typical_tau(reference) if settings.tau == "auto" else settings.tau
+    reference = problem.reference.thinned(config.fit_samples)
+    tau = typical_tau(reference) if config.tau == "auto" else config.tau
     losses = reference.features.new_zeros(reference.num_classes)
     return class_costs(reference, problem.target, tau, losses)
 
 
-def initial_label_map(problem: Problem, settings: Settings, label_map: Tensor | Literal["matched", "random"]) -> Tensor:
+def initial_label_map(
+    problem: Problem, config: BoundConfig, label_map: Tensor | Literal["matched", "random"]
+) -> Tensor:
     """The label map where it is not learned, or where the published method starts."""
     if isinstance(label_map, Tensor):
         return problem.in_working_order(label_map)
-    if label_map not in ("matched", "random"):
-        raise ValueError(
-            f"Expected argument `label_map` to be a tensor, 'matched', 'random' or None, but got {label_map!r}."
-        )
-    return fixed_label_map(label_map, rough_costs(problem, settings), problem.seed)
+    return fixed_label_map(label_map, rough_costs(problem, config), problem.seed)
 
 
 def solve_unlabelled(
     problem: Problem,
-    settings: Settings,
+    config: BoundConfig,
     label_map: LabelMap,
     start: Transforms | None,
-    kind: Literal["classifier", "kmeans"],
-    num_classes: int | None,
 ) -> Solution:
     """Solve with labels that are found on the way.
 
     Args:
         problem: Checked samples; its target is labelled in place.
-        settings: What is asked for.
+        config: What is asked for.
         label_map: Label map where it is not learned.
         start: Transforms to start from; they give the first pseudo-labels.
-        kind: ``"classifier"`` or ``"kmeans"``.
-        num_classes: Number of target classes; None for that of the reference classes.
 
     Returns:
         The best transforms with their certificate for the last labels.
     """
     features = problem.target.features
-    count = num_classes or len(problem.target_ids) or problem.reference.num_classes
-    if kind == "kmeans":
+    count = config.num_target_classes or len(problem.target_ids) or problem.reference.num_classes
+    if config.pseudo_labels == "kmeans":
         labels, problem.centres = cluster(features, count, problem.seed)
         problem.label_target(labels)
         if start is not None and len(start.conditional) != len(problem.target_ids):
             start = None
-        return solve(problem, settings, label_map, start)
+        return solve(problem, config, label_map, start)
     labels = features.new_zeros(0, dtype=torch.long) if start is None else start.predict(features)
     if len(torch.unique(labels)) < count:
         labels, start = first_guess(problem.reference, features, count, problem.seed), None
     problem.label_target(labels)
-    solution = solve(problem, settings, label_map, start)
+    solution = solve(problem, config, label_map, start)
     for _ in range(_REFRESHES):
         refreshed = solution.transforms.predict(features)
         if torch.equal(refreshed, problem.target.labels):
@@ -117,7 +124,7 @@ def solve_unlabelled(
         solution = AlternatingSolver(
             problem.reference,
             problem.target,
-            replace(settings, ridge=solution.ridge),
+            replace(config, ridge=solution.ridge),
             problem.head,
             solution.transforms.label_map,
             solution.transforms,
@@ -126,7 +133,7 @@ def solve_unlabelled(
     return solution
 
 
-def shrink(transforms: Transforms, reference: Sample, target: Sample, settings: Settings) -> tuple[Transforms, float]:
+def shrink(transforms: Transforms, reference: Sample, target: Sample, config: BoundConfig) -> tuple[Transforms, float]:
     """Take back as much of what the head says as pays on other data than it was learned on.
 
     Between the head and guessing by the class prior the bound is convex, and the transport cost is in proportion: one
@@ -136,16 +143,16 @@ def shrink(transforms: Transforms, reference: Sample, target: Sample, settings: 
         transforms: What was learned.
         reference: Reference sample to evaluate on.
         target: Target sample to evaluate on.
-        settings: What is asked for.
+        config: What is asked for.
 
     Returns:
         The transforms, and the share of the head in them: 1 changes nothing, 0 is guessing.
     """
     from scipy.optimize import minimize_scalar
 
-    guess = guessing(transforms, target.prior, "labels" in settings.learn)
+    guess = guessing(transforms, target.prior, "labels" in config.learn)
     whole = replace(guess, head=transforms.head)
-    cost = three_terms(whole, reference, target, settings.ground_cost, settings.max_samples).distribution_mismatch
+    cost = look(whole, reference, target, config.ground_cost, config.block_size).coupling.cost
     prior = guess.joint(target.prior).sum(0)
 
     def head(share: float) -> SoftmaxHead:
@@ -175,33 +182,29 @@ def probe(train: Sample, test: Sample, tau: float) -> tuple[float, float]:
     return float(cross_entropy(logits, test.labels)), float((logits.argmax(1) == test.labels).double().mean())
 
 
-def bootstrap_error(
-    transforms: Transforms, reference: Sample, target: Sample, settings: Settings, num_resamples: int, seed: int
-) -> float | None:
+def bootstrap_error(transforms: Transforms, reference: Sample, target: Sample, config: BoundConfig) -> float | None:
     """Standard deviation of the bound over resamples of both sides, for fixed transforms.
 
     Args:
         transforms: What was chosen.
         reference: Reference sample, resampled within classes.
         target: Target sample.
-        settings: Ground cost and size of the transport problems.
-        num_resamples: Number of resamples; 0 for none.
-        seed: Seed of the resamples.
+        config: Ground cost and size of the transport problems; number of resamples and their seed.
 
     Returns:
         The standard error, or None without resamples.
     """
-    if not num_resamples:
+    if not config.num_resamples:
         return None
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(config.seed)
 
     def draw(rows: Tensor) -> Tensor:
         return rows[torch.randint(len(rows), (len(rows),), generator=generator).to(rows.device)]
 
     everything = torch.arange(len(target.labels), device=target.labels.device)
     bounds = []
-    for _ in range(num_resamples):
+    for _ in range(config.num_resamples):
         again = reference.rows(torch.cat([draw(rows) for rows in reference.members() if len(rows)]))
         resampled = target.rows(draw(everything))
-        bounds.append(certify(transforms, again, resampled, settings.ground_cost, settings.max_samples).bound)
-    return float(torch.tensor(bounds).std(correction=min(1, num_resamples - 1)))
+        bounds.append(look(transforms, again, resampled, config.ground_cost, config.block_size).bound)
+    return float(torch.tensor(bounds).std(correction=min(1, config.num_resamples - 1)))

@@ -70,12 +70,14 @@ class SoftmaxHead:
 
     @cached_property
     def directions(self) -> Tensor:
-        """Orthonormal rows that span the differences of the rows of the weight, shape ``(min(K - 1, d), d)``.
+        """Orthonormal rows that span the differences of the rows of the weight, shape ``(r, d)``.
 
         The gradient of the loss lies in their span (``p - q`` sums to zero): nothing orthogonal to them changes a loss.
+        Directions whose singular value is within rounding of zero are left out.
         """
-        basis: Tensor = torch.linalg.qr((self.weight[1:] - self.weight[:1]).T)[0]
-        return basis.T
+        spread = self.weight - self.weight.mean(0)
+        _, values, basis = torch.linalg.svd(spread, full_matrices=False)
+        return basis[values > max(spread.shape) * torch.finfo(values.dtype).eps * values[:1].clamp_min(1e-300)]
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits of shape ``(n, K)``."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from lightning_transfer.relatedness.bound import Transforms
+from lightning_transfer.relatedness.config import BoundConfig
 from lightning_transfer.relatedness.frame import Frame
 from lightning_transfer.relatedness.head import SoftmaxHead
 from lightning_transfer.relatedness.pseudo_labels import nearest
 from lightning_transfer.relatedness.result import TaskRelatednessResult
 from lightning_transfer.relatedness.sample import Sample, content_order, prepare
-from lightning_transfer.utilities.checks import check_features, check_labels, check_positive_int
+from lightning_transfer.utilities.checks import check_features, check_labels, flatten_positions
 
 EvaluationData = tuple[Tensor, Tensor, Tensor, "Tensor | None"]
 _WIDEST = 512  # features above this width are reduced ...
@@ -55,11 +55,7 @@ class Problem:
         target_labels: Tensor | None,
         *,
         head: nn.Linear | SoftmaxHead | tuple[Tensor, Tensor] | None,
-        standardize: bool,
-        common_scale: bool,
-        dimension: int | Literal["auto"] | None,
-        num_target_classes: int | None,
-        seed: int,
+        config: BoundConfig,
     ) -> Problem:
         """Check the inputs and fit the working space.
 
@@ -69,11 +65,7 @@ class Problem:
             target_features: Shape ``(n_T, d)``.
             target_labels: Shape ``(n_T,)``, or None.
             head: Classifier of raw reference features, or None.
-            standardize: Standardise each task by its own statistics.
-            common_scale: Without standardisation, divide both sides by one factor, so that scale does not matter.
-            dimension: Width of the working space, ``"auto"``, or None for that of the features.
-            num_target_classes: Number of target classes that must have samples.
-            seed: Seed of the order of the samples.
+            config: What is asked for: of the working space, the number of classes and the seed.
 
         Returns:
             The problem.
@@ -81,11 +73,11 @@ class Problem:
         Raises:
             ValueError: If an input is malformed or does not fit the others.
         """
+        seed, dimension, num_target_classes = config.seed, config.dimension, config.num_target_classes
+        reference_features, reference_labels = flatten_positions(reference_features, reference_labels)
         reference, labels, reference_ids = prepare(reference_features, reference_labels, "reference", seed)
-        unlabelled = target_labels is None
-        if target_labels is None:
-            target_labels = torch.zeros(len(check_features(target_features, "target_features")), dtype=torch.long)
-        elif num_target_classes is not None:
+        target_features, target_labels, unlabelled = flat(target_features, target_labels, "target_features")
+        if not unlabelled and num_target_classes is not None:
             present = torch.unique(check_labels(target_labels, len(target_labels), num_target_classes, "target_labels"))
             missing = sorted(set(range(num_target_classes)) - set(present.tolist()))
             if missing:
@@ -105,10 +97,11 @@ class Problem:
         if isinstance(dimension, str):
             reduced = _REDUCED if dimension == "auto" and width > _WIDEST and own is None else None
         else:
-            reduced = None if dimension is None else check_positive_int(dimension, "dimension")
+            reduced = dimension
         if reduced is not None and own is not None:
             raise ValueError(f"Expected argument `dimension` to be None with a head of one's own, but got {reduced}.")
-        frame = Frame.fit(reference, target, standardize, common_scale, reduced)
+        common_scale = config.tau == "auto" and own is None
+        frame = Frame.fit(reference, target, config.standardize, common_scale, reduced)
         if own is not None:
             ranks = reference_ids.argsort().argsort()
             weight = own.weight.to(reference.device)[ranks]
@@ -148,6 +141,9 @@ class Problem:
         columns = label_map.double().sum(0)
         if float(label_map.min()) < 0 or float((columns - 1).abs().max()) > 1e-6:
             raise ValueError("Expected argument `label_map` to be non-negative with columns that sum to 1.")
+        missed = self.target_ids.sort().values[(label_map.sum(1) == 0).to(self.target_ids.device)].tolist()
+        if missed:
+            raise ValueError(f"Expected argument `label_map` to reach every target class, but got zeros for {missed}.")
         label_map = label_map.to(self.target.features.device).double()
         rows, order = self.target_ids.argsort().argsort(), self.reference_ids.argsort().argsort()
         return (label_map / label_map.sum(0))[rows][:, order]
@@ -208,9 +204,10 @@ class Problem:
         """
         if not isinstance(data, tuple) or len(data) != 4:
             raise ValueError("Expected argument `evaluation` to be a tuple of four tensors (the last may be None).")
-        reference = check_features(data[0], "evaluation reference features")
-        labels = check_labels(data[1], len(reference), name="evaluation reference labels")
-        target = check_features(data[2], "evaluation target features")
+        reference, labels = flatten_positions(data[0], data[1])
+        reference = check_features(reference, "evaluation reference features")
+        labels = check_labels(labels, len(reference), name="evaluation reference labels")
+        target, target_labels, unlabelled = flat(data[2], data[3], "evaluation target features")
         width = len(self.frame.reference_mean)
         if reference.shape[1] != width or target.shape[1] != width:
             raise ValueError(
@@ -227,22 +224,33 @@ class Problem:
                 "Expected argument `evaluation` to hold samples of every reference class in use, but got none of "
                 f"{self.reference_ids[counts == 0].tolist()}."
             )
-        order = content_order(reference, self.seed)
+        order = content_order(reference, self.seed, labels)
         sample = Sample(self.frame.reference(reference[order]), labels[order], len(self.reference_ids))
-        order = content_order(target, self.seed)
-        features = self.frame.target(target[order])
         count = len(self.target_ids)
-        if data[3] is None:
+        if unlabelled:
+            features = self.frame.target(target[content_order(target, self.seed)])
             found = nearest(features, self.centres) if self.centres is not None else transforms.predict(features)
             return sample, Sample(features, found, count)
-        target_labels = check_labels(data[3], len(target), name="evaluation target labels").to(device)
+        target_labels = check_labels(target_labels, len(target), name="evaluation target labels").to(device)
         unknown = target_labels[~torch.isin(target_labels, self.target_ids)]
         if len(unknown):
             raise ValueError(
                 "Expected argument `evaluation` to hold target classes that the transforms were learned on, but got "
                 f"{torch.unique(unknown).tolist()[:20]} too."
             )
-        return sample, Sample(features, _positions(target_labels, self.target_ids, into=True)[order], count)
+        target_labels = _positions(target_labels, self.target_ids, into=True)
+        order = content_order(target, self.seed, target_labels)
+        return sample, Sample(self.frame.target(target[order]), target_labels[order], count)
+
+
+def flat(features: Tensor, labels: Tensor | None, name: str) -> tuple[Tensor, Tensor, bool]:
+    """One sample a row, with the labels or, where there are none, zeros; and whether there were none."""
+    if labels is not None:
+        return (*flatten_positions(features, labels), False)
+    if isinstance(features, Tensor) and features.ndim in (3, 4):
+        features = features.flatten(0, 1) if features.ndim == 3 else features.movedim(1, -1).flatten(0, 2)
+    features = check_features(features, name)
+    return features, torch.zeros(len(features), dtype=torch.long), True
 
 
 def _positions(ids: Tensor, known: Tensor, into: bool = False) -> Tensor:

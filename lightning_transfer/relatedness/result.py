@@ -3,66 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from importlib import import_module
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from lightning_transfer.relatedness.bound import Certificate, Transforms
+from lightning_transfer.relatedness.bound import Transforms
+from lightning_transfer.relatedness.certificate import Certificate
+from lightning_transfer.relatedness.config import BoundConfig, PublishedSchedule
 from lightning_transfer.relatedness.frame import Frame
 from lightning_transfer.relatedness.head import SoftmaxHead
-from lightning_transfer.relatedness.plotting import plot_result
 from lightning_transfer.relatedness.transforms import FeatureMap
 from lightning_transfer.utilities.text import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
-@dataclass(frozen=True)
-class Figures:
-    """The bound and its parts on one pair of samples; losses are in nats.
-
-    Attributes:
-        reweighted_reference_loss: First term.
-        label_mismatch: Second term.
-        distribution_mismatch: Third term.
-        transformed_reference_loss: Loss of the transformed classifier on the transformed reference.
-        target_loss: Loss of the transformed classifier on the target.
-        target_accuracy: Its accuracy.
-        num_reference: Reference samples.
-        num_target: Target samples.
-    """
-
-    reweighted_reference_loss: float
-    label_mismatch: float
-    distribution_mismatch: float
-    transformed_reference_loss: float
-    target_loss: float
-    target_accuracy: float
-    num_reference: int
-    num_target: int
-
-    @property
-    def bound(self) -> float:
-        """Sum of the three terms."""
-        return self.reweighted_reference_loss + self.label_mismatch + self.distribution_mismatch
-
-    @property
-    def tighter_bound(self) -> float:
-        """Transformed reference loss plus distribution mismatch (Theorem 2 of the paper)."""
-        return self.transformed_reference_loss + self.distribution_mismatch
-
-    @staticmethod
-    def of(certificate: Certificate) -> Figures:
-        """Take the numbers out of a certificate."""
-        return Figures(**{part.name: getattr(certificate, part.name) for part in fields(Figures)})
-
-    def to_dict(self) -> dict[str, float]:
-        """Return plain values, the bounds included."""
-        return {"bound": self.bound, "tighter_bound": self.tighter_bound, **asdict(self)}
+FORMAT = 1
+_RENAMED = {
+    "figures": "certificate",
+    "fit_figures": "fit",
+    "held_out_figures": "held_out",
+    "tau_requested": "config.tau",
+    "method": "config.method",
+    "feature_map_kind": "config.feature_map",
+    "level": "config.level",
+}
 
 
 @dataclass(frozen=True)
@@ -70,32 +41,26 @@ class TaskRelatednessResult:
     """The task-relatedness bound of a target under a reference; lower is better.
 
     Attributes:
-        figures: The bound and its parts on the evaluated data: the answer.
-        fit_figures: The same on the data that the transforms were learned on.
-        held_out_figures: The same on target samples that took no part in choosing the ridge of the feature map, by the
-            transforms fitted without them; None if nothing was chosen.
+        certificate: The bound and its parts on the evaluated data: the answer.
+        fit: The same on the data that the transforms were learned on.
         evaluated_on: ``"fit data"`` or ``"evaluation data"``.
-        tau: Certified Lipschitz constant of the head, in nats per unit of the working space.
-        tau_requested: What was asked for.
-        tau_certificate: How ``tau`` was certified, in words.
+        config: What was asked for.
+        tau: Certified Lipschitz constant of the head, in nats per unit of the working space: the largest distance
+            between two rows of its weight.
         tau_sampled: The published estimate, the largest gradient over the evaluated target: too small for a bound.
-        ground_cost: Cost between features.
-        method: ``"alternating"`` or ``"published"``.
-        learned: Which transforms were learned.
-        feature_map_kind: Family of the feature map.
         kind: Which candidate won: ``"learned"``, ``"identity map"`` or ``"constant head"``.
-        labels_used: ``"given"``, ``"pseudo"`` or ``"kmeans"``; with the latter two the bound is one of the
-            loss on these labels.
+        labels_used: ``"given"``, ``"pseudo"`` or ``"kmeans"``; with the latter two the bound is one of the loss on
+            these labels, and says nothing certain of the loss on the true ones.
         frame: Standardisation and reduction of both sides, before all else.
         head: Reference classifier in the working space.
         feature_map: Map of target features in the working space.
         label_map: ``B``, shape ``(K_T, K_R)``.
         conditional: Reference classes behind each target class, shape ``(K_T, K_R)``.
-        class_prior: ``D`` on the evaluated data, shape ``(K_R,)``.
         target_prior: ``P_T`` on the evaluated data, shape ``(K_T,)``.
         reference_classes: Ids of the reference classes in use, shape ``(K_R,)``.
         target_classes: Ids of the target classes, shape ``(K_T,)``.
-        probe_loss: Loss on the evaluated target of a linear probe under the same constant, trained on the fit data.
+        probe_loss: Loss on the evaluated target of a linear probe under the same constant, trained on the fit data. It
+            is there to compare with: the bound is about ``target_loss``.
         probe_accuracy: Its accuracy.
         ridge: Ridge of the feature map.
         rounds: Alternations made.
@@ -104,25 +69,19 @@ class TaskRelatednessResult:
         seconds: Wall-clock time.
         messages: What a reader should know, in plain words.
         published: What the published code would have printed (only ``method="published"``).
-        standard_error: Bootstrap standard error of the bound; None if no interval was asked for.
-        interval: Normal interval of the bound.
-        level: Nominal coverage of the interval.
+        standard_error: Standard deviation of the bound over bootstrap resamples, transforms fixed; None if there are no
+            resamples. On fit data it does not cover that the transforms were learned on them.
+        interval: Normal interval of the bound on the evaluated data, for fixed transforms.
         reference_class_names: Names of the reference classes in use.
         target_class_names: Names of the target classes.
     """
 
-    figures: Figures
-    fit_figures: Figures
-    held_out_figures: Figures | None
+    certificate: Certificate
+    fit: Certificate
     evaluated_on: str
+    config: BoundConfig
     tau: float
-    tau_requested: float | str
-    tau_certificate: str
     tau_sampled: float
-    ground_cost: str
-    method: str
-    learned: tuple[str, ...]
-    feature_map_kind: str
     kind: str
     labels_used: str
     frame: Frame
@@ -130,7 +89,6 @@ class TaskRelatednessResult:
     feature_map: FeatureMap
     label_map: Tensor
     conditional: Tensor
-    class_prior: Tensor
     target_prior: Tensor
     reference_classes: Tensor
     target_classes: Tensor
@@ -145,49 +103,76 @@ class TaskRelatednessResult:
     published: dict[str, float] = field(default_factory=dict)
     standard_error: float | None = None
     interval: tuple[float, float] | None = None
-    level: float = 0.95
     reference_class_names: tuple[str, ...] | None = None
     target_class_names: tuple[str, ...] | None = None
 
     @property
     def bound(self) -> float:
-        """The bound on the evaluated data, in nats."""
-        return self.figures.bound
+        """The bound on the evaluated data, in nats, rounded outward."""
+        return self.certificate.bound
 
     @property
     def tighter_bound(self) -> float:
         """The form of Theorem 2 of the paper, which is never above :attr:`bound`."""
-        return self.figures.tighter_bound
+        return self.certificate.tighter_bound
 
     @property
     def reweighted_reference_loss(self) -> float:
         """First term of the bound."""
-        return self.figures.reweighted_reference_loss
+        return self.certificate.reweighted_reference_loss
 
     @property
     def label_mismatch(self) -> float:
         """Second term of the bound."""
-        return self.figures.label_mismatch
+        return self.certificate.label_mismatch
 
     @property
     def distribution_mismatch(self) -> float:
         """Third term of the bound."""
-        return self.figures.distribution_mismatch
+        return self.certificate.distribution_mismatch
 
     @property
     def target_loss(self) -> float:
         """Loss of the transformed classifier on the evaluated target; never above :attr:`bound`."""
-        return self.figures.target_loss
+        return self.certificate.target_loss
 
     @property
     def target_accuracy(self) -> float:
         """Accuracy of the transformed classifier on the evaluated target."""
-        return self.figures.target_accuracy
+        return self.certificate.target_accuracy
+
+    @property
+    def held_out(self) -> Certificate | None:
+        """The certificate, if its data took no part in learning the transforms; else None."""
+        return None if self.evaluated_on == "fit data" else self.certificate
+
+    @property
+    def class_prior(self) -> Tensor:
+        """``D`` on the evaluated data, shape ``(K_R,)``."""
+        return self.joint.sum(0)
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """Which transforms were learned."""
+        return tuple(sorted(self.config.learn))
+
+    @property
+    def ground_cost(self) -> str:
+        """Cost between features."""
+        return self.config.ground_cost
 
     @property
     def joint(self) -> Tensor:
         """Joint mass ``M`` of target and reference classes, shape ``(K_T, K_R)``; rows sum to the target prior."""
         return self.target_prior[:, None] * self.conditional
+
+    if not TYPE_CHECKING:  # a checker shall know the names of today only
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in _RENAMED:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            warnings.warn(f"`{name}` of a result is now `{_RENAMED[name]}`.", DeprecationWarning, stacklevel=2)
+            return attrgetter(_RENAMED[name])(self)
 
     @property
     def transforms(self) -> Transforms:
@@ -205,23 +190,32 @@ class TaskRelatednessResult:
         """
         return self.transforms.log_probabilities(self.frame.target(target_features))
 
+    def certificates(self) -> dict[str, Certificate]:
+        """The certificate, and beside one of other data that of the fit data, by what they are of."""
+        fit = {} if self.held_out is None else {"fit data": self.fit}
+        return {self.evaluated_on: self.certificate, **fit}
+
     def to_dict(self) -> dict[str, Any]:
         """Return all figures, the label map and the class prior as plain values, ready for JSON."""
-        left_out = {"figures", "fit_figures", "held_out_figures", "frame", "head", "feature_map"}
+        left_out = {"certificate", "fit", "frame", "head", "feature_map"}
         plain = {
             part.name: _plain(getattr(self, part.name)) for part in fields(self) if part.name not in left_out
         }  # fmt: skip
         return {
-            **self.figures.to_dict(),
+            "format": FORMAT,
+            **self.certificate.to_dict(),
             **plain,
-            "fit": self.fit_figures.to_dict(),
-            "held_out": None if self.held_out_figures is None else self.held_out_figures.to_dict(),
+            "class_prior": self.class_prior.tolist(),
+            "ground_cost": self.ground_cost,
+            "learned": list(self.learned),
+            "fit": self.fit.to_dict(),
+            "held_out": None if self.held_out is None else self.held_out.to_dict(),
         }
 
     def state_dict(self) -> dict[str, Tensor]:
         """Export as tensors, to store it or to start the next solve from it; see :meth:`from_state`."""
         state: dict[str, Tensor] = {}
-        meta: dict[str, Any] = {}
+        meta: dict[str, Any] = {"format": FORMAT}
         for part in fields(self):
             value = getattr(self, part.name)
             if isinstance(value, (Frame, SoftmaxHead, FeatureMap)):
@@ -230,13 +224,13 @@ class TaskRelatednessResult:
             elif isinstance(value, Tensor):
                 state[part.name] = value.clone()
             else:
-                meta[part.name] = asdict(value) if isinstance(value, Figures) else value
+                meta[part.name] = asdict(value) if isinstance(value, (Certificate, BoundConfig)) else value
         state["meta"] = torch.tensor(list(json.dumps(meta).encode()), dtype=torch.uint8)
         return state
 
     @staticmethod
     def from_state(state: dict[str, Tensor]) -> TaskRelatednessResult:
-        """Rebuild a result from :meth:`state_dict`.
+        """Rebuild a result from :meth:`state_dict`, of this version or of 0.1.
 
         Args:
             state: Tensors by name.
@@ -245,13 +239,21 @@ class TaskRelatednessResult:
             The result.
 
         Raises:
-            ValueError: If entries are missing.
+            ValueError: If entries are missing, or the format is of a later version.
         """
         try:
             values: dict[str, Any] = json.loads(bytes(state["meta"].cpu().tolist()).decode())
-            for name in ("figures", "fit_figures", "held_out_figures"):
-                values[name] = None if values[name] is None else Figures(**values[name])
-            for name in ("learned", "history", "messages", "interval", "reference_class_names", "target_class_names"):
+            version = values.pop("format", 0)
+            if version > FORMAT:
+                raise ValueError(f"Expected argument `state` to be of a format up to {FORMAT}, but got {version}.")
+            if not version:
+                values = _from_first_format(values, state["target_prior"])
+            for name in ("certificate", "fit"):
+                values[name] = Certificate.from_dict(values[name])
+            if isinstance(values["config"]["schedule"], dict):
+                values["config"]["schedule"] = PublishedSchedule(**values["config"]["schedule"])
+            values["config"] = BoundConfig(**values["config"])
+            for name in ("history", "messages", "interval", "reference_class_names", "target_class_names"):
                 values[name] = None if values[name] is None else tuple(values[name])
             for name, kind in (("frame", Frame), ("head", SoftmaxHead), ("feature_map", FeatureMap)):
                 inner: dict[str, Any] = {key.name: state.get(f"{name}.{key.name}") for key in fields(kind)}
@@ -304,10 +306,10 @@ class TaskRelatednessResult:
         Returns:
             A matplotlib figure.
         """
-        return plot_result(self)
+        draw: Callable[[TaskRelatednessResult], Figure] = import_module("lightning_transfer.report.bound").draw_bound
+        return draw(self)
 
     def __str__(self) -> str:
-        f, fit, rest = self.figures, self.fit_figures, self.held_out_figures
         rows = [
             ("re-weighted reference loss", "reweighted_reference_loss"),
             ("label mismatch", "label_mismatch"),
@@ -317,30 +319,28 @@ class TaskRelatednessResult:
             ("loss of the transformed classifier", "target_loss"),
             ("accuracy of the transformed classifier", "target_accuracy"),
         ]
-        columns = [(self.evaluated_on, f)]
-        if self.evaluated_on != "fit data":
-            columns.append(("fit data", fit))
-        if rest is not None:
-            columns.append(("held-out part", rest))
-        lines = [" " * 40 + "".join(f"{name:>17}" for name, _ in columns)]
-        lines += [f"{title:<40}" + "".join(f"{getattr(c, key):17.4f}" for _, c in columns) for title, key in rows]
+        columns = self.certificates()
+        lines = [" " * 40 + "".join(f"{name:>17}" for name in columns)]
+        lines += [
+            f"{title:<40}" + "".join(f"{getattr(each, key):17.4f}" for each in columns.values()) for title, key in rows
+        ]
         lines.insert(4, "-" * len(lines[0]))
-        chance = float(torch.tensor(float(len(self.target_classes))).log())
         spread = ""
         if self.interval is not None:
-            spread = (
-                f"bound {self.bound:.4f}, {self.level:.0%} interval {self.interval[0]:.4f} to {self.interval[1]:.4f}"
-            )
+            low, high = self.interval
+            spread = f"bound {self.bound:.4f}, {self.config.level:.0%} interval {low:.4f} to {high:.4f}"
         matches = ", ".join(plain(f"{target} <- {reference}") for target, reference, _ in self.matches()[:12])
         notes = [
             spread,
             f"linear target probe under the same constant: loss {self.probe_loss:.4f}, "
-            f"accuracy {self.probe_accuracy:.4f}; guessing costs {chance:.4f}",
-            f"tau {self.tau:.4g} ({self.tau_certificate}; requested {self.tau_requested}, "
+            f"accuracy {self.probe_accuracy:.4f}; guessing costs {self.certificate.guessing:.4f}"
+            f"{': the bound is vacuous' if self.certificate.vacuous else ''}",
+            f"tau {self.tau:.4g} (certified by the rows of the head; requested {self.config.tau}, "
             f"largest gradient on samples {self.tau_sampled:.4g}), ground cost {self.ground_cost}",
-            f"method {self.method}, learned {', '.join(self.learned) or 'nothing'}, "
-            f"{self.feature_map_kind} feature map, answer: {self.kind}, target labels: {self.labels_used}",
-            f"{f.num_reference} reference and {f.num_target} target samples, "
+            f"method {self.config.method}, learned {', '.join(self.learned) or 'nothing'}, "
+            f"{self.config.feature_map if 'features' in self.learned else 'identity'} feature map, "
+            f"answer: {self.kind}, target labels: {self.labels_used}",
+            f"{self.certificate.num_reference} reference and {self.certificate.num_target} target samples, "
             f"{len(self.reference_classes)} reference and {len(self.target_classes)} target classes, "
             f"{'converged' if self.converged else 'NOT converged'}, "
             f"{self.seconds:.2f} s",
@@ -352,7 +352,31 @@ class TaskRelatednessResult:
 
 
 def _plain(value: Any) -> Any:
-    """Turn tensors and tuples into lists."""
+    """Turn tensors, tuples and configs into lists and dicts."""
     if isinstance(value, Tensor):
         return value.tolist()
+    if isinstance(value, BoundConfig):
+        return _plain(asdict(value))
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
     return [_plain(part) for part in value] if isinstance(value, tuple) else value
+
+
+def _from_first_format(values: dict[str, Any], target_prior: Tensor) -> dict[str, Any]:
+    """Bring the plain values of a state that version 0.1 wrote into today's form."""
+    guessing = float(torch.special.entr(target_prior).sum())
+    options = {
+        "tau": values["tau_requested"],
+        "ground_cost": values["ground_cost"],
+        "method": values["method"],
+        "transforms": values["learned"],
+        "feature_map": values["feature_map_kind"],
+        "level": values["level"],
+    }
+    kept = {part.name for part in fields(TaskRelatednessResult)} & set(values)
+    return {
+        **{name: values[name] for name in kept},
+        "certificate": {**values["figures"], "guessing": guessing},
+        "fit": {**values["fit_figures"], "guessing": guessing},
+        "config": {**asdict(BoundConfig()), **options},
+    }

@@ -86,7 +86,7 @@ def spread(rows: Tensor, count: int) -> Tensor:
     return rows[((torch.arange(count, device=rows.device) + 0.5) * (len(rows) / count)).long()]
 
 
-def content_order(features: Tensor, seed: int) -> Tensor:
+def content_order(features: Tensor, seed: int, ties: Tensor | None = None) -> Tensor:
     """Order of the rows by a seeded projection, so that nothing downstream depends on the order they came in.
 
     Taking every n-th row of that order is a systematic sample, stratified along the projection.
@@ -94,6 +94,7 @@ def content_order(features: Tensor, seed: int) -> Tensor:
     Args:
         features: Shape ``(n, d)``.
         seed: Seed of the direction.
+        ties: What decides between equal rows, smaller first, shape ``(n,)``; None where they are interchangeable.
 
     Returns:
         Row numbers of shape ``(n,)``.
@@ -101,7 +102,10 @@ def content_order(features: Tensor, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     direction = torch.randn(features.shape[1], dtype=torch.float64, generator=generator).to(features.device)
     keys = torch.cat([(part.double() * direction).sum(1) for part in features.split(4096)])
-    return torch.argsort(keys, stable=True)
+    if ties is None:
+        return torch.argsort(keys, stable=True)
+    first = torch.argsort(ties, stable=True)
+    return first[torch.argsort(keys[first], stable=True)]
 
 
 def prepare(features: Tensor, labels: Tensor, side: str, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,8 +126,6 @@ def prepare(features: Tensor, labels: Tensor, side: str, seed: int) -> tuple[Ten
     """
     features = check_features(features, f"{side}_features")
     labels = check_labels(labels, len(features), name=f"{side}_labels").to(features.device)
-    order = content_order(features, seed)
-    features, labels = features[order], labels[order]
     ids, labels = torch.unique(labels, return_inverse=True)
     means = features.new_zeros((len(ids), features.shape[1]), dtype=torch.float64)
     for start in range(0, len(features), 4096):
@@ -132,4 +134,6 @@ def prepare(features: Tensor, labels: Tensor, side: str, seed: int) -> tuple[Ten
     by_content = content_order(means, seed)
     number = torch.empty_like(by_content)
     number[by_content] = torch.arange(len(ids), device=ids.device)
-    return features, number[labels], ids[by_content]
+    labels = number[labels]
+    order = content_order(features, seed, labels)  # equal rows of several classes have an order of their own too
+    return features[order], labels[order], ids[by_content]

@@ -4,68 +4,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lightning_transfer.relatedness.bound import (
-    Certificate,
-    Terms,
-    Transforms,
-    certify,
-    class_losses,
-    three_terms,
-)
+from lightning_transfer.relatedness.bound import Look, Transforms, certify, class_losses, look
+from lightning_transfer.relatedness.certificate import Certificate
+from lightning_transfer.relatedness.config import BoundConfig
 from lightning_transfer.relatedness.head import SoftmaxHead, lbfgs, train_head
 from lightning_transfer.relatedness.sample import Sample
 from lightning_transfer.relatedness.transforms import (
     FeatureMap,
-    FeatureMapKind,
     assign_classes,
     conditional_of,
     fit_feature_map,
     label_map_of,
     match_marginals,
 )
-from lightning_transfer.relatedness.transport import Coupling, GroundCost, couple
+from lightning_transfer.relatedness.transport import Coupling, couple
 
-Learned = frozenset[Literal["prior", "labels", "features"]]
 RIDGES = (3e-2, 3e-3, 3e-4)
 _IRLS_ROUNDS = 4
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the solver is asked for.
-
-    Attributes:
-        tau: Lipschitz constant of the head, or ``"auto"`` for the one with the smallest bound.
-        ground_cost: Cost between features.
-        learn: Which of the transforms are learned.
-        feature_map: Family of the feature map.
-        rank: Rank of a low-rank map.
-        ridge: Strength of the ridge of the feature map; None to choose it on held-out target samples.
-        rounds: Alternations between couplings and transforms.
-        fit_samples: Reference samples of a class that the solver looks at; the certificate always looks at all.
-        max_samples: Largest number of samples on a side of one transport problem.
-    """
-
-    tau: float | Literal["auto"]
-    ground_cost: GroundCost
-    learn: Learned
-    feature_map: FeatureMapKind = "affine"
-    rank: int = 16
-    ridge: float | None = None
-    rounds: int = 3
-    fit_samples: int = 400
-    max_samples: int = 1000
-
-    @property
-    def learns_map(self) -> bool:
-        """Whether there is a feature map to fit."""
-        return "features" in self.learn and self.feature_map != "identity"
 
 
 @dataclass(frozen=True)
@@ -75,7 +35,6 @@ class Solution:
     Attributes:
         transforms: The best transforms.
         certificate: Their bound on the data they were learned on.
-        held_out: Bound on target samples that the choice of the ridge did not see; None if nothing was chosen.
         kind: ``"learned"``, ``"identity map"`` or ``"constant head"``: which candidate won.
         ridge: Ridge of the feature map.
         rounds: Alternations made.
@@ -85,7 +44,6 @@ class Solution:
 
     transforms: Transforms
     certificate: Certificate
-    held_out: Certificate | None
     kind: str
     ridge: float
     rounds: int
@@ -96,6 +54,8 @@ class Solution:
 def class_costs(reference: Sample, target: Sample, tau: float, losses: Tensor) -> Tensor:
     """Rough cost of letting a reference class stand for a target class, from class means and spreads.
 
+    The distance is that of two round Gaussians, so a class costs nothing beside its loss to stand for itself.
+
     Args:
         reference: Reference sample.
         target: Target sample in the same space.
@@ -105,11 +65,16 @@ def class_costs(reference: Sample, target: Sample, tau: float, losses: Tensor) -
     Returns:
         Shape ``(K_T, K_R)``, in nats.
     """
-    means = reference.class_means
-    spread = (reference.features - means[reference.labels]).norm(dim=1)
-    spreads = losses.new_zeros(reference.num_classes).index_add_(0, reference.labels, spread)
-    spreads = spreads / reference.counts.clamp_min(1)
-    return losses + tau * (torch.cdist(target.class_means, means) + spreads)
+
+    def moments(sample: Sample) -> tuple[Tensor, Tensor]:
+        means = sample.class_means
+        distance = (sample.features - means[sample.labels]).square().sum(1)
+        squares = means.new_zeros(sample.num_classes).index_add_(0, sample.labels, distance)
+        return means, (squares / sample.counts.clamp_min(1)).sqrt()
+
+    (means, spreads), (others, widths) = moments(reference), moments(target)
+    apart = torch.cdist(others, means, compute_mode="donot_use_mm_for_euclid_dist")
+    return losses + tau * torch.hypot(apart, widths[:, None] - spreads)
 
 
 def guessing(transforms: Transforms, target_prior: Tensor, free_labels: bool) -> Transforms:
@@ -144,7 +109,7 @@ class AlternatingSolver:
     Args:
         reference: Reference sample; all its classes may be used.
         target: Target sample; every class has samples.
-        settings: What is asked for.
+        config: What is asked for.
         head: A head of the user's own, which stays as it is; None to train one.
         label_map: A fixed label map, needed when the label map is not learned.
         start: Transforms to start from.
@@ -154,47 +119,46 @@ class AlternatingSolver:
         self,
         reference: Sample,
         target: Sample,
-        settings: Settings,
+        config: BoundConfig,
         head: SoftmaxHead | None = None,
         label_map: Tensor | None = None,
         start: Transforms | None = None,
     ) -> None:
-        self.reference, self.target, self.settings = reference, target, settings
-        self.reference_fit = reference.thinned(settings.fit_samples)
+        self.reference, self.target, self.config = reference, target, config
+        self.reference_fit = reference.thinned(config.fit_samples)
         self.reference_look = self.reference_fit  # fewer while the ridge is chosen: transport is what takes time
         self.own_head, self.fixed_label_map, self.start = head, label_map, start
         self.heads_converged = True
         self.history: list[float] = []
         # softmax and ranges of logits do not change when a constant is added to all logits
-        self.free_logits = settings.feature_map == "affine" and reference.features.shape[1] >= reference.num_classes - 1
+        self.free_logits = config.feature_map == "affine" and reference.features.shape[1] >= reference.num_classes - 1
 
     def solve(self) -> Solution:
         """Learn the transforms and keep the best candidate."""
-        settings = self.settings
-        target = self.target.thinned(settings.max_samples)
+        config = self.config
+        target = self.target.thinned(config.fit_target_samples)
         first = self._initial(target)
         candidates = {"identity map": self._finish_head(first, target)}
-        held_out, ridge = None, settings.ridge if settings.ridge is not None else RIDGES[1]
-        if settings.learns_map:
+        ridge = config.ridge if config.ridge is not None else RIDGES[1]
+        if config.learns_map:
             start = self._first_iterate(first, candidates["identity map"], target)
-            if settings.ridge is None and self.start is None:
-                ridge, start, held_out = self._choose_ridge(start, target)
-            learned = self._descend(start, target, ridge, settings.rounds)
-            candidates["learned"] = self._finish_head(learned, target) if settings.ground_cost == "feature" else learned
+            if config.ridge is None and self.start is None:
+                ridge, start = self._choose_ridge(start, target)
+            learned = self._descend(start, target, ridge, config.rounds)
+            candidates["learned"] = self._finish_head(learned, target) if config.ground_cost == "feature" else learned
         elif self.start is not None:
             candidates["learned"] = self._finish_head(self.start, target)
-        if settings.tau == "auto" and self.own_head is None:
-            candidates["constant head"] = guessing(first, target.prior, "labels" in settings.learn)
+        if config.tau == "auto" and self.own_head is None:
+            candidates["constant head"] = guessing(first, target.prior, "labels" in config.learn)
         certificates = {name: self._certify(each) for name, each in candidates.items()}
         kind = min(certificates, key=lambda name: certificates[name].bound)
         return Solution(
             transforms=candidates[kind],
             certificate=certificates[kind],
-            held_out=held_out,
             kind=kind,
             ridge=ridge,
             rounds=max(len(self.history) - 1, 0),
-            converged=self.heads_converged and certificates[kind].coupling.converged,
+            converged=self.heads_converged and certificates[kind].optimal,
             history=tuple(self.history),
         )
 
@@ -205,32 +169,32 @@ class AlternatingSolver:
             return head.lipschitz_constant > 0.1 * first.head.lipschitz_constant
 
         if self.start is None:
-            return finished if telling(finished.head) and self.settings.ground_cost != "feature" else first
+            return finished if telling(finished.head) and self.config.ground_cost != "feature" else first
         if self.own_head is not None:
             return self.start
-        if self.settings.tau == "auto":
+        if self.config.tau == "auto":
             return self.start if telling(self.start.head) else replace(self.start, head=first.head)
         prior = self.start.joint(target.prior).sum(0)  # features may have moved since
-        return replace(self.start, head=self._train(prior, self.settings.tau, self.start.head))
+        return replace(self.start, head=self._train(prior, self.config.tau, self.start.head))
 
     def _certify(self, transforms: Transforms) -> Certificate:
-        settings = self.settings
-        return certify(transforms, self.reference, self.target, settings.ground_cost, settings.max_samples)
+        config = self.config
+        return certify(transforms, self.reference, self.target, config.ground_cost, config.block_size)
 
-    def _look(self, transforms: Transforms, target: Sample) -> Terms:
+    def _look(self, transforms: Transforms, target: Sample) -> Look:
         """The bound on the samples that the solver looks at."""
-        settings = self.settings
-        return three_terms(transforms, self.reference_look, target, settings.ground_cost, settings.max_samples)
+        config = self.config
+        return look(transforms, self.reference_look, target, config.ground_cost, config.block_size)
 
     def _train(self, prior: Tensor, tau: float, start: SoftmaxHead | None, max_iter: int = 100) -> SoftmaxHead:
         head, converged = train_head(self.reference_fit, prior, tau, start, max_iter)
-        self.heads_converged = self.heads_converged and (converged or self.settings.tau == "auto")
+        self.heads_converged = self.heads_converged and (converged or self.config.tau == "auto")
         return head
 
     def _initial(self, target: Sample) -> Transforms:
         """Identity map, and the class prior and label map that suit it."""
-        settings, reference = self.settings, self.reference_fit
-        tau = typical_tau(reference) if settings.tau == "auto" else settings.tau
+        config, reference = self.config, self.reference_fit
+        tau = typical_tau(reference) if config.tau == "auto" else config.tau
         losses = reference.features.new_zeros(reference.num_classes)
         if self.own_head is not None:
             tau, losses = self.own_head.lipschitz_constant, class_losses(self.own_head, reference)
@@ -242,7 +206,7 @@ class AlternatingSolver:
         return Transforms(head, FeatureMap.identity(target.features), label_map, conditional)
 
     def _choose_classes(self, costs: Tensor, prior: Tensor) -> Tensor:
-        learn = self.settings.learn
+        learn = self.config.learn
         if "labels" in learn:
             return (
                 assign_classes(costs, prior)
@@ -257,9 +221,9 @@ class AlternatingSolver:
 
     def _finish_head(self, transforms: Transforms, target: Sample) -> Transforms:
         """Adapt a trained head to the feature map where tau is free."""
-        if self.settings.tau != "auto" or self.own_head is not None:
+        if self.config.tau != "auto" or self.own_head is not None:
             return transforms
-        if self.settings.ground_cost == "feature":
+        if self.config.ground_cost == "feature":
             return replace(transforms, head=self._search_tau(transforms, target))
         best, value = transforms, self._look(transforms, target)
         for sharpness in (0.2, 0.05):
@@ -282,7 +246,7 @@ class AlternatingSolver:
         mapped = target.with_features(transforms.feature_map(target.features) @ basis.T)
         support = transforms.label_map > 0
         distance = couple(
-            looked, mapped, transforms.conditional, support, "feature", self.settings.max_samples
+            looked, mapped, transforms.conditional, support, "feature", self.config.block_size
         ).cost  # fmt: skip
         best = SoftmaxHead.constant(prior, len(basis))
         lowest = float(prior @ class_losses(best, reference))
@@ -304,13 +268,13 @@ class AlternatingSolver:
             try_tau(max(best.lipschitz_constant, typical_tau(reference) / 64) * factor)
         return SoftmaxHead(best.weight @ basis, best.bias)
 
-    def _choose_ridge(self, start: Transforms, target: Sample) -> tuple[float, Transforms, Certificate | None]:
+    def _choose_ridge(self, start: Transforms, target: Sample) -> tuple[float, Transforms]:
         """Fit with each ridge on a part of the target, from strong to weak, and compare on the rest."""
-        settings, whole = self.settings, self.reference_look
-        few = max(settings.fit_samples // 4, 1)
+        config, whole = self.config, self.reference_look
+        few = max(config.fit_samples // 4, 1)
         fit, rest = target.thinned(2 * few).split(4)
         if len(rest.labels) < target.num_classes:
-            return RIDGES[1], start, None
+            return RIDGES[1], start
         self.reference_look = whole.thinned(few)
         ridge, lowest = RIDGES[1], math.inf
         current = best = start
@@ -322,7 +286,7 @@ class AlternatingSolver:
                 break
             ridge, lowest, best = trial, bound, current
         self.reference_look = whole
-        return ridge, best, certify(best, whole, rest, settings.ground_cost, settings.max_samples)
+        return ridge, best
 
     def _descend(self, start: Transforms, target: Sample, ridge: float, rounds: int) -> Transforms:
         """Alternate couplings with steps of the transforms; the best iterate is the answer."""
@@ -338,12 +302,12 @@ class AlternatingSolver:
         return best
 
     def _step(self, current: Transforms, target: Sample, coupling: Coupling, ridge: float, round_: int) -> Transforms:
-        settings = self.settings
-        if settings.ground_cost == "feature":
+        config = self.config
+        if config.ground_cost == "feature":
             return self._map_step(current, target, coupling, ridge)
-        if settings.feature_map != "affine" or not self._is_moved(current):
+        if config.feature_map != "affine" or not self._is_moved(current):
             current = self._map_step(current, target, coupling, ridge)
-            if settings.feature_map != "affine":
+            if config.feature_map != "affine":
                 return self._finish_head(current, target)
             coupling = self._look(current, target).coupling
         return self._logit_step(current, target, coupling, ridge, 0.3 * 0.5**round_, 40, move_map=True)
@@ -355,7 +319,7 @@ class AlternatingSolver:
 
     def _map_step(self, current: Transforms, target: Sample, coupling: Coupling, ridge: float) -> Transforms:
         """Minimise the expected distance for a fixed coupling: iteratively re-weighted least squares."""
-        settings = self.settings
+        config = self.config
         z, basis, feature_map = self.reference_look.features, current.head.directions, current.feature_map
         for _ in range(_IRLS_ROUNDS):
             seen, mapped = z @ basis.T, feature_map(target.features) @ basis.T
@@ -365,7 +329,7 @@ class AlternatingSolver:
             goals = z.new_zeros(len(target.labels), z.shape[1])
             goals.index_add_(0, coupling.target, pull[:, None] * z[coupling.source])
             feature_map = fit_feature_map(
-                settings.feature_map, target.features, goals / weights[:, None], weights, ridge, settings.rank
+                config.feature_map, target.features, goals / weights[:, None], weights, ridge, config.rank
             )
         return replace(current, feature_map=feature_map)
 
@@ -389,7 +353,7 @@ class AlternatingSolver:
         prior = current.joint(target.prior).sum(0)
         weights = (prior / reference.counts.clamp_min(1))[reference.labels]
         support = (current.label_map > 0)[target.labels[coupling.target]]
-        move_head = self.settings.tau == "auto" and self.own_head is None
+        move_head = self.config.tau == "auto" and self.own_head is None
         free = move_map and self.free_logits
         weight = current.head.weight - current.head.weight.mean(0)
         bias = current.head.bias.clone()
@@ -415,7 +379,7 @@ class AlternatingSolver:
             change = (mapped if free else mapped @ weight.T)[coupling.target] - looked[coupling.source]
             high = torch.logsumexp(change / temperature, dim=1)
             lowered = -change / temperature
-            if self.settings.ground_cost == "logit_margin":
+            if self.config.ground_cost == "logit_margin":
                 lowered = lowered.masked_fill(~support, -torch.inf)
             cost = coupling.mass @ (high + torch.logsumexp(lowered, dim=1)) * temperature
             loss = cross_entropy(logits + bias, reference.labels, reduction="none") @ weights

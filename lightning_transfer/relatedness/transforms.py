@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FeatureMapKind = Literal["identity", "orthogonal", "affine", "low_rank"]
+from lightning_transfer.relatedness.config import FeatureMapKind
 
 
 @dataclass(frozen=True)

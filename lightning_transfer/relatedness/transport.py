@@ -5,16 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_transfer.relatedness.config import GroundCost
 from lightning_transfer.relatedness.head import SoftmaxHead
 from lightning_transfer.relatedness.sample import Sample
 
-GroundCost = Literal["feature", "logit_range", "logit_margin"]
 _CHUNK_BYTES = 2**26
 
 
@@ -148,12 +147,12 @@ def couple(
     conditional: Tensor,
     support: Tensor,
     ground_cost: GroundCost,
-    max_samples: int,
+    block_size: int,
 ) -> Coupling:
     """Couple all samples of two labelled samples, class by class.
 
     Target class ``k`` is coupled with the mixture ``conditional[k]`` of reference classes, uniform within each. A class
-    that has more than ``max_samples`` samples on a side is cut into blocks (systematic samples), and blocks are coupled
+    that has more than ``block_size`` samples on a side is cut into blocks (systematic samples), and blocks are coupled
     with blocks. The mixture of the blocks' plans has exactly the marginals of the whole class, so the cost is an upper
     bound for all samples, not for a part of them, at a cost linear in their number.
 
@@ -163,7 +162,7 @@ def couple(
         conditional: Rows on the simplex, shape ``(K_T, K_R)``.
         support: Support of the label map, shape ``(K_T, K_R)``, bool.
         ground_cost: Name of the cost.
-        max_samples: Largest number of samples on a side of one problem.
+        block_size: Largest number of samples on a side of one problem.
 
     Returns:
         The coupling.
@@ -182,7 +181,7 @@ def couple(
             raise ValueError(f"Expected samples of every reference class that is used, but got none of {used}.")
         rows = torch.cat([of_reference[j] for j in used])
         weight = torch.cat([(conditional[k, j] / len(of_reference[j])).expand(len(of_reference[j])) for j in used])
-        for part, columns, share in _block_pairs(rows, weight, of_target[k], max_samples):
+        for part, columns, share in _block_pairs(rows, weight, of_target[k], block_size):
             cost = cost_matrix(reference.features[rows[part]], target.features[columns], ground_cost, support[k])
             # the exact solver works on the CPU, wherever the samples are
             host = cost.cpu().numpy()
@@ -208,7 +207,7 @@ def couple(
 
 
 def _block_pairs(
-    rows: Tensor, weight: Tensor, columns: Tensor, max_samples: int
+    rows: Tensor, weight: Tensor, columns: Tensor, block_size: int
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Blocks of both sides and the mass that goes from one to the other.
 
@@ -216,14 +215,14 @@ def _block_pairs(
         rows: Reference samples of the class, shape ``(n,)``.
         weight: Their masses, shape ``(n,)``, total one.
         columns: Target samples of the class, shape ``(m,)``, equally heavy.
-        max_samples: Largest block.
+        block_size: Largest block.
 
     Yields:
         Positions in ``rows``, target samples, and mass: a plan between the blocks with the blocks' masses as marginals
         (north-west corner rule), so at most one problem more than there are blocks.
     """
-    source_blocks = -(-len(rows) // max_samples)
-    target_blocks = -(-len(columns) // max_samples)
+    source_blocks = -(-len(rows) // block_size)
+    target_blocks = -(-len(columns) // block_size)
     positions = torch.arange(len(rows), device=rows.device)
     parts = [positions[b::source_blocks] for b in range(source_blocks)]
     supplies = [float(weight[part].sum()) for part in parts]

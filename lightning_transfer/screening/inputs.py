@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -103,20 +102,23 @@ def _check_candidate(candidate: Any) -> None:
 
 
 def check_relatedness(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Check that arguments of :func:`lightning_transfer.functional.task_relatedness` exist.
+    """Check arguments of :func:`lightning_transfer.functional.task_relatedness` before anything runs.
 
     Raises:
-        ValueError: If one does not; the message says which do.
+        ValueError: If one is unknown or has an impossible value.
     """
-    from lightning_transfer.functional.task_relatedness import task_relatedness
+    from lightning_transfer.relatedness.config import DATA, BoundConfig
 
-    known = [name for name, p in inspect.signature(task_relatedness).parameters.items() if p.kind is p.KEYWORD_ONLY]
     if not isinstance(options or {}, Mapping):
         raise ValueError(f"Expected argument `relatedness` to be a dict, but got {options!r}.")
-    for name in options or {}:
-        if name not in known:
-            raise ValueError(f"Expected argument `relatedness` to hold some of {known}, but got {name!r}.")
-    return options or {}
+    options = dict(options or {})
+    if "max_samples" in options:
+        raise ValueError(
+            "Expected argument `relatedness` to hold options of the bound, but got 'max_samples': set `max_samples` "
+            "beside it to look at fewer samples, or `block_size` in it for smaller transport problems."
+        )
+    BoundConfig.of(options.get("config"), {k: v for k, v in options.items() if k not in (*DATA, "config")})
+    return options
 
 
 @dataclass(frozen=True)

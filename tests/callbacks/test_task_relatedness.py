@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from lightning_transfer.callbacks import TaskRelatednessMonitor, TransferabilityMonitor
 from lightning_transfer.functional.task_relatedness import task_relatedness
-from lightning_transfer.relatedness.published import PublishedSchedule
+from lightning_transfer.relatedness import PublishedSchedule
 
 OPTIONS = {"tau": 0.5, "rounds": 2, "ground_cost": "feature"}
 TERMS = ("reweighted_reference_loss", "label_mismatch", "distribution_mismatch")
@@ -96,8 +96,10 @@ def test_values_are_the_bound_of_the_features_now():
     assert monitor.values["bound"] == pytest.approx(after, rel=1e-4)
     for record in monitor.history:
         assert record["bound"] == pytest.approx(sum(record[term] for term in TERMS), rel=1e-9)
-        assert record["target_loss"] <= record["bound"]
-    assert {f"transfer/{name}" for name in ("bound", *TERMS, "target_loss")} <= set(trainer.callback_metrics)
+        assert record["target_loss"] <= record["bound"] == record["task_relatedness"]
+    assert {f"transfer/{name}" for name in ("bound", "task_relatedness", *TERMS, "target_loss")} <= set(
+        trainer.callback_metrics
+    )
     assert len(monitor.history) == 2
 
 
@@ -178,7 +180,7 @@ def test_the_published_method_is_run_once_a_look(starts):
 def test_fixed_features_as_reference_and_early_stopping():
     reference = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 4
     monitor = _monitor(reference, every_n_epochs=1, prefix="relatedness")
-    stopping = EarlyStopping("relatedness/bound", mode="min", patience=1, min_delta=1e9)
+    stopping = EarlyStopping("relatedness/task_relatedness", mode="min", patience=1, min_delta=1e9)
     _, trainer = fit([monitor, stopping], max_epochs=9)
     assert trainer.current_epoch == 2
 
@@ -188,7 +190,10 @@ def test_figures_go_to_loggers_that_take_them(logger):
     diary = logger()
     fit([_monitor()], logger=[diary, Diary()], max_epochs=1)
     assert diary.figures == [("transfer/relatedness", "Figure", 0), ("transfer/relatedness", "Figure", 3)]
-    assert [row["transfer-bound"] > 0 for step, row in diary.rows if "transfer-bound" in row] == [True, True]
+    assert [row["transfer-task_relatedness"] > 0 for step, row in diary.rows if "transfer-task_relatedness" in row] == [
+        True,
+        True,
+    ]
 
 
 def test_several_loaders_and_names():
@@ -209,7 +214,7 @@ def test_several_loaders_and_names():
 
 
 def test_stop_and_resume(tmp_path, starts):
-    checkpoint = ModelCheckpoint(tmp_path, save_last=True, monitor="transfer/bound")
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True, monitor="transfer/task_relatedness")
     first = _monitor()
     fit([first, checkpoint], enable_checkpointing=True)
     saved = torch.load(checkpoint.best_model_path, weights_only=True)
@@ -244,7 +249,7 @@ def test_modes_of_the_trainer(options, data):
         options = {**options, "logger": None, "enable_checkpointing": None, "enable_model_summary": None}
     monitor = _monitor(data=data, strict=True)
     watched, trainer = fit([monitor, TransferabilityMonitor("logme", strict=True)], **options)
-    assert {"transfer/bound", "transfer/logme"} <= set(trainer.callback_metrics)
+    assert {"transfer/task_relatedness", "transfer/logme"} <= set(trainer.callback_metrics)
     assert len(monitor.history) == (2 if options.get("fast_dev_run") else 3)
     assert trace(watched) == trace(fit([], **options)[0])
 
@@ -254,7 +259,7 @@ def test_two_monitors_and_workers_that_persist():
     loaders = _reference(workers), DataLoader(Points(60), 16, True, **workers), DataLoader(Points(37), 8, **workers)
     one, other = _monitor(loaders[0]), _monitor((torch.randn(30, 8), torch.arange(30) % 3), prefix="other")
     watched, trainer = fit([one, other], None, *loaders[1:])
-    assert {"transfer/bound", "other/bound"} <= set(trainer.callback_metrics)
+    assert {"transfer/task_relatedness", "other/task_relatedness"} <= set(trainer.callback_metrics)
     assert trace(watched) == trace(fit([], None, *loaders[1:])[0])
 
 

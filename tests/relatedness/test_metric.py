@@ -70,12 +70,12 @@ def test_forward_copies_pickle_and_collections(blobs):
 
 def test_unlabelled_targets_and_a_bounded_sample(blobs):
     z, y, x, t = blobs()
-    metric = TaskRelatedness(tau=0.5, kept_samples=30)
+    metric = TaskRelatedness(tau=0.5, keep_samples=30)
     metric.set_reference(z, y)
     metric.update(x)
     metric.compute()
     assert metric.result.labels_used == "pseudo"
-    assert metric.result.figures.num_target == 30
+    assert metric.result.certificate.num_target == 30
     with pytest.raises(ValueError, match="in all target batches or in none"):
         metric.update(x, t)
 

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_transfer.functional.task_relatedness import task_relatedness
-from lightning_transfer.relatedness import PublishedSchedule, SoftmaxHead
-from lightning_transfer.relatedness.bound import sampled_constant
-from lightning_transfer.relatedness.published import (
+from lightning_transfer.published.task_relatedness import (
     PublishedParameters,
     published_objective,
     train_published_head,
 )
+from lightning_transfer.relatedness import PublishedSchedule, SoftmaxHead
+from lightning_transfer.relatedness.bound import sampled_constant
 from lightning_transfer.relatedness.sample import Sample
 
 UNKNOWNS = ("forward", "inverse", "offset", "label_logits", "prior_logits")
@@ -113,7 +113,7 @@ def test_a_schedule_that_diverges_says_so(blobs):
 def test_published_answer_is_certified_and_its_own_figures_are_beside(blobs, transforms):
     z, y, x, t = blobs()
     result = task_relatedness(z, y, x, t, method="published", schedule=SHORT, transforms=transforms, tau=0.5)
-    assert result.method == "published"
+    assert result.config.method == "published"
     loss = float(-result.log_probabilities(x).gather(1, t[:, None]).mean())
     assert result.target_loss == pytest.approx(loss)
     assert loss <= result.bound

@@ -78,7 +78,8 @@ def test_scale_of_all_features_does_not_matter(seed, ground_cost, standardize, e
 def test_order_of_samples_and_ids_of_classes_do_not_matter(seed, ground_cost, tau):
     z, y, x, t = make(seed, num_reference=4)
     generator = torch.Generator().manual_seed(seed + 1)
-    options = {"ground_cost": ground_cost, "tau": tau, "rounds": 2, "fit_samples": 8, "max_samples": 5}
+    few = {"rounds": 2, "fit_samples": 8, "block_size": 5, "fit_target_samples": 5}
+    options = {"ground_cost": ground_cost, "tau": tau, **few}
     one = task_relatedness(z, y, x, t, **options)
     rows, columns = torch.randperm(len(z), generator=generator), torch.randperm(len(x), generator=generator)
     names, others = torch.randperm(9, generator=generator)[:4], torch.randperm(9, generator=generator)[:3]
@@ -134,7 +135,7 @@ def test_feature_maps_stay_in_their_family(kind, ground_cost):
 def test_shares_of_classes_are_those_of_all_target_samples_however_few_are_looked_at(ground_cost):
     z, y, x, _ = make(3, 3, 3, n_target=60, noise=30.0)  # nothing is better than guessing
     labels = torch.tensor([0] * 48 + [1] * 7 + [2] * 5)
-    result = task_relatedness(z, y, x, labels, ground_cost=ground_cost, max_samples=5, rounds=1)
+    result = task_relatedness(z, y, x, labels, ground_cost=ground_cost, block_size=5, fit_target_samples=5, rounds=1)
     assert result.bound <= entropy(labels) + 1e-6
 
 
@@ -182,9 +183,9 @@ def test_evaluation_data_are_certified_and_the_fit_is_reported_beside():
         assert result.kind == "learned"
         assert result.bound < math.log(3) - 0.1
         assert result.evaluated_on == "evaluation data"
-        assert result.figures.num_target == 45
-        assert result.fit_figures.num_target == 45
-        assert result.held_out_figures is not None
+        assert result.certificate.num_target == 45
+        assert result.fit.num_target == 45
+        assert result.held_out == result.certificate
 
 
 @pytest.mark.parametrize("ground_cost", COSTS)
@@ -363,7 +364,7 @@ def test_nothing_is_changed_behind_the_callers_back():
         ({"transforms": {"maps"}}, "`transforms`"),
         ({"feature_map": "cubic"}, "`feature_map`"),
         ({"method": "other"}, "`method`"),
-        ({"max_samples": 1}, "`max_samples`"),
+        ({"block_size": 1}, "`block_size`"),
         ({"transforms": "learned_a", "label_map": torch.eye(4)}, "`label_map`"),
         ({"transforms": "learned_a", "label_map": torch.full((3, 3), 0.5)}, "columns that sum to 1"),
         ({"evaluation": (1, 2)}, "`evaluation`"),

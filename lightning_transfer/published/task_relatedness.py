@@ -7,105 +7,27 @@ Nothing here is certified until the end, where the transforms that were found ar
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from lightning_transfer.relatedness.bound import (
-    Certificate,
     Transforms,
     certify,
     class_losses,
     label_log_probabilities,
     sampled_constant,
 )
-from lightning_transfer.relatedness.estimate import LabelMap, initial_label_map
+from lightning_transfer.relatedness.certificate import Certificate
+from lightning_transfer.relatedness.config import BoundConfig, PublishedSchedule
+from lightning_transfer.relatedness.estimate import LabelMap, check_label_map, initial_label_map
 from lightning_transfer.relatedness.head import SoftmaxHead
 from lightning_transfer.relatedness.problem import Problem
 from lightning_transfer.relatedness.sample import Sample
-from lightning_transfer.relatedness.solvers import Settings, Solution
+from lightning_transfer.relatedness.solvers import Solution
 from lightning_transfer.relatedness.transforms import FeatureMap, conditional_of
 from lightning_transfer.relatedness.transport import couple, exact_plan
-
-
-@dataclass(frozen=True)
-class PublishedSchedule:
-    """Step counts and rates of the released code; :meth:`small` and :meth:`large` are its two sets.
-
-    Attributes:
-        steps: Adam steps of the transforms.
-        batch: Samples a side of one mini-batch transport problem.
-        rate: Learning rate of feature map and label map.
-        prior_rate: Learning rate of the class prior.
-        label_cost: Weight of the label distance in the ground cost.
-        distribution_weight: Penalty weight of the transport cost.
-        prior_weight: Penalty weight of ``||P_T - B D||^2``.
-        inverse_weight: Penalty weight of the distance of the two maps from being inverse to each other.
-        head_steps: Steps of the head; None for ``head_epochs`` passes over the reference.
-        head_epochs: Passes over the reference.
-        head_batch: Batch size of the head.
-        head_rate: Learning rate of the head.
-        head_penalty: Weight of the gradient penalty.
-        head_optimizer: ``"adam"`` (first moment 0.5) or ``"sgd"`` (momentum 0.9, weight decay 5e-4).
-        joint_penalty: Penalise the gradient of the sum of both losses in one norm, as at small scale.
-        tau: Lipschitz constant that the penalty aims at where the caller asks for ``"auto"``.
-    """
-
-    steps: int
-    batch: int
-    rate: float
-    prior_rate: float
-    label_cost: float
-    head_steps: int | None
-    head_epochs: int
-    head_batch: int
-    head_rate: float
-    head_penalty: float
-    head_optimizer: Literal["adam", "sgd"]
-    joint_penalty: bool
-    tau: float
-    distribution_weight: float = 2.0
-    prior_weight: float = 1.0
-    inverse_weight: float = 1.0
-
-    @staticmethod
-    def small() -> PublishedSchedule:
-        """Digits and garments with a small network."""
-        return PublishedSchedule(
-            steps=1001, batch=500, rate=1e-2, prior_rate=1e-4, label_cost=1e8, head_steps=None, head_epochs=501,
-            head_batch=500, head_rate=1e-4, head_penalty=1e10, head_optimizer="adam", joint_penalty=True, tau=0.2,
-        )  # fmt: skip
-
-    @staticmethod
-    def large() -> PublishedSchedule:
-        """ImageNet as the reference of large backbones."""
-        return PublishedSchedule(
-            steps=2001, batch=2500, rate=1e-2, prior_rate=1e-3, label_cost=1e6, head_steps=2001, head_epochs=0,
-            head_batch=1000, head_rate=1e-4, head_penalty=1e4, head_optimizer="sgd", joint_penalty=False, tau=0.02,
-        )  # fmt: skip
-
-    @staticmethod
-    def of(schedule: str | PublishedSchedule) -> PublishedSchedule:
-        """Look a schedule up by name.
-
-        Raises:
-            ValueError: If there is none of that name.
-        """
-        if isinstance(schedule, PublishedSchedule):
-            return schedule
-        if schedule not in ("small", "large"):
-            raise ValueError(
-                f"Expected argument `schedule` to be 'small', 'large' or a `PublishedSchedule`, but got {schedule!r}."
-            )
-        return PublishedSchedule.small() if schedule == "small" else PublishedSchedule.large()
-
-    def num_head_steps(self, num_reference: int) -> int:
-        """Steps that the head takes on a reference of a size."""
-        if self.head_steps is not None:
-            return self.head_steps
-        return self.head_epochs * -(-num_reference // self.head_batch)
 
 
 @dataclass
@@ -311,9 +233,7 @@ def fit_published(
         tensor.requires_grad_(False)
 
 
-def solve_published(
-    problem: Problem, settings: Settings, label_map: LabelMap, schedule: str | PublishedSchedule
-) -> tuple[Solution, dict[str, float]]:
+def solve_published(problem: Problem, config: BoundConfig, label_map: LabelMap) -> tuple[Solution, dict[str, float]]:
     """Run the released algorithm, then certify what it found.
 
     Two certificates are possible, and the smaller one is taken: pulling the target back with the learned inverse (any
@@ -322,9 +242,8 @@ def solve_published(
 
     Args:
         problem: Checked samples; needs as many reference as target classes at least.
-        settings: What is asked for.
+        config: What is asked for.
         label_map: Label map where it is not learned; by default random.
-        schedule: Steps, rates and penalties.
 
     Returns:
         The certified solution, and what the released code would print.
@@ -332,63 +251,63 @@ def solve_published(
     Raises:
         ValueError: If there are fewer reference than target classes, or the feature map is to be of another family.
     """
-    schedule = PublishedSchedule.of(schedule)
+    check_label_map(config, label_map)
+    schedule = PublishedSchedule.of(config.schedule)
     if problem.reference.num_classes < problem.target.num_classes:
         raise ValueError(
             "Expected at least as many reference classes as target classes for `method='published'`, but got "
             f"{problem.reference.num_classes} and {problem.target.num_classes}."
         )
-    if "features" in settings.learn and settings.feature_map != "affine":
-        raise ValueError(f"Expected `feature_map='affine'` for `method='published'`, but got {settings.feature_map!r}.")
+    if "features" in config.learn and config.feature_map != "affine":
+        raise ValueError(f"Expected `feature_map='affine'` for `method='published'`, but got {config.feature_map!r}.")
     if schedule.batch < max(problem.reference.num_classes, problem.target.num_classes):
         raise ValueError(
             f"Expected a schedule with `batch` of at least {problem.reference.num_classes}, but got {schedule.batch}."
         )
     generator = torch.Generator().manual_seed(problem.seed)
     reference, target = problem.reference, problem.target
-    tau = schedule.tau if settings.tau == "auto" else settings.tau
+    tau = schedule.tau if config.tau == "auto" else config.tau
     head = problem.head
     if head is None:
         head = train_published_head(reference, tau, schedule, generator)
     like, prior = reference.features, reference.prior
     identity = FeatureMap.identity(like)
-    fixed = initial_label_map(problem, settings, label_map if label_map is not None else "random")
+    fixed = initial_label_map(problem, config, label_map if label_map is not None else "random")
     start = torch.rand(fixed.shape, generator=generator, dtype=torch.float64).to(like)
     parameters = PublishedParameters(
         forward=identity.matrix.clone(),
         inverse=identity.matrix.clone(),
         offset=identity.offset.clone(),
-        label_logits=start if "labels" in settings.learn else None,
-        prior_logits=prior.clone() if "prior" in settings.learn else None,
+        label_logits=start if "labels" in config.learn else None,
+        prior_logits=prior.clone() if "prior" in config.learn else None,
         fixed_label_map=fixed,
         fixed_prior=prior,
     )
     losses = class_losses(head, reference)
-    fit_published(parameters, reference, target, losses, schedule, "features" in settings.learn, generator)
-    printed = _printed(parameters, head, reference, target, settings, generator)
-    transforms, certificate = _certified(problem, parameters, head, settings)
+    fit_published(parameters, reference, target, losses, schedule, "features" in config.learn, generator)
+    printed = _printed(parameters, head, reference, target, config, generator)
+    transforms, certificate = _certified(problem, parameters, head, config)
     solution = Solution(
         transforms=transforms,
         certificate=certificate,
-        held_out=None,
         kind="learned",
         ridge=0.0,
         rounds=schedule.steps,
-        converged=certificate.coupling.converged,
+        converged=certificate.optimal,
         history=(),
     )
     return solution, printed
 
 
 def _certified(
-    problem: Problem, parameters: PublishedParameters, head: SoftmaxHead, settings: Settings
+    problem: Problem, parameters: PublishedParameters, head: SoftmaxHead, config: BoundConfig
 ) -> tuple[Transforms, Certificate]:
     """Certify both forms and go on with the smaller one; the working space becomes that of the form."""
     label_map, inverse, offset = parameters.label_map, parameters.inverse, parameters.offset
     conditional = conditional_of(label_map, parameters.prior)
     reference, target = problem.reference, problem.target
     pulled = Transforms(head, FeatureMap(inverse, -inverse @ offset), label_map, conditional)
-    pulled_certificate = certify(pulled, reference, target, settings.ground_cost, settings.max_samples)
+    pulled_certificate = certify(pulled, reference, target, config.ground_cost, config.block_size)
     pushed_reference = reference.with_features(parameters.push(reference.features))
     pushed = Transforms(
         SoftmaxHead(head.weight @ inverse, head.bias - head.weight @ inverse @ offset),
@@ -396,7 +315,7 @@ def _certified(
         label_map,
         conditional,
     )
-    pushed_certificate = certify(pushed, pushed_reference, target, settings.ground_cost, settings.max_samples)
+    pushed_certificate = certify(pushed, pushed_reference, target, config.ground_cost, config.block_size)
     if pulled_certificate.bound <= pushed_certificate.bound:
         problem.messages.append("the smaller certificate pulls the target back with the learned inverse")
         return pulled, pulled_certificate
@@ -411,7 +330,7 @@ def _printed(
     head: SoftmaxHead,
     reference: Sample,
     target: Sample,
-    settings: Settings,
+    config: BoundConfig,
     generator: torch.Generator,
 ) -> dict[str, float]:
     """The figures of the released evaluation: equal weight for every class, hard labels, sampled constant."""
@@ -423,7 +342,7 @@ def _printed(
     if not unreached:
         spread = conditional_of(hard, reference.prior)
         pushed = reference.with_features(parameters.push(reference.features))
-        coupling = couple(pushed, target, spread, hard > 0, "feature", settings.max_samples)
+        coupling = couple(pushed, target, spread, hard > 0, "feature", config.block_size)
         distance = float(equal @ coupling.class_costs)
     back = (target.features - parameters.offset) @ parameters.inverse.T
     there = (parameters.push(reference.features) - parameters.offset) @ parameters.inverse.T

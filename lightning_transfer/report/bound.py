@@ -20,7 +20,7 @@ _TERMS = (
 )
 
 
-def plot_result(result: TaskRelatednessResult) -> Figure:
+def draw_bound(result: TaskRelatednessResult) -> Figure:
     """Draw the decomposition beside the label map.
 
     Args:
@@ -42,10 +42,8 @@ def plot_result(result: TaskRelatednessResult) -> Figure:
 
 
 def _draw_bars(axes: Axes, result: TaskRelatednessResult) -> None:
-    columns = [(result.evaluated_on, result.figures)]
-    if result.evaluated_on != "fit data":
-        columns.append(("fit data", result.fit_figures))
-    for place, (_, figures) in enumerate(columns):
+    columns = result.certificates()
+    for place, (_, figures) in enumerate(columns.items()):
         bottom = 0.0
         for key, title, color in _TERMS:
             height = getattr(figures, key)
@@ -56,7 +54,7 @@ def _draw_bars(axes: Axes, result: TaskRelatednessResult) -> None:
         axes.text(place, bottom, f"{bottom:.3f}", ha="center", va="bottom", fontweight="bold")
         axes.plot(place, figures.target_loss, "kD", markersize=5, label="loss it bounds" if place == 0 else None)
     axes.axhline(math.log(len(result.target_classes)), color="grey", linestyle=":", label="guessing")
-    axes.set_xticks(range(len(columns)), [name for name, _ in columns])
+    axes.set_xticks(range(len(columns)), list(columns))
     axes.set_xlim(-0.6, len(columns) - 0.4)
     axes.set_ylim(top=1.08 * max(axes.get_ylim()[1], math.log(len(result.target_classes))))
     axes.set_ylabel("nats")
