@@ -158,7 +158,7 @@ class FineTuningModule(pl.LightningModule):
         """
         if target.task != "regression":
             return cls(backbone, len(target.class_names), task=target.task, **options)
-        targets = target.train_dataset.answers.double()
+        targets = target.train_dataset.truth.double()
         mean, std = targets.mean(dim=0), targets.std(dim=0).clamp_min(torch.finfo(torch.float32).eps)
         scale: dict[str, Any] = {"target_mean": mean.tolist(), "target_std": std.tolist()}
         return cls(backbone, targets.shape[1], task=target.task, **scale, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from lightning_transfer.utilities.checks import check_in_interval, check_one_of,
 
 Task = Literal["classification", "multilabel", "regression"]
 SPLITS = ("train", "val", "test")
+_SPLIT_WORDS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 
 
 class Inputs(Protocol):
@@ -34,15 +36,15 @@ class Inputs(Protocol):
 
 
 class TransferDataset(Dataset[dict[str, Tensor]]):
-    """Inputs with their labels or targets; a sample is ``{"inputs": ..., "labels": ...}`` or ``{..., "targets": ...}``.
+    """Inputs with their truth; a sample is ``{"inputs": ..., "labels": ...}`` or ``{"inputs": ..., "targets": ...}``.
 
     Args:
         inputs: ``n`` inputs: uint8 images ``(n, c, h, w)`` or float32 vectors ``(n, d)``.
-        answers: ``n`` labels (int64) or targets (float32).
-        key: What the answers are called in a sample.
+        truth: ``n`` labels (int64) or targets (float32; float64 where that would round too much away).
+        key: What the truth is called in a sample: ``"labels"`` or ``"targets"``.
 
     Raises:
-        ValueError: If inputs and answers differ in number.
+        ValueError: If inputs and truth differ in number.
 
     Example:
         >>> import torch
@@ -51,26 +53,32 @@ class TransferDataset(Dataset[dict[str, Tensor]]):
         {'inputs': tensor([0., 0.]), 'labels': tensor(1)}
     """
 
-    def __init__(self, inputs: Inputs, answers: Tensor, key: Literal["labels", "targets"]) -> None:
-        if len(inputs) != len(answers):
-            raise ValueError(f"Expected as many `{key}` as inputs ({len(inputs)}), but got {len(answers)}.")
+    def __init__(self, inputs: Inputs, truth: Tensor, key: Literal["labels", "targets"]) -> None:
+        if len(inputs) != len(truth):
+            raise ValueError(f"Expected as many `{key}` as inputs ({len(inputs)}), but got {len(truth)}.")
         self.inputs = inputs
-        self.answers = answers
+        self.truth = truth
         self.key = key
 
+    @property
+    def answers(self) -> Tensor:
+        """Deprecated name of :attr:`truth`."""
+        warnings.warn("`answers` of a data set is called `truth`.", DeprecationWarning, stacklevel=2)
+        return self.truth
+
     def __len__(self) -> int:
-        return len(self.answers)
+        return len(self.truth)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"inputs": self.inputs[index], self.key: self.answers[index]}
+        return {"inputs": self.inputs[index], self.key: self.truth[index]}
 
     def select(self, indices: Tensor) -> TransferDataset:
         """Keep the samples with the given indices, in that order."""
-        return TransferDataset(self.inputs[indices], self.answers[indices], self.key)
+        return TransferDataset(self.inputs[indices], self.truth[indices], self.key)
 
-    def relabel(self, answers: Tensor) -> TransferDataset:
-        """Give the same inputs other answers."""
-        return TransferDataset(self.inputs, answers, self.key)
+    def relabel(self, truth: Tensor) -> TransferDataset:
+        """Give the same inputs another truth."""
+        return TransferDataset(self.inputs, truth, self.key)
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class LoadedData:
     """What a datamodule reads: its splits before classes are chosen and samples left out.
 
     Attributes:
-        task: What the answers are.
+        task: What the truth is.
         splits: Datasets by the names ``train``, ``val`` and ``test``; the last two may be missing.
         names: Names of the classes, of the labels (multi-label) or of the regression targets.
         remarks: What a reader of the scores should know, such as what was left out.
@@ -94,7 +102,8 @@ class TransferDataModule(LightningDataModule, ABC):
     """Base of all targets and references; a subclass says in :meth:`load` what its splits are.
 
     Batches are dictionaries with ``inputs`` (uint8 images ``(b, c, h, w)`` or float32 vectors ``(b, d)``) and
-    ``labels`` (int64 ``(b,)``; ``(b, l)`` of 0 and 1 for several labels a sample) or ``targets`` (float32 ``(b, m)``).
+    ``labels`` (int64 ``(b,)``; ``(b, l)`` of 0 and 1 for several labels a sample) or ``targets`` (``(b, m)``, float32,
+    or float64 where float32 would round away more than a hundred-thousandth of their standard deviation).
     Data are read once, when :meth:`setup` or any attribute first needs them. No global random state is used.
 
     Args:
@@ -168,7 +177,7 @@ class TransferDataModule(LightningDataModule, ABC):
         if "train" not in data.splits:
             raise ValueError(f"Expected the training split of `{self.name}` to hold samples, but got none.")
         if data.task == "classification":
-            present = data.splits["train"].answers.unique()
+            present = data.splits["train"].truth.unique()
             if len(present) < 2:
                 known = [data.names[int(label)] for label in present]
                 raise ValueError(
@@ -180,12 +189,12 @@ class TransferDataModule(LightningDataModule, ABC):
         train = data.splits["train"]
         if self.max_samples is None or self.max_samples >= len(train):
             return data
-        if data.task == "classification" and self.max_samples < len(train.answers.unique()):
+        if data.task == "classification" and self.max_samples < len(train.truth.unique()):
             raise ValueError(
                 f"Expected argument `max_samples` to be at least the number of classes "
-                f"({len(train.answers.unique())}), but got {self.max_samples}."
+                f"({len(train.truth.unique())}), but got {self.max_samples}."
             )
-        order = stratified_order(train.answers, self.seed, every_class_first=True)
+        order = stratified_order(train.truth, self.seed, every_class_first=True)
         kept = train.select(order[: self.max_samples].sort().values)
         return replace(data, splits={**data.splits, "train": kept})
 
@@ -284,6 +293,70 @@ class TransferDataModule(LightningDataModule, ABC):
         )
 
 
+def split_of(word: str) -> str | None:
+    """The split that a word names: also ``Training``, ``valid`` or ``test_set``; ``None`` where it names none.
+
+    Args:
+        word: Name of a folder, a column's value, a key.
+    """
+    word = re.sub("[ _-]?set$", "", word.lower())
+    return word if word in SPLITS else _SPLIT_WORDS.get(word)
+
+
+def number_classes(count: int, n: int, first: int = 0) -> tuple[str, ...]:
+    """Name classes by their ids.
+
+    Args:
+        count: Number of classes.
+        n: Number of samples.
+        first: Id of the first class.
+
+    Raises:
+        ValueError: If there are so many more classes than samples that the ids cannot be ids of classes.
+    """
+    if count > 1000 + 10 * n:
+        raise ValueError(
+            f"Expected labels to be ids of classes, but got ids up to {first + count - 1} for {n} samples."
+        )
+    return tuple(str(first + i) for i in range(count))
+
+
+def round_targets(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Make targets float32 where that keeps what tells them apart.
+
+    Args:
+        given: Targets of every split, float64 ``(n, m)``.
+
+    Returns:
+        The same in float32, or as they are if that would change some by more than 1e-5 of their standard deviation.
+    """
+    everything = torch.cat(list(given.values()))
+    fits = not bool(rounded_away(everything).any())
+    return {split: values.float() if fits else values for split, values in given.items()}
+
+
+def rounded_away(values: Tensor) -> Tensor:
+    """Tell the columns that float32 cannot hold: it would change a value by more than 1e-5 of the standard deviation.
+
+    Args:
+        values: float64 of shape ``(n, m)``.
+
+    Returns:
+        Boolean of shape ``(m,)``.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.data.base import rounded_away
+        >>> seconds = 1.7e9 + torch.arange(9).double()
+        >>> rounded_away(torch.stack([seconds, seconds - 1.7e9], dim=1))
+        tensor([ True, False])
+    """
+    if not len(values):
+        return torch.zeros(values.shape[1], dtype=torch.bool)
+    lost = (values - values.float().double()).abs().amax(dim=0)
+    return lost > 1e-5 * values.std(dim=0, correction=0)
+
+
 def draw_splits(
     given: Mapping[str, TransferDataset], seed: int, val_fraction: float, test_fraction: float = 0.0
 ) -> dict[str, TransferDataset]:
@@ -313,7 +386,7 @@ def draw_splits(
             f"Expected arguments `val_fraction` and `test_fraction` to leave samples for training, "
             f"but got {tuple(fractions.values())} of {len(train)} samples."
         )
-    parts = torch.split(stratified_order(train.answers, seed), [*sizes, len(train) - sum(sizes)])
+    parts = torch.split(stratified_order(train.truth, seed), [*sizes, len(train) - sum(sizes)])
     drawn = {
         split: train.select(part.sort().values) for split, part in zip(("val", "test", "train"), parts, strict=True)
     }
@@ -340,12 +413,12 @@ def choose_classes(data: LoadedData, classes: Sequence[int | str]) -> LoadedData
         raise ValueError(f"Expected argument `classes` to name different classes, but got {list(classes)}.")
     names = tuple(data.names[i] for i in ids)
     if data.task == "multilabel":
-        chosen = {split: dataset.relabel(dataset.answers[:, ids]) for split, dataset in data.splits.items()}
+        chosen = {split: dataset.relabel(dataset.truth[:, ids]) for split, dataset in data.splits.items()}
         return replace(data, splits=chosen, names=names)
     new_ids = torch.full((len(data.names),), -1)
     new_ids[ids] = torch.arange(len(ids))
-    renumbered = {split: dataset.relabel(new_ids[dataset.answers]) for split, dataset in data.splits.items()}
-    kept = {split: dataset.select((dataset.answers >= 0).nonzero()[:, 0]) for split, dataset in renumbered.items()}
+    renumbered = {split: dataset.relabel(new_ids[dataset.truth]) for split, dataset in data.splits.items()}
+    kept = {split: dataset.select((dataset.truth >= 0).nonzero()[:, 0]) for split, dataset in renumbered.items()}
     return replace(data, splits=kept, names=names)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_transfer.data.base import LoadedData, TransferDataModule, TransferDataset, draw_splits
+from lightning_transfer.data.base import LoadedData, TransferDataModule, TransferDataset, draw_splits, number_classes
 from lightning_transfer.utilities.checks import check_one_of, check_path
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -130,9 +130,9 @@ class IDXImages(TransferDataModule):
             raise ValueError(f"Expected argument `root` to be a folder with {wanted}, but got {str(self.root)!r}.")
         given = {"train": train} if test is None else {"train": train, "test": test}
         splits = draw_splits(given, self.seed, self.val_fraction)
-        labels = torch.cat([split.answers for split in splits.values()])
+        labels = torch.cat([split.truth for split in splits.values()])
         low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
-        names = self.known_names or tuple(str(i + self.first_label) for i in range(high + 1))
+        names = self.known_names or number_classes(high + 1, len(labels), self.first_label)
         if low < 0 or high >= len(names):
             raise ValueError(
                 f"Expected {self.root} to hold labels of {len(names)} classes from {self.first_label} on, "

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lightning_transfer.data.base import SPLITS, LoadedData, TransferDataModule, TransferDataset, draw_splits
+from lightning_transfer.data.base import SPLITS, LoadedData, TransferDataModule, TransferDataset, draw_splits, split_of
 from lightning_transfer.data.images import ImageFiles, unreadable_pictures
 from lightning_transfer.utilities.checks import check_one_of, check_path, check_positive_int
 
@@ -19,10 +18,6 @@ _SUFFIXES = frozenset({
     ".tif", ".tiff", ".webp",
 })  # fmt: skip
 _LITTER = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"})  # of archives and systems
-_SPLIT_WORDS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-    "testing": "test",
-}  # fmt: skip
 _NAMED = 5  # of the pictures or folders that a remark is about
 
 
@@ -109,7 +104,7 @@ class ImageFolder(TransferDataModule):
         named: dict[str, list[Path]] = {}
         others = []
         for folder in _folders(self.root):
-            split = _SPLIT_WORDS.get(re.sub("[ _-]?set$", "", folder.name.lower()))
+            split = split_of(folder.name)
             if split and _folders(folder):
                 named.setdefault(split, []).append(folder)
             else:

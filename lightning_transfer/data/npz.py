@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_transfer.data.base import SPLITS, LoadedData, Task, TransferDataModule, TransferDataset, draw_splits
+from lightning_transfer.data.base import (
+    SPLITS,
+    LoadedData,
+    Task,
+    TransferDataModule,
+    TransferDataset,
+    draw_splits,
+    number_classes,
+    round_targets,
+    rounded_away,
+)
+from lightning_transfer.data.reading import check_size, largest_size
 from lightning_transfer.utilities.checks import check_features, check_one_of, check_path, check_targets
 
 _LAYOUTS = ("auto", "nhwc", "nchw")
@@ -22,10 +33,10 @@ class NpzArrays(TransferDataModule):
     """A data set in the arrays of one ``.npz`` file, which is read without pickle.
 
     Inputs are uint8 images ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)`` with 1 or 3 channels, or floating point
-    features ``(n, d)``. Labels are class ids ``(n,)``, class names ``(n,)`` as text, or zeros and ones ``(n, l)``;
-    targets are numbers ``(n,)`` or ``(n, m)``. Where the names hold ``{split}``, as in ``"{split}_images"``, there is
-    one array for each of ``train``, ``val`` and ``test`` that the file has; with ``train`` alone, or without
-    ``{split}``, the others are drawn.
+    features ``(n, d)``. Labels are class ids ``(n,)`` or ``(n, 1)``, class names as text likewise, or zeros and ones
+    ``(n, l)`` of any type; targets are numbers ``(n,)`` or ``(n, m)``. Where the names hold ``{split}``, as in
+    ``"{split}_images"``, there is one array for each of ``train``, ``val`` and ``test`` that the file has; with
+    ``train`` alone, or without ``{split}``, the others are drawn.
 
     Args:
         path: The file.
@@ -69,13 +80,13 @@ class NpzArrays(TransferDataModule):
         check_one_of(layout, _LAYOUTS, "layout")
         self.path = check_path(path, "path")
         self.inputs = inputs
-        self.answers = labels if targets is None else targets
+        self.truth = labels if targets is None else targets
         self.is_regression = targets is not None
         self.known_names = class_names
         self.layout = layout
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
-        names = {"inputs": self.inputs, "labels" if targets is None else "targets": self.answers}
+        names = {"inputs": self.inputs, "labels" if targets is None else "targets": self.truth}
         for argument, name in names.items():
             if not isinstance(name, str):
                 raise ValueError(f"Expected argument `{argument}` to be the name of an array, but got {name!r}.")
@@ -83,10 +94,10 @@ class NpzArrays(TransferDataModule):
             raise ValueError(
                 f"Expected argument `class_names` to be names or the name of an array, but got {class_names!r}."
             )
-        if ("{split}" in self.inputs) != ("{split}" in self.answers):
+        if ("{split}" in self.inputs) != ("{split}" in self.truth):
             raise ValueError(
-                f"Expected `{{split}}` in the names of both inputs and answers or of none, "
-                f"but got {self.inputs!r} and {self.answers!r}."
+                f"Expected `{{split}}` in the names of both inputs and truth or of none, "
+                f"but got {self.inputs!r} and {self.truth!r}."
             )
 
     def load(self) -> LoadedData:
@@ -95,35 +106,56 @@ class NpzArrays(TransferDataModule):
             if self.path.is_file() and not zipfile.is_zipfile(self.path):  # NumPy would take it for a pickle
                 raise ValueError(f"{self.path}, which is no archive of arrays")
             file = np.load(self.path, allow_pickle=False)
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(f"Expected argument `path` to be a readable .npz file, but got: {error}") from error
+        except Exception as error:  # damaged archives raise anything
+            reason = str(error) or type(error).__name__
+            raise ValueError(f"Expected argument `path` to be a readable .npz file, but got: {reason}") from error
         with file:
             found = [split for split in SPLITS if self.inputs.replace("{split}", split) in file]
             given = found if "train" in found and "{split}" in self.inputs else ["train"]
-            inputs = {split: self._inputs(self._array(file, self.inputs, split)) for split in given}
-            raw = {split: self._array(file, self.answers, split) for split in given}
+            remarks: list[str] = []
+            inputs = {split: self._inputs(self._array(file, self.inputs, split), remarks) for split in given}
+            raw = {split: self._array(file, self.truth, split) for split in given}
             known = self.known_names
             names = self._array(file, known, "").tolist() if isinstance(known, str) else known
         names = None if names is None else tuple(str(name) for name in names)
-        answers, names = self._targets(raw, names) if self.is_regression else self._labels(raw, names)
+        truth, names = self._targets(raw, names) if self.is_regression else self._labels(raw, names)
         key: Literal["labels", "targets"] = "targets" if self.is_regression else "labels"
-        datasets = {split: TransferDataset(inputs[split], answers[split], key) for split in given}
+        datasets = {split: TransferDataset(inputs[split], truth[split], key) for split in given}
         splits = draw_splits(datasets, self.seed, self.val_fraction, self.test_fraction)
-        labelled: Task = "classification" if answers["train"].ndim == 1 else "multilabel"
-        return LoadedData("regression" if self.is_regression else labelled, splits, names)
+        labelled: Task = "classification" if truth["train"].ndim == 1 else "multilabel"
+        return LoadedData("regression" if self.is_regression else labelled, splits, names, tuple(remarks[:1]))
 
     def _array(self, file: Mapping[str, np.ndarray], name: str, split: str) -> np.ndarray:
         name = name.replace("{split}", split)
         if name not in file:
             raise ValueError(f"Expected {self.path} to hold an array {name!r}, but it holds: {', '.join(file)}.")
         try:
+            self._check_member(f"{name}.npy")
             return file[name]
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"Expected array {name!r} of {self.path} to be readable, but got: {error}") from error
+        except Exception as error:  # zlib.error, MemoryError, tokenize.TokenError, ...
+            reason = str(error) or type(error).__name__
+            raise ValueError(f"Expected array {name!r} of {self.path} to be readable, but got: {reason}") from error
 
-    def _inputs(self, array: np.ndarray) -> Tensor:
+    def _check_member(self, name: str) -> None:
+        """Compare what the header of an array claims with what the archive holds, before memory is made for it."""
+        with zipfile.ZipFile(self.path) as archive, archive.open(name) as stream:
+            member = archive.getinfo(name)
+            version = np.lib.format.read_magic(stream)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = header(stream)
+            claimed, held = math.prod(shape) * dtype.itemsize, member.file_size - stream.tell()
+        if not dtype.hasobject and claimed != held:
+            raise ValueError(f"{claimed} bytes claimed for shape {shape}, but {held} held")
+        check_size(claimed, largest_size(self.path, member.compress_size), "the array")
+
+    def _inputs(self, array: np.ndarray, remarks: list[str]) -> Tensor:
         if array.dtype.kind == "f" and array.ndim == 2:
-            return check_features(torch.from_numpy(array.astype(np.float32)), "inputs")
+            values = check_features(torch.from_numpy(array.astype(np.float64)), "inputs")
+            if lost := int(rounded_away(values).sum()):
+                remarks.append(
+                    f"float32 rounds too much away of {lost} of {values.shape[1]} features: centre them first"
+                )
+            return check_features(values.float(), "inputs")
         if array.dtype != np.uint8 or array.ndim not in (3, 4):
             raise ValueError(
                 f"Expected argument `inputs` to name uint8 images or floating point features (n, d), "
@@ -147,18 +179,23 @@ class NpzArrays(TransferDataModule):
         for array in raw.values():
             if array.dtype.kind not in "iuf":
                 raise ValueError(f"Expected argument `targets` to name an array of numbers, but got {array.dtype}.")
-        answers = {
-            split: check_targets(torch.from_numpy(array.astype(np.float32)), len(array)) for split, array in raw.items()
-        }
-        columns = answers["train"].shape[1]
-        return answers, self._check_names(names or tuple(f"target_{i}" for i in range(columns)), columns)
+        truth = round_targets(
+            {
+                split: check_targets(torch.from_numpy(array.astype(np.float64)), len(array))
+                for split, array in raw.items()
+            }
+        )
+        columns = truth["train"].shape[1]
+        return truth, self._check_names(names or tuple(f"target_{i}" for i in range(columns)), columns)
 
     def _labels(
         self, raw: dict[str, np.ndarray], names: tuple[str, ...] | None
     ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+        raw = {split: array[:, 0] if array.shape[1:] == (1,) else array for split, array in raw.items()}
         dimensions = raw["train"].ndim
         for array in raw.values():
-            if array.dtype.kind not in "biuU" or array.ndim not in (1, 2) or array.ndim != dimensions:
+            marks = array.dtype.kind == "f" and array.ndim == 2 and bool(((array == 0) | (array == 1)).all())
+            if not (array.dtype.kind in "biuU" or marks) or array.ndim not in (1, 2) or array.ndim != dimensions:
                 raise ValueError(
                     f"Expected argument `labels` to name an array of class ids or names (n,), or of zeros and ones "
                     f"(n, l), but got {array.dtype} of shape {array.shape}."
@@ -167,17 +204,17 @@ class NpzArrays(TransferDataModule):
             known = names or tuple(sorted({str(name) for array in raw.values() for name in array.flat}))
             raw = {split: _look_up(array, known) for split, array in raw.items()}
             names = known
-        answers = {split: torch.from_numpy(array.astype(np.int64)) for split, array in raw.items()}
-        high = max((int(array.max()) for array in answers.values() if array.numel()), default=0)
-        low = min((int(array.min()) for array in answers.values() if array.numel()), default=0)
+        truth = {split: torch.from_numpy(array.astype(np.int64)) for split, array in raw.items()}
+        high = max((int(array.max()) for array in truth.values() if array.numel()), default=0)
+        low = min((int(array.min()) for array in truth.values() if array.numel()), default=0)
         count = len(names or ()) or high + 1
         if dimensions == 2:
-            count, limit = answers["train"].shape[1], 2
+            count, limit = truth["train"].shape[1], 2
         else:
             limit = count
         if low < 0 or high >= limit:
             raise ValueError(f"Expected argument `labels` to hold ids from 0 to {limit - 1}, but got {low} to {high}.")
-        return answers, self._check_names(names or tuple(str(i) for i in range(count)), count)
+        return truth, self._check_names(names or number_classes(count, len(truth["train"])), count)
 
     def _check_names(self, names: tuple[str, ...], count: int) -> tuple[str, ...]:
         if len(names) != count or len(set(names)) < count:

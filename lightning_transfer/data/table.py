@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,7 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_transfer.data.base import SPLITS, LoadedData, TransferDataModule, TransferDataset, draw_splits
+from lightning_transfer.data.base import (
+    SPLITS,
+    Inputs,
+    LoadedData,
+    TransferDataModule,
+    TransferDataset,
+    draw_splits,
+    round_targets,
+    rounded_away,
+    split_of,
+)
+from lightning_transfer.data.reading import check_size, largest_size, open_unzipped
 from lightning_transfer.utilities.checks import check_features, check_one_of, check_path, check_targets
 from lightning_transfer.utilities.imports import require
 
@@ -27,14 +39,17 @@ class Table(TransferDataModule):
 
     Args:
         path: A file that ends in ``.parquet`` or ``.pq`` (needs ``pip install lightning-transfer[parquet]``), in
-            ``.tsv``, or else CSV with a header line, possibly compressed.
+            ``.tsv``, or else CSV with a header line, possibly compressed (``.gz``, ``.bz2``, ``.xz``, ``.zip``).
         label: Column of the classes: text, categories, booleans or integers; the sorted values are the class names.
+            Among text the words ``NA``, ``None`` and ``null`` are classes, and only an empty cell is a gap.
         targets: Column or columns of numbers to predict, instead of ``label``.
-        features: Column or columns of the inputs; by default all the others, which must then be numbers.
-        split_column: Column that says ``train``, ``val`` or ``test``; without it the splits are drawn.
-        standardize: Subtract the training split's mean from every feature and divide by its standard deviation
-            (constant features become 0). The statistics are those before classes are chosen, so that a reference and a
-            target cut from one table agree.
+        features: Column or columns of the inputs; by default all the others that have a name, which must then be
+            numbers.
+        split_column: Column that says ``train``, ``val`` (or ``valid``, ``validation``) or ``test``, in any case;
+            without it the splits are drawn.
+        standardize: Subtract the training split's mean from every feature and divide by its standard deviation, in
+            float64 (constant features become 0). The statistics are those before classes are chosen, so that a
+            reference and a target cut from one table agree.
         val_fraction: Share of the training rows for validation where it is drawn, stratified by class.
         test_fraction: Share of the training rows for the test where it is drawn, stratified by class.
         kwargs: Arguments of :class:`~lightning_transfer.data.TransferDataModule`.
@@ -79,40 +94,67 @@ class Table(TransferDataModule):
         self.test_fraction = test_fraction
 
     def load(self) -> LoadedData:
-        """Read the table, split its rows and standardise the features."""
-        frame = self._frame()
-        answers = self.targets if self.label is None else [self.label]
-        apart = {*answers, self.split_column}
-        features = (
-            [column for column in frame.columns if column not in apart] if self.features is None else self.features
-        )
-        used = [*features, *answers] if self.split_column is None else [*features, *answers, self.split_column]
+        """Read the table, split its rows and standardise the features, all in float64."""
+        frame, remarks = self._frame()
+        truth = self.targets if self.label is None else [self.label]
+        features = self._features(frame, {*truth, self.split_column}, remarks)
+        used = [*features, *truth] if self.split_column is None else [*features, *truth, self.split_column]
         self._check_columns(frame, used, numbers=[*features, *self.targets])
-        inputs = check_features(torch.tensor(frame[features].to_numpy(np.float32)), "features")
+        inputs = check_features(torch.tensor(frame[features].to_numpy(np.float64)), "features")
         if self.label is None:
-            values = check_targets(torch.tensor(frame[self.targets].to_numpy(np.float32)), len(frame))
-            dataset, names = TransferDataset(inputs, values, "targets"), tuple(self.targets)
+            values = check_targets(torch.tensor(frame[self.targets].to_numpy(np.float64)), len(frame))
+            dataset = TransferDataset(inputs, round_targets({"all": values})["all"], "targets")
+            names = tuple(self.targets)
         else:
             codes, classes = frame[self.label].factorize(sort=True)
             dataset = TransferDataset(inputs, torch.from_numpy(codes.astype(np.int64)), "labels")
             names = tuple(str(value) for value in classes)
         splits = draw_splits(self._given(frame, dataset), self.seed, self.val_fraction, self.test_fraction)
         if self.standardize and len(splits["train"]):
-            splits = _standardized(splits)
-        return LoadedData("regression" if self.label is None else "classification", splits, names)
+            noise = [np.finfo(dtype).eps if dtype.kind == "f" else 0.0 for dtype in frame[features].dtypes]
+            splits = _standardized(splits, 4 * torch.tensor(noise, dtype=torch.float64))
+        elif lossy := [name for name, lost in zip(features, rounded_away(inputs), strict=True) if lost]:
+            remarks.append(f"float32 rounds too much away of columns that are not standardised: {', '.join(lossy)}")
+        splits = {split: TransferDataset(_as_float32(d.inputs), d.truth, d.key) for split, d in splits.items()}
+        return LoadedData("regression" if self.label is None else "classification", splits, names, tuple(remarks))
 
-    def _frame(self) -> pd.DataFrame:
-        import pandas as pd
-
-        parquet = self.path.suffix.lower() in _PARQUET
-        if parquet:
+    def _frame(self) -> tuple[pd.DataFrame, list[str]]:
+        """The table, and what is to be said of it."""
+        if self.path.suffix.lower() in _PARQUET:
             require("pyarrow", extra="parquet")
         try:
-            if parquet:
-                return pd.read_parquet(self.path)
-            return pd.read_csv(self.path, sep="\t" if ".tsv" in self.path.suffixes else ",", low_memory=False)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"Expected argument `path` to be a readable table, but got: {error}") from error
+            return _read_parquet(self.path) if self.path.suffix.lower() in _PARQUET else self._read_text()
+        except Exception as error:  # damaged files raise anything: zlib.error, MemoryError, ...
+            reason = str(error) or type(error).__name__
+            raise ValueError(f"Expected argument `path` to be a readable table, but got: {reason}") from error
+
+    def _read_text(self) -> tuple[pd.DataFrame, list[str]]:
+        import pandas as pd
+
+        ends = [suffix.lower() for suffix in self.path.suffixes]
+        options: dict[str, Any] = {"sep": "\t" if ".tsv" in ends else ",", "low_memory": False}
+        with open_unzipped(self.path) as file:
+            frame = pd.read_csv(file, **options)
+        label = self.label
+        if label not in frame.columns or not frame[label].isna().any() or frame[label].dtype.kind in "fiub":
+            return frame, []
+        with open_unzipped(self.path) as file:  # text: "NA", "None" and "null" are classes, only nothing is a gap
+            words = pd.read_csv(file, usecols=[label], dtype=str, keep_default_na=False, na_values=[""], **options)[
+                label
+            ]
+        read_as_gaps = sorted(set(words[frame[label].isna() & words.notna()]))
+        said = [f"taken for classes, not for gaps: {', '.join(read_as_gaps)}"] if read_as_gaps else []
+        return frame.assign(**{str(label): words}), said
+
+    def _features(self, frame: pd.DataFrame, apart: set[str | None], remarks: list[str]) -> list[str]:
+        """The columns of the inputs; one without a name, as an index leaves it, is none unless it is asked for."""
+        if self.features is not None:
+            return self.features
+        rest = [column for column in frame.columns if column not in apart]
+        nameless = [column for column in rest if re.fullmatch(r"Unnamed: \d+", str(column))]
+        if strange := [column for column in nameless if not _is_counter(frame[column].to_numpy())]:
+            remarks.append(f"columns without a name are no features: {', '.join(strange)}")
+        return [column for column in rest if column not in nameless]
 
     def _check_columns(self, frame: pd.DataFrame, used: list[str], numbers: list[str]) -> None:
         from pandas.api.types import is_float_dtype, is_numeric_dtype
@@ -147,10 +189,12 @@ class Table(TransferDataModule):
     def _given(self, frame: pd.DataFrame, dataset: TransferDataset) -> dict[str, TransferDataset]:
         if self.split_column is None:
             return {"train": dataset}
-        marks = frame[self.split_column].to_numpy()
-        for mark in frame[self.split_column].unique().tolist():
-            check_one_of(mark, SPLITS, f"split_column ({self.split_column})")
-        rows = {split: torch.from_numpy(np.flatnonzero(marks == split)) for split in SPLITS}
+        marks = {mark: split_of(str(mark)) for mark in frame[self.split_column].unique().tolist()}
+        for mark, split in marks.items():
+            if split is None:
+                check_one_of(mark, SPLITS, f"split_column ({self.split_column})")
+        splits = frame[self.split_column].map(marks).to_numpy()
+        rows = {split: torch.from_numpy(np.flatnonzero(splits == split)) for split in SPLITS}
         return {split: dataset.select(index) for split, index in rows.items() if len(index) or split == "train"}
 
 
@@ -196,21 +240,41 @@ class BundledTable(Table):
             **kwargs,
         )
 
-    def _frame(self) -> pd.DataFrame:
+    def _frame(self) -> tuple[pd.DataFrame, list[str]]:
         from sklearn import datasets
 
         bunch = getattr(datasets, f"load_{self.path}")(as_frame=True)
         frame: pd.DataFrame = bunch.frame
         if self.label is not None:
             frame = frame.assign(target=bunch.target_names[bunch.target])
-        return frame
+        return frame, []
 
 
-def _standardized(splits: dict[str, TransferDataset]) -> dict[str, TransferDataset]:
-    features = {split: cast("Tensor", dataset.inputs).double() for split, dataset in splits.items()}
-    mean, spread = features["train"].mean(dim=0), features["train"].std(dim=0, correction=0)
-    scale = torch.where(spread > 1e-7 * mean.abs(), spread, torch.ones_like(spread))  # float32 rounding is no spread
-    return {
-        split: TransferDataset(((features[split] - mean) / scale).float(), dataset.answers, dataset.key)
-        for split, dataset in splits.items()
+def _read_parquet(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    import pandas as pd
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:  # a page of one repeated value may stand for any number of rows
+        cells = file.metadata.num_rows * file.metadata.num_columns
+    check_size(8 * cells, largest_size(path), str(path))
+    return pd.read_parquet(path), []
+
+
+def _is_counter(values: np.ndarray) -> bool:
+    return any(np.array_equal(values, np.arange(start, start + len(values))) for start in (0, 1))
+
+
+def _as_float32(inputs: Inputs) -> Tensor:
+    return cast("Tensor", inputs).float()
+
+
+def _standardized(splits: dict[str, TransferDataset], noise: Tensor) -> dict[str, TransferDataset]:
+    """Centre and scale by the training split; what spreads less than ``noise`` times the mean is constant."""
+    features = {split: cast("Tensor", dataset.inputs) for split, dataset in splits.items()}
+    train = features["train"]
+    mean, spread = train.mean(dim=0), train.std(dim=0, correction=0)
+    varies = (spread > noise * mean.abs()) & (train.amax(dim=0) > train.amin(dim=0))
+    scaled = {
+        split: torch.where(varies, (x - mean) / torch.where(varies, spread, 1.0), 0.0) for split, x in features.items()
     }
+    return {split: TransferDataset(scaled[split], d.truth, d.key) for split, d in splits.items()}

@@ -95,7 +95,7 @@ def describe_data(data: LightningDataModule, name: str, split: str) -> dict[str,
     some = torch.linspace(0, len(dataset) - 1, min(_LOOKED_AT, len(dataset))).long().tolist()
     return {
         "name": name,
-        "answers": _plain(dataset.answers),
+        "answers": _plain(dataset.truth),
         "inputs": _plain([dataset[index]["inputs"] for index in some]),
     }
 

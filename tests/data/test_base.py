@@ -17,16 +17,16 @@ class Vectors(TransferDataModule):
 
     default_name = "vectors"
 
-    def __init__(self, answers, task="classification", names=("a", "b", "c", "d"), val_fraction=0.25, **kwargs):
+    def __init__(self, truth, task="classification", names=("a", "b", "c", "d"), val_fraction=0.25, **kwargs):
         super().__init__(**kwargs)
-        self.answers, self._task, self._names, self.val_fraction = torch.as_tensor(answers), task, names, val_fraction
+        self.truth, self._task, self._names, self.val_fraction = torch.as_tensor(truth), task, names, val_fraction
         self.loads = 0
 
     def load(self):
         self.loads += 1
         key = "targets" if self._task == "regression" else "labels"
-        inputs = torch.arange(len(self.answers), dtype=torch.float32)[:, None]
-        dataset = TransferDataset(inputs, self.answers, key)
+        inputs = torch.arange(len(self.truth), dtype=torch.float32)[:, None]
+        dataset = TransferDataset(inputs, self.truth, key)
         return LoadedData(self._task, draw_splits({"train": dataset}, self.seed, self.val_fraction, 0.25), self._names)
 
 
@@ -90,7 +90,7 @@ def test_classes_by_id_and_name_are_renumbered_in_the_given_order():
     for split in ("train_dataset", "val_dataset", "test_dataset"):
         kept = [i for i in numbers(getattr(everything, split)) if i % 4 in (1, 3)]
         assert numbers(getattr(data, split)) == kept
-        assert getattr(data, split).answers.tolist() == [0 if i % 4 == 3 else 1 for i in kept]
+        assert getattr(data, split).truth.tolist() == [0 if i % 4 == 3 else 1 for i in kept]
 
 
 def test_two_halves_share_no_sample():
@@ -106,7 +106,7 @@ def test_two_halves_share_no_sample():
 @pytest.mark.parametrize("size", [4, 5, 13, 39])
 def test_subsample_is_stratified_and_nested(size):
     full, part, more = (Vectors(FOUR_CLASSES, max_samples=m) for m in (None, size, size + 1))
-    counts = part.train_dataset.answers.bincount(minlength=4)
+    counts = part.train_dataset.truth.bincount(minlength=4)
     assert counts.sum() == size
     assert counts.max() - counts.min() <= 1
     assert set(numbers(part.train_dataset)) < set(numbers(more.train_dataset)) <= set(numbers(full.train_dataset))

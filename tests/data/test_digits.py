@@ -18,7 +18,7 @@ def test_pixels_and_labels_are_those_of_scikit_learn():
         images.double().sum((1, 2, 3)).sort().values,
         torch.from_numpy(raw.images * (255 / 16)).round().sum((1, 2)).sort().values,
     )
-    assert torch.cat([split.answers for split in splits]).bincount().tolist() == [
+    assert torch.cat([split.truth for split in splits]).bincount().tolist() == [
         178,
         182,
         177,
@@ -36,14 +36,14 @@ def test_splits_are_disjoint_and_stratified():
     data = Digits(image_size=None, seed=1)
     assert [len(d) for d in (data.train_dataset, data.val_dataset, data.test_dataset)] == [1018, 180, 599]
     for dataset in (data.train_dataset, data.val_dataset, data.test_dataset):
-        share = dataset.answers.bincount() / torch.tensor([178, 182, 177, 183, 181, 182, 181, 179, 174, 180])
+        share = dataset.truth.bincount() / torch.tensor([178, 182, 177, 183, 181, 182, 181, 179, 174, 180])
         assert share.max() - share.min() < 0.01
 
 
 def test_enlarged():
     small, large = Digits(), Digits(image_size=16)
     assert large.input_shape == (1, 16, 16)
-    assert torch.equal(small.train_dataset.answers, large.train_dataset.answers)
+    assert torch.equal(small.train_dataset.truth, large.train_dataset.truth)
     difference = small.train_dataset.inputs.float().mean((1, 2, 3)) - large.train_dataset.inputs.float().mean((1, 2, 3))
     assert difference.abs().max() < 1
 

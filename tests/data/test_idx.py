@@ -87,11 +87,11 @@ def test_four_files(tmp_path, gz, mark):
     data = MNIST(tmp_path, val_fraction=0.25)
     assert data.class_names == tuple("0123456789")
     assert [len(d) for d in (data.train_dataset, data.val_dataset, data.test_dataset)] == [30, 10, 20]
-    assert data.val_dataset.answers.sort().values.tolist() == list(range(10))
+    assert data.val_dataset.truth.sort().values.tolist() == list(range(10))
     assert torch.equal(data.test_dataset.inputs, torch.from_numpy(arrays["t10k"])[:, None])
     for dataset in (data.train_dataset, data.val_dataset, data.test_dataset):
         assert dataset.inputs.dtype == torch.uint8
-        assert torch.equal(dataset.inputs[:, 0, 0, 0].long(), dataset.answers)
+        assert torch.equal(dataset.inputs[:, 0, 0, 0].long(), dataset.truth)
 
 
 def test_named_sets(tmp_path):
@@ -121,7 +121,7 @@ def test_emnist_is_stored_transposed(tmp_path, variant, classes, names):
     assert data.class_names == tuple(names)
     expected = torch.from_numpy(arrays[f"{prefix}test"]).transpose(1, 2)[:, None]
     assert torch.equal(data.test_dataset.inputs, expected)
-    assert data.test_dataset.answers.tolist() == [i % classes for i in range(20)]
+    assert data.test_dataset.truth.tolist() == [i % classes for i in range(20)]
     with pytest.raises(ValueError, match="`variant` to be one of"):
         EMNIST(tmp_path, "words")
 
@@ -140,7 +140,7 @@ def test_usps_from_idx_and_from_libsvm(tmp_path):
     (folder / "usps.t").write_text("\n".join(lines[:10]))
     data = USPS(folder, val_fraction=0.0)
     assert torch.equal(data.train_dataset.inputs, torch.from_numpy(pixels).to(torch.uint8).reshape(20, 1, 16, 16))
-    assert data.train_dataset.answers.tolist() == list(range(10)) * 2
+    assert data.train_dataset.truth.tolist() == list(range(10)) * 2
     assert len(data.test_dataset) == 10
     (folder / "usps.t").write_text("no numbers here")
     with pytest.raises(ValueError, match="to be a LIBSVM file"):

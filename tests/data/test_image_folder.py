@@ -39,7 +39,7 @@ def test_split_folders(root):
     data = ImageFolder(root, image_size=8, val_fraction=0.2)
     assert data.class_names == ("ant", "bee")
     assert [len(d) for d in (data.train_dataset, data.val_dataset, data.test_dataset)] == [16, 4, 6]
-    assert data.val_dataset.answers.bincount().tolist() == [2, 2]
+    assert data.val_dataset.truth.bincount().tolist() == [2, 2]
     for sample in data.test_dataset:
         assert sample["inputs"].dtype == torch.uint8
         assert sample["inputs"].shape == (3, 8, 8) == data.input_shape
@@ -185,7 +185,7 @@ def test_split_folders_are_chosen(tmp_path):
     for folder in ("train/a", "train/b", "valid/a", "validation/b", "old/a"):
         write(tmp_path / folder / "0.png")
     chosen = ImageFolder(tmp_path, split_folders={"train": "train", "val": "validation"})
-    assert (len(chosen.train_dataset), chosen.val_dataset.answers.tolist()) == (2, [1])
+    assert (len(chosen.train_dataset), chosen.val_dataset.truth.tolist()) == (2, [1])
     everything = ImageFolder(tmp_path, split_folders={}, val_fraction=0, test_fraction=0)
     assert everything.class_names == ("old", "train", "valid", "validation")
     for wrong in ({"val": "valid"}, {"train": "train", "dev": "valid"}):

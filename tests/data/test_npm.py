@@ -72,8 +72,8 @@ def test_mnist(tmp_path, capsys):
     main(["mnist", str(tmp_path), str(tmp_path / "mnist")])
     assert "inputs (55, 28, 28), labels (55,)" in capsys.readouterr().out
     data = NpzArrays(tmp_path / "mnist", val_fraction=0, test_fraction=0)
-    assert data.train_dataset.answers.bincount().tolist() == list(range(1, 11))
-    assert (data.train_dataset.inputs.long().amax((1, 2, 3)) == data.train_dataset.answers).all()
+    assert data.train_dataset.truth.bincount().tolist() == list(range(1, 11))
+    assert (data.train_dataset.inputs.long().amax((1, 2, 3)) == data.train_dataset.truth).all()
     (folder / "3.json").write_text(json.dumps({"data": [2.0] * 784}))
     with pytest.raises(ValueError, match=r"3\.json to hold images of 784 numbers from 0 to 1"):
         mnist_arrays(tmp_path)

@@ -13,9 +13,9 @@ def test_default():
     data = PhotoPatches()
     assert (data.num_classes, len(data.class_names), data.input_shape) == (20, 20, (3, 48, 48))
     for dataset, patches in ((data.train_dataset, 80), (data.val_dataset, 20), (data.test_dataset, 40)):
-        assert dataset.answers.bincount().tolist() == [patches] * 20
+        assert dataset.truth.bincount().tolist() == [patches] * 20
         assert dataset.inputs.dtype == torch.uint8
-    assert data.train_dataset.answers[:20].tolist() == list(range(20))  # pictures take turns
+    assert data.train_dataset.truth[:20].tolist() == list(range(20))  # pictures take turns
 
 
 @pytest.mark.parametrize("size", [16, 48, 64])
@@ -45,8 +45,8 @@ def test_seed_and_class_choice():
     assert first.val_dataset is None
     chosen = PhotoPatches(seed=5, classes=["moon", "coffee"], **kwargs)
     coffee = first.class_names.index("coffee")
-    expected = first.train_dataset.inputs[first.train_dataset.answers == coffee]
-    assert torch.equal(chosen.train_dataset.inputs[chosen.train_dataset.answers == 1], expected)
+    expected = first.train_dataset.inputs[first.train_dataset.truth == coffee]
+    assert torch.equal(chosen.train_dataset.inputs[chosen.train_dataset.truth == 1], expected)
 
 
 def test_too_large_patches():

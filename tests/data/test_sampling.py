@@ -59,14 +59,14 @@ def test_drawn_splits_partition_the_samples(labels, seed, val_fraction, test_fra
     assert all(part == sorted(part) for part in parts)
     assert len(parts[1]) == round(val_fraction * len(labels))
     assert len(parts[2]) == round(test_fraction * len(labels))
-    assert all(torch.equal(split.answers, labels[split.inputs[:, 0].long()]) for split in splits.values())
+    assert all(torch.equal(split.truth, labels[split.inputs[:, 0].long()]) for split in splits.values())
 
 
 def test_balanced_classes_are_split_evenly():
     labels = torch.arange(10).repeat_interleave(50)
     dataset = TransferDataset(torch.zeros(500, 1), labels, "labels")
     splits = draw_splits({"train": dataset}, 1, 0.1, 0.2)
-    assert {name: split.answers.bincount().tolist() for name, split in splits.items()} == {
+    assert {name: split.truth.bincount().tolist() for name, split in splits.items()} == {
         "train": [35] * 10,
         "val": [5] * 10,
         "test": [10] * 10,

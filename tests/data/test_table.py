@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
+import tracemalloc
+import zipfile
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from sklearn.datasets import load_diabetes, load_iris
 
-from lightning_transfer.data import BundledTable, Table
+from lightning_transfer.data import BundledTable, Table, reading
+from lightning_transfer.functional import linear_mse
 from lightning_transfer.utilities import imports
 
 GENERATOR = np.random.default_rng(0)
@@ -43,7 +52,7 @@ def test_formats(tmp_path, suffix):
     assert data.class_names == ("ant", "cat", "dog")
     assert data.train_dataset.inputs.dtype == torch.float32
     np.testing.assert_allclose(data.train_dataset.inputs, table[["x", "flag"]].to_numpy(float), rtol=1e-6)
-    assert [data.class_names[i] for i in data.train_dataset.answers] == table["kind"].tolist()
+    assert [data.class_names[i] for i in data.train_dataset.truth] == table["kind"].tolist()
 
 
 def test_regression_with_a_split_column(tmp_path):
@@ -52,9 +61,9 @@ def test_regression_with_a_split_column(tmp_path):
     assert (data.task, data.target_names) == ("regression", ("y", "count"))
     assert [len(d) for d in (data.train_dataset, data.val_dataset, data.test_dataset)] == [25, 5, 10]
     for dataset in (data.train_dataset, data.val_dataset, data.test_dataset):
-        torch.testing.assert_close(dataset.answers[:, 0], 2 * dataset.inputs[:, 0])
-    assert data.test_dataset.answers[:, 1].tolist() == list(range(30, 40))
-    assert Table(path, targets="y", features=["x"]).train_dataset.answers.shape == (28, 1)
+        torch.testing.assert_close(dataset.truth[:, 0], 2 * dataset.inputs[:, 0])
+    assert data.test_dataset.truth[:, 1].tolist() == list(range(30, 40))
+    assert Table(path, targets="y", features=["x"]).train_dataset.truth.shape == (28, 1)
 
 
 def test_default_features_are_all_other_columns(tmp_path):
@@ -78,7 +87,7 @@ def test_class_names_are_the_sorted_values(tmp_path, values, names):
     for suffix in (".csv", ".parquet"):
         data = Table(write(table, tmp_path, suffix), label="label", val_fraction=0, test_fraction=0)
         assert data.class_names == names
-        assert [names[i] for i in data.train_dataset.answers[:4]] == [str(value) for value in values]
+        assert [names[i] for i in data.train_dataset.truth[:4]] == [str(value) for value in values]
     categorical = table.assign(label=table["label"].astype("category"))
     assert Table(write(categorical, tmp_path, ".parquet"), label="label").class_names == names
 
@@ -94,15 +103,162 @@ def test_standardised_by_the_training_split(tmp_path):
     np.testing.assert_allclose(data.test_dataset.inputs[:, :2], expected, rtol=1e-5, atol=1e-6)
 
 
+class TestFarFromZero:
+    """Columns whose differences float32 cannot hold: coordinates, times."""
+
+    NORTHING = 5_400_000 + np.arange(400) / 256
+    SECONDS = 1_700_000_000 + np.arange(400)
+
+    def table(self, tmp_path, suffix=".csv"):
+        kind = np.array(["left", "right"])[(np.arange(400) > 200).astype(int)]
+        table = pd.DataFrame(
+            {"northing": self.NORTHING, "seconds": self.SECONDS, "kind": kind, "x": np.arange(400) / 7}
+        )
+        return write(table, tmp_path, suffix)
+
+    @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+    def test_features_are_standardised_before_they_are_rounded(self, tmp_path, suffix):
+        path = self.table(tmp_path, suffix)
+        data = Table(path, label="kind", features=["northing", "seconds"], val_fraction=0, test_fraction=0)
+        inputs = data.train_dataset.inputs
+        assert inputs.dtype == torch.float32
+        expected = (np.arange(400) - 199.5) / np.arange(400).std()
+        for column in range(2):
+            np.testing.assert_allclose(inputs[:, column], expected, rtol=1e-5, atol=1e-5)
+
+    def test_features_that_are_not_standardised_are_remarked_upon(self, tmp_path):
+        data = Table(self.table(tmp_path), label="kind", standardize=False)
+        with pytest.warns(UserWarning, match="float32 rounds too much away of columns .*: northing, seconds$"):
+            data.setup()
+
+    def test_targets(self, tmp_path):
+        path = self.table(tmp_path)
+        far = Table(
+            path, targets=["seconds", "x"], features="northing", split_column=None, val_fraction=0, test_fraction=0
+        )
+        assert far.train_dataset.truth.dtype == torch.float64
+        assert far.train_dataset.truth[:, 0].tolist() == self.SECONDS.tolist()
+        near = Table(path, targets="x", features="northing", val_fraction=0, test_fraction=0)
+        assert near.train_dataset.truth.dtype == torch.float32
+
+    def test_a_probe_finds_what_there_is(self, tmp_path):
+        data = Table(self.table(tmp_path), targets="x", features=["seconds"], val_fraction=0, test_fraction=0)
+        inputs, targets = data.train_dataset.inputs, data.train_dataset.truth
+        assert float(linear_mse(inputs.double(), targets.double())) > -1e-9
+
+    def test_constant_columns_stay_constant(self, tmp_path):
+        table = pd.DataFrame({"x": [0.1 + 0.2, 0.3] * 20, "y": [1e9 / 3] * 40, "kind": ["a", "b"] * 20})
+        data = Table(write(table, tmp_path, ".parquet"), label="kind", val_fraction=0, test_fraction=0)
+        assert data.train_dataset.inputs.eq(0).all()
+
+
+class TestWordsForGaps:
+    WORDS = ("NA", "None", "null", "nan", "N/A", "other")
+
+    @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".csv.gz", ".parquet"])
+    def test_are_classes(self, tmp_path, suffix):
+        table = pd.DataFrame({"x": np.arange(60.0), "kind": list(self.WORDS) * 10})
+        data = Table(write(table, tmp_path, suffix), label="kind", val_fraction=0, test_fraction=0)
+        assert data.class_names == tuple(sorted(self.WORDS))
+        assert [data.class_names[i] for i in data.train_dataset.truth] == table["kind"].tolist()
+        expected = () if suffix == ".parquet" else ("taken for classes, not for gaps: N/A, NA, None, nan, null",)
+        assert data.remarks == expected
+
+    def test_stay_gaps_among_numbers(self, tmp_path):
+        table = pd.DataFrame({"x": ["1.5", "NA"] * 20, "kind": ["a", "b"] * 20, "id": ["1", "2", "NA", "3"] * 10})
+        path = write(table, tmp_path, ".csv")
+        with pytest.raises(ValueError, match=r"column 'x' of .* no gaps"):
+            Table(path, label="kind", features="x").setup()
+        with pytest.raises(ValueError, match=r"column 'id' of .* no gaps"):
+            Table(path, label="id", features=[]).setup()
+        (tmp_path / "gap.csv").write_text("x,kind\n" + "1,NA\n2,\n" * 20)
+        with pytest.raises(ValueError, match=r"column 'kind' of .* no gaps"):
+            Table(tmp_path / "gap.csv", label="kind").setup()
+
+
+@pytest.mark.parametrize("suffix", [".TSV", ".Tsv.gz", ".CSV", ".PARQUET"])
+def test_endings_in_capitals(tmp_path, suffix):
+    path = tmp_path / f"table{suffix}"
+    write(frame(), tmp_path, suffix.lower()).rename(path)
+    assert Table(path, label="kind", features=["x", "flag"]).input_shape == (2,)
+
+
+class TestColumnsWithoutAName:
+    @pytest.mark.parametrize("start", [0, 1])
+    def test_an_index_is_no_feature(self, tmp_path, start):
+        table = frame().drop(columns="part")
+        table.index += start
+        table.to_csv(tmp_path / "a.csv")
+        data = Table(tmp_path / "a.csv", label="kind")
+        assert (data.input_shape, data.remarks) == ((4,), ())
+
+    def test_others_are_named(self, tmp_path):
+        table = frame().drop(columns="part").set_index(pd.Index(np.arange(40) % 7))
+        table.to_csv(tmp_path / "a.csv")
+        data = Table(tmp_path / "a.csv", label="kind")
+        with pytest.warns(UserWarning, match="columns without a name are no features: Unnamed: 0"):
+            assert data.input_shape == (4,)
+        assert Table(tmp_path / "a.csv", label="kind", features=["Unnamed: 0", "x"]).input_shape == (2,)
+
+
+def test_words_for_splits(tmp_path):
+    table = frame().replace({"part": {"train": "Training", "val": "validation", "test": "TEST"}})
+    data = Table(write(table, tmp_path, ".csv"), label="kind", features="x", split_column="part")
+    assert [len(d) for d in (data.train_dataset, data.val_dataset, data.test_dataset)] == [25, 5, 10]
+
+
+class TestLies:
+    def refuse(self, path, message):
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=rf"`path` to be a readable table, but got: .*{message}"):
+            Table(path, label="b").setup()
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+        tracemalloc.stop()
+
+    @pytest.mark.parametrize("end", ["gz", "bz2", "xz"])
+    def test_bombs(self, tmp_path, end, monkeypatch):
+        monkeypatch.setattr(reading, "_FREE", 2**18)
+        opener = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}[end]
+        path = tmp_path / f"a.csv.{end}"
+        with opener(path, "wb") as file:
+            file.write(b"a,b\n")
+            file.write(b"1,2\n" * 2**18)
+        self.refuse(path, rf"unpacks to more than {max(2**18, 200 * path.stat().st_size)} bytes")
+
+    def test_zip_files(self, tmp_path):
+        path = tmp_path / "a.csv.zip"
+        text = frame().to_csv(index=False)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.csv", text)
+        assert Table(path, label="kind", features="x").num_classes == 3
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("b.csv", text)
+        self.refuse(path, "to hold one file, but got 2")
+
+    @pytest.mark.parametrize("end", ["gz", "bz2", "xz", "zip", "parquet"])
+    def test_damaged_archives(self, tmp_path, end):
+        path = tmp_path / f"a.csv.{end}"
+        path.write_bytes(b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + bytes(100))
+        self.refuse(path, "")
+
+    def test_a_parquet_file_of_very_many_rows(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(reading, "_FREE", 2**20)
+        path = tmp_path / "a.parquet"
+        schema = pa.schema([("a", pa.int8()), ("b", pa.int8())])
+        with pq.ParquetWriter(path, schema) as writer:
+            writer.write_table(pa.table([np.zeros(2**17, np.int8)] * 2, schema=schema))
+        self.refuse(path, "hold at most 1048576 bytes .*, but got 2097152")
+
+
 def test_scikit_learn_tables():
     diabetes = BundledTable("diabetes", val_fraction=0, test_fraction=0, standardize=False)
     raw = load_diabetes()
     np.testing.assert_allclose(diabetes.train_dataset.inputs, raw.data, rtol=1e-6)
-    np.testing.assert_allclose(diabetes.train_dataset.answers[:, 0], raw.target)
+    np.testing.assert_allclose(diabetes.train_dataset.truth[:, 0], raw.target)
     iris = BundledTable("iris", val_fraction=0, test_fraction=0, standardize=False)
     assert (iris.name, iris.class_names) == ("iris", ("setosa", "versicolor", "virginica"))
     np.testing.assert_allclose(iris.train_dataset.inputs, load_iris().data, rtol=1e-6)
-    assert iris.train_dataset.answers.tolist() == load_iris().target.tolist()
+    assert iris.train_dataset.truth.tolist() == load_iris().target.tolist()
     assert BundledTable("linnerud").target_names == ("Weight", "Waist", "Pulse")
     assert [BundledTable(name).num_classes for name in ("wine", "breast_cancer")] == [3, 2]
     with pytest.raises(ValueError, match="`table` to be one of"):
