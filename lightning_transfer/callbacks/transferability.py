@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -18,14 +17,14 @@ from typing_extensions import override
 
 from lightning_transfer.callbacks.monitor import FeatureMonitor
 from lightning_transfer.inputs import SOURCE_INPUTS
-from lightning_transfer.metrics.base import collect
-from lightning_transfer.metrics.registry import METRICS, Task, build_metrics, resolve_metrics
+from lightning_transfer.metrics.base import Task, collect
+from lightning_transfer.metrics.registry import METRICS, build_metrics, read_metrics, resolve_metrics
 from lightning_transfer.utilities.checks import check_in_interval
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
-Metrics = str | Sequence[str | Metric] | Metric | MetricCollection | Mapping[str, Metric]
+Metrics = str | Sequence[str | Metric] | Metric | MetricCollection | Mapping[str, Metric | Mapping[str, Any] | None]
 
 
 class TransferabilityMonitor(FeatureMonitor):
@@ -41,7 +40,8 @@ class TransferabilityMonitor(FeatureMonitor):
     itself, as Lightning asks.)
 
     Args:
-        metrics: Names of scores (see :mod:`lightning_transfer.metrics.registry`), a metric, or several, with the
+        metrics: Names of scores (see :mod:`lightning_transfer.metrics.registry`), a metric, several, or a dict from
+            names to metrics or to options of the score. Metrics keep their own names. Those of your own may have the
             keyword inputs ``features``, ``labels``, ``targets``, ``source_probs``, ``source_labels``,
             ``source_outputs``. The source ones come from the original head of a
             :class:`~lightning_transfer.backbones.Backbone` in the module.
@@ -101,6 +101,7 @@ class TransferabilityMonitor(FeatureMonitor):
             strict=strict,
         )
         self.metrics = metrics
+        self._asked = read_metrics(metrics)
         self.stop_below, self.stop_metric = stop_below, stop_metric
         self.stop_quantile = check_in_interval(stop_quantile, 0, 1, "stop_quantile")
         self.stopped_reason = ""
@@ -112,7 +113,7 @@ class TransferabilityMonitor(FeatureMonitor):
     @property
     @override
     def state_key(self) -> str:
-        return f"{super().state_key}{_names_in(self.metrics)}"
+        return f"{super().state_key}{list(self._asked)}"
 
     @override
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -132,25 +133,20 @@ class TransferabilityMonitor(FeatureMonitor):
         self._collections = {0: [collect(group).to(device) for group in by_inputs.values()]}
 
     def _build(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Metric]:
-        given = self.metrics
-        if isinstance(given, Metric):
-            return {_name_of(given): given}
-        if isinstance(given, MetricCollection):
-            return dict(given.items(keep_base=False, copy_state=False))
-        if isinstance(given, Mapping):
-            return dict(given)
-        entries = [given] if isinstance(given, str) else list(given)
-        named = {_name_of(entry): entry for entry in entries if isinstance(entry, Metric)}
-        names = [entry for entry in entries if isinstance(entry, str)]
+        names = [name for name, value in self._asked.items() if not isinstance(value, Metric)]
+        named: dict[str, Metric] = {}
         if names:
             task = find_task(trainer, pl_module)
-            built = build_metrics(names, task=task, available=self.available)
+            built = build_metrics(names, task=task, available=self.available, options=cast(Any, self._asked))
             left_out = set(names) & set(METRICS) - set(built)
             if left_out:
                 self.warn_once(f"{sorted(left_out)}", "cannot be computed without a `Backbone` that has its head")
-            order = [name for name in resolve_metrics(names, task) if name in built]
-            named |= {name: built[name] for name in order}
-        return named
+            named = {name: built[name] for name in resolve_metrics(names, task) if name in built}
+        objects = {name: value for name, value in self._asked.items() if isinstance(value, Metric)}
+        if both := sorted(named.keys() & objects):
+            raise ValueError(f"Expected argument `metrics` to hold one score of a name, but got {both} twice.")
+        order = [name for name in self._asked if name in {**named, **objects}]
+        return {name: {**named, **objects}[name] for name in dict.fromkeys([*order, *named])}
 
     @override
     def reset(self) -> None:
@@ -229,22 +225,6 @@ def find_task(trainer: Trainer, pl_module: LightningModule) -> Task:
         if task in get_args(Task):
             return cast(Task, task)
     return "classification"
-
-
-def _names_in(metrics: Metrics) -> list[str]:
-    if isinstance(metrics, Metric):
-        return [_name_of(metrics)]
-    entries: list[Any] = [metrics] if isinstance(metrics, str) else list(metrics)
-    return [entry if isinstance(entry, str) else _name_of(entry) for entry in entries]
-
-
-def _name_of(metric: Metric) -> str:
-    cls = type(metric)
-    if cls.__module__.startswith("lightning_transfer."):
-        for spec in METRICS.values():
-            if cls.__name__.endswith(spec.class_name):  # some classes make an instance of a private one for the task
-                return spec.name
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
 
 
 def _numbers(name: str, result: Any) -> dict[str, float]:

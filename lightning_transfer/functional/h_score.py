@@ -69,22 +69,17 @@ def h_score_from_moments(moments: ClassMoments, shrinkage: Shrinkage = None) -> 
     """Compute the H-score from moments; see :func:`h_score`."""
     strength = float(ledoit_wolf_shrinkage(moments)) if isinstance(shrinkage, str) else float(shrinkage or 0)
     if strength == 0:
-        square, rank, _ = moments.canonical_square
-        return square.sum().clamp(0, min(rank, moments.num_classes - 1))
+        lengths, rank, _ = moments.canonical_square
+        return lengths.sum().clamp(0, min(rank, moments.num_classes - 1))
     if strength == 1 or float(moments.total_variance) == 0:
         return moments.total_variance.new_zeros(())
     ridge = strength * moments.total_variance / moments.num_features
-    if moments.decomposed:
-        values, vectors = moments.scatter_spectrum
-        shrunk = values * ((1 - strength) / moments.count) + ridge
-        square = (moments.between_factor @ vectors).square() / shrunk
-    else:
-        shrunk = moments.scatter * ((1 - strength) / moments.count)
-        shrunk.diagonal().add_(ridge)
-        factor, failed = torch.linalg.cholesky_ex(shrunk)
-        if int(failed):  # shrinkage that is lost in rounding
-            return (1 - strength) * h_score_from_moments(moments)
-        square = torch.linalg.solve_triangular(factor, moments.between_factor.T, upper=False).square()
+    shrunk = moments.scatter * ((1 - strength) / moments.count)
+    shrunk.diagonal().add_(ridge)
+    factor, failed = torch.linalg.cholesky_ex(shrunk)
+    if int(failed):  # shrinkage that is lost in rounding
+        return (1 - strength) * h_score_from_moments(moments)
+    square: Tensor = torch.linalg.solve_triangular(factor, moments.between_factor.T, upper=False).square()
     return ((1 - strength) * square.sum() / moments.count).clamp(0, moments.num_classes - 1)
 
 

@@ -89,11 +89,6 @@ class FeatureMoments:
         """Spectrum of :attr:`scatter`."""
         return self._spectrum(self.scatter)
 
-    @property
-    def decomposed(self) -> bool:
-        """Whether :attr:`scatter_spectrum` is known already."""
-        return "scatter_spectrum" in vars(self)
-
     def _spectrum(self, matrix: Tensor) -> Spectrum:
         values, vectors = torch.linalg.eigh(matrix)
         noise = int((values <= rank_cutoff(values[-1].clamp(min=0), self.count, self.num_features)).sum())

@@ -15,15 +15,17 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
 from lightning_transfer._compat import default_states
-from lightning_transfer.functional.counts import refuse_ignored_columns
+from lightning_transfer.functional.counts import check_attributes, refuse_ignored_columns
 from lightning_transfer.utilities.checks import (
     check_features,
     check_labels,
+    check_one_of,
     check_probabilities,
     check_targets,
     flatten_positions,
 )
 
+Task = Literal["classification", "multilabel", "regression"]
 _ROUNDING = 1e-9  # by which a score may pass its limits
 _WIDE = 8  # features from which an effective rank below the next number is worth a word
 _COLLAPSED = 1.5
@@ -90,22 +92,51 @@ class Health:
 class TransferMetric(Metric, ABC):
     """Base of all scores: one scalar, higher is better unless the class says otherwise.
 
+    What a score is called and what it takes is said here and nowhere else; the table of names, leaderboards, monitors
+    and the command line read it. Options may change it, so an instance says more than its class.
+
+    Attributes:
+        name: Column of a leaderboard, snake_case.
+        title: Heading of that column.
+        tasks: Kinds of task that the score fits; the first is the default.
+        requires: Keyword inputs of ``update``.
+        needs_reference: Whether ``set_reference`` has to be called before ``compute``.
+        higher_is_better: Direction.
+        jackknife: Whether there are ``jackknife_groups``.
+        combine: For scores that are published relative to a zoo of models: makes them, shape ``(models,)``, out of the
+            ``parts()`` of each; None for others.
+
     Args:
+        task: Kind of task, one of :attr:`tasks`.
         kwargs: Additional keyword arguments of :class:`torchmetrics.Metric`.
     """
 
+    name: str
+    title: str
+    tasks: ClassVar[tuple[Task, ...]] = ("classification",)
+    requires: tuple[str, ...] = ("features", "labels")
+    needs_reference: ClassVar[bool] = False
+    jackknife: bool = False
+    combine: ClassVar[Callable[..., Tensor] | None] = None
     is_differentiable: bool = False
     higher_is_better: bool | None = True
     full_state_update: bool = False
-    requires: ClassVar[tuple[str, ...]] = ()
-    _decomposes: ClassVar[bool] = False  # the score takes an eigendecomposition of what its states hold
-    _decomposed = False  # so does one that shares the states, which others can use
+    ignore_index: int | None = None
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, task: Task | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.task: Task = self.tasks[0] if task is None else task
+        check_one_of(self.task, self.tasks, "task")
+        if self.task == "regression":
+            self.requires = tuple("targets" if name == "labels" else name for name in self.requires)
         self._warned: set[str] = set()
         self._unconverged = ""  # what the solver of the score last computed has to say
         self._outside = ""  # whether that score is possible at all
+
+    @property
+    def plot_legend_name(self) -> str:  # type: ignore[override]
+        """The title, for plots."""
+        return self.title
 
     @abstractmethod
     def compute_with_interval(self, level: float = 0.95) -> ScoreInterval:
@@ -191,8 +222,48 @@ class TransferMetric(Metric, ABC):
         for message in self.health().messages:
             if message not in self._warned:
                 self._warned.add(message)
-                rank_zero_warn(f"{self.plot_legend_name or type(self).__name__}: {message}", category=UserWarning)
+                rank_zero_warn(f"{self.title}: {message}", category=UserWarning)
         return score
+
+    @property
+    def _width(self) -> int:
+        """Columns of the first input in the batches before; 0 for none before."""
+        return 0
+
+    def _check_answers(self, answers: Tensor, n: int) -> Tensor:
+        """Check the labels or targets of ``n`` samples and return them as they are kept."""
+        if self.task == "classification":
+            return check_labels(answers, n)
+        return check_attributes(answers, n) if self.task == "multilabel" else check_targets(answers, n)
+
+    def _checked(self, values: Tensor, labels: Tensor | None, targets: Tensor | None = None) -> list[Tensor] | None:
+        """Validate a batch before any state changes.
+
+        Args:
+            values: The first input that :attr:`requires` names.
+            labels: Class ids or attributes; targets where there are no ``targets``.
+            targets: Targets; labels where there are no ``labels``.
+
+        Returns:
+            The first input, shape ``(n, d)``, and what :meth:`_check_answers` makes of the other; None if every
+            position is ignored.
+        """
+        name, kind = self.requires
+        preferred, other = (targets, labels) if kind == "targets" else (labels, targets)
+        answers = other if preferred is None else preferred
+        if answers is None:
+            raise ValueError(f"Expected argument `{kind}` of {type(self).__name__} with every batch, but got None.")
+        if kind == "labels":
+            given = values
+            values, answers = flatten_positions(values, answers, self.ignore_index)
+            refuse_ignored_columns(answers, self.ignore_index)
+            if self.ignore_index is not None and isinstance(given, Tensor) and given.numel() and not len(values):
+                return None
+        values = check_features(values, name)
+        if name == "source_probs":
+            check_probabilities(values, len(values))
+        check_width(self._width, values, name)
+        return [values, self._check_answers(answers, len(values))]
 
     def _require_data(self, count: int) -> None:
         if not count:
@@ -209,25 +280,24 @@ def collect(metrics: Mapping[str, Metric]) -> MetricCollection:
     Args:
         metrics: Metrics by name.
     """
-    groups: list[list[str]] = []
+    groups: list[tuple[TransferMetric, list[str]]] = []
     for name, metric in metrics.items():
         if not isinstance(metric, TransferMetric):
             return MetricCollection(dict(metrics))
-        group = next((group for group in groups if _shares_states(metric, metrics[group[0]])), None)
-        if group is None:
-            groups.append([name])
+        names = next((names for first, names in groups if _shares_states(metric, first)), None)
+        if names is None:
+            groups.append((metric, [name]))
         else:
-            group.append(name)
-    for group in groups:
-        decomposed = any(metrics[name]._decomposes for name in group)
-        for name in group:
-            metrics[name]._decomposed = decomposed
-    return MetricCollection(dict(metrics), compute_groups=groups)
+            names.append(name)
+    return MetricCollection(dict(metrics), compute_groups=[names for _, names in groups])
 
 
-def _shares_states(metric: Metric, other: Metric) -> bool:
+def _shares_states(metric: TransferMetric, other: TransferMetric) -> bool:
+    def keeps(one: TransferMetric) -> tuple[Any, ...]:
+        return type(one).update, type(one)._check_answers, one.task
+
     ours, theirs = default_states(metric), default_states(other)
-    if type(metric).update is not type(other).update or ours.keys() != theirs.keys():
+    if keeps(metric) != keeps(other) or ours.keys() != theirs.keys():
         return False
     pairs = [(value, theirs[name]) for name, value in ours.items()]
     return all(
@@ -243,6 +313,27 @@ def collapse_message(effective_rank: float, num_features: int) -> list[str]:
     return [f"nearly all variance lies along one direction (effective rank {effective_rank:.2f} of {num_features})"]
 
 
+class _Memo(dict[Any, Any]):
+    """What follows from a state; copies of the state start without it."""
+
+    def __deepcopy__(self, _: dict[int, Any]) -> _Memo:
+        return _Memo()
+
+    def __reduce__(self) -> tuple[type[_Memo], tuple[()]]:
+        return _Memo, ()
+
+
+def memo(state: Tensor) -> dict[Any, Any]:
+    """What has been computed from a state: kept on it, so metrics that share the state share it and it goes with it.
+
+    Nothing may be put there that holds a view of that very state.
+    """
+    if not hasattr(state, "_memo"):
+        state._memo = _Memo()  # type: ignore[attr-defined]
+    found: dict[Any, Any] = state._memo  # type: ignore[attr-defined]
+    return found
+
+
 def ignore_code(ignore_index: int | None) -> list[int]:
     """``ignore_index`` as numbers for a state.
 
@@ -254,61 +345,6 @@ def ignore_code(ignore_index: int | None) -> list[int]:
 def gather_rows(values: Tensor, gather: Callable[..., list[Tensor]], group: Any) -> Tensor:
     """Stack a small vector of every rank, shape ``(ranks, len(values))``."""
     return torch.stack(gather(values, group=group))
-
-
-def checked_batch(
-    features: Tensor,
-    labels: Tensor,
-    *,
-    width: int,
-    ignore_index: int | None = None,
-    check: Callable[[Tensor, int], Tensor] = check_labels,
-    name: str = "features",
-) -> tuple[Tensor, Tensor] | None:
-    """Validate a batch with labels before any state of a metric changes.
-
-    Args:
-        features: Features, or (with ``name="source_probs"``) rows of probabilities.
-        labels: Labels, one a position or, where ``check`` takes them, several a sample.
-        width: Columns of the batches before; 0 stands for none before.
-        ignore_index: Positions with this label are left out.
-        check: Checks flat labels and says how they are kept; takes them and the number of samples.
-        name: Name of the first argument.
-
-    Returns:
-        Features ``(n, d)`` and labels of ``n`` rows; None if every position is ignored.
-
-    Raises:
-        ValueError: If an input is malformed, not finite, or of another width than before.
-    """
-    flat, labels = flatten_positions(features, labels, ignore_index)
-    refuse_ignored_columns(labels, ignore_index)
-    if ignore_index is not None and isinstance(features, Tensor) and features.numel() and not len(flat):
-        return None
-    flat = check_features(flat, name)
-    if name == "source_probs":
-        check_probabilities(flat, len(flat))
-    check_width(width, flat, name)
-    return flat, check(labels, len(flat))
-
-
-def checked_targets(features: Tensor, targets: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Validate a batch with regression targets before any state of a metric changes.
-
-    Args:
-        features: Features.
-        targets: Targets, shape ``(n,)`` or ``(n, m)``.
-        width: Columns of the features before; 0 stands for none before.
-
-    Returns:
-        Features ``(n, d)`` and targets ``(n, m)``.
-
-    Raises:
-        ValueError: If an input is malformed, not finite, or of another width than before.
-    """
-    features = check_features(features)
-    check_width(width, features)
-    return features, check_targets(targets, len(features))
 
 
 def check_width(width: int, features: Tensor, name: str = "features") -> None:

@@ -2,61 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from lightning_transfer.functional.emms import check_embeddings, emms_from_moments
 from lightning_transfer.functional.moments import ClassMoments, TargetMoments
-from lightning_transfer.metrics.base import TransferMetric
-from lightning_transfer.metrics.jackknife import JackknifeMetric
-from lightning_transfer.metrics.moments import ClassMomentMetric, MultilabelMomentMetric, TargetMomentMetric
+from lightning_transfer.metrics.base import Task
+from lightning_transfer.metrics.moments import MomentMetric
 from lightning_transfer.utilities.checks import check_one_of
 
 
-class _EMMS(JackknifeMetric):
-    """What the tasks share."""
-
-    plot_upper_bound: float = 0.0
-    plot_legend_name: str = "EMMS"
-
-    def __init__(self, variant: str, embeddings: Tensor | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.embeddings = None if embeddings is None else check_embeddings(embeddings)
-        self.variant = variant
-
-    def score_range(self) -> tuple[float, float]:
-        """At most 0."""
-        return -float("inf"), 0.0
-
-    @property
-    def _unregularised(self) -> bool:
-        return True
-
-    def _score(self, totals: ClassMoments | TargetMoments) -> Tensor:
-        return emms_from_moments(totals, self.embeddings, variant=self.variant)
-
-
-class _ClassEMMS(_EMMS, ClassMomentMetric):
-    """EMMS of class ids."""
-
-
-class _MultilabelEMMS(_EMMS, MultilabelMomentMetric):
-    """EMMS of 0/1 columns, which are their own embedding."""
-
-
-class _TargetEMMS(_EMMS, TargetMomentMetric):
-    """EMMS of regression targets, which are their own embedding."""
-
-
-_CLASSES: dict[str, type[Any]] = {
-    "classification": _ClassEMMS,
-    "multilabel": _MultilabelEMMS,
-    "regression": _TargetEMMS,
-}
-
-
-class EMMS(TransferMetric):
+class EMMS(MomentMetric):
     """Regression on embeddings of the classes, streamed exactly (Meng et al., NeurIPS 2023); higher is better.
 
     As input to ``forward`` and ``update`` the metric accepts the following input:
@@ -76,7 +33,7 @@ class EMMS(TransferMetric):
     Args:
         embeddings: Vectors of the classes from k models, shape ``(classes, l, k)`` or ``(classes, l)``; None for
             one-hot.
-        task: ``"classification"``, ``"multilabel"`` or ``"regression"``; the instance is of the class for the task.
+        task: ``"classification"``, ``"multilabel"`` or ``"regression"``.
         variant: ``"paper"`` or ``"official"`` (larger by the width squared).
         kwargs: ``num_classes``, ``ignore_index`` (classification), ``jackknife_groups``, and keyword arguments of
             :class:`torchmetrics.Metric`.
@@ -95,21 +52,28 @@ class EMMS(TransferMetric):
         tensor(-0.0094, dtype=torch.float64)
     """
 
-    def __new__(
-        cls,
-        embeddings: Tensor | None = None,
-        *,
-        task: Literal["classification", "multilabel", "regression"] = "classification",
-        variant: str = "paper",
-        **kwargs: Any,
-    ) -> Any:
-        """Make an instance of the class for the task."""
-        check_one_of(task, tuple(_CLASSES), "task")
+    name = "emms"
+    title = "EMMS"
+    tasks = ("classification", "multilabel", "regression")
+    plot_upper_bound: float = 0.0
+
+    def __init__(
+        self, embeddings: Tensor | None = None, *, task: Task | None = None, variant: str = "paper", **kwargs: Any
+    ) -> None:
+        super().__init__(task, **kwargs)
         check_one_of(variant, ("paper", "official"), "variant")
-        if embeddings is not None and task != "classification":
+        if embeddings is not None and self.task != "classification":
             raise ValueError(f"Expected argument `embeddings` with class ids only, but got it with task {task!r}.")
-        return _CLASSES[task](variant, embeddings, **kwargs)
+        self.embeddings = None if embeddings is None else check_embeddings(embeddings)
+        self.variant = variant
 
+    def score_range(self) -> tuple[float, float]:
+        """At most 0."""
+        return -float("inf"), 0.0
 
-for _task_class in _CLASSES.values():
-    EMMS.register(_task_class)
+    @property
+    def _unregularised(self) -> bool:
+        return True
+
+    def _score(self, moments: ClassMoments | TargetMoments) -> Tensor:
+        return emms_from_moments(moments, self.embeddings, variant=self.variant)

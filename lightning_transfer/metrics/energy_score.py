@@ -41,7 +41,9 @@ class EnergyScore(SampleMetric):
         tensor(1.3863, dtype=torch.float64)
     """
 
-    plot_legend_name: str = "Energy"
+    name = "energy"
+    title = "Energy"
+    tasks = ("classification", "multilabel", "regression")
     requires = ("source_outputs",)
 
     def __init__(self, *, lowest_fraction: float = 1.0, max_samples: int | None = None, **kwargs: Any) -> None:

@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
-from lightning_transfer.functional.etran import etran, etran_parts
-from lightning_transfer.metrics.base import TransferMetric, checked_targets
+from lightning_transfer.functional.etran import combine_etran, etran, etran_parts
 from lightning_transfer.metrics.samples import ZooSampleMetric
 from lightning_transfer.utilities.checks import check_one_of
 
 
-class _ClassETran(ZooSampleMetric):
-    """ETran of class ids."""
-
-    plot_legend_name: str = "ETran (raw)"
-
-    def __init__(self, variant: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.variant = variant
-
-    def _parts(self, **samples: Tensor) -> dict[str, Tensor]:
-        return etran_parts(
-            samples["features"], samples.get("labels"), targets=samples.get("targets"), variant=self.variant
-        )
-
-    def _score(self, **samples: Tensor) -> Tensor:
-        return etran(samples["features"], samples.get("labels"), targets=samples.get("targets"), variant=self.variant)
-
-
-class _TargetETran(_ClassETran):
-    """ETran of regression targets."""
-
-    requires = ("features", "targets")
-
-    def update(self, features: Tensor, targets: Tensor) -> None:
-        """Add a batch of features and targets to the samples."""
-        features, targets = checked_targets(features, targets, self._width)
-        self._keep(features=features, targets=targets)
-
-
-class ETran(TransferMetric):
+class ETran(ZooSampleMetric):
     """Raw ETran on a seeded sample (Gholami et al., ICCV 2023); higher is better.
 
     Of one model there is a raw weighted sum only; :func:`lightning_transfer.functional.combine_etran` makes the
@@ -58,10 +28,9 @@ class ETran(TransferMetric):
     - ``etran`` (:class:`~torch.Tensor`): 0-d float64, see :func:`lightning_transfer.functional.etran`.
 
     Args:
-        task: ``"classification"`` or ``"regression"``.
         variant: ``"paper"`` or ``"official"``.
-        kwargs: ``max_samples``, ``seed``, ``num_resamples`` and ``ignore_index`` of the sample, and keyword arguments
-            of :class:`torchmetrics.Metric`.
+        kwargs: ``task`` (``"classification"`` or ``"regression"``), ``max_samples``, ``seed``, ``num_resamples`` and
+            ``ignore_index`` of the sample, and keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
         ValueError: If an argument is malformed, or at ``compute`` fewer than two classes were seen.
@@ -76,17 +45,18 @@ class ETran(TransferMetric):
         (tensor(1.0340, dtype=torch.float64), ['energy', 'fit'])
     """
 
-    def __new__(
-        cls,
-        task: Literal["classification", "regression"] = "classification",
-        *,
-        variant: str = "paper",
-        **kwargs: Any,
-    ) -> Any:
-        """Make an instance of the class for the task."""
-        check_one_of(task, ("classification", "regression"), "task")
+    name = "etran"
+    title = "ETran"
+    tasks = ("classification", "regression")
+    combine = staticmethod(combine_etran)
+
+    def __init__(self, *, variant: str = "paper", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         check_one_of(variant, ("paper", "official"), "variant")
-        return {"classification": _ClassETran, "regression": _TargetETran}[task](variant, **kwargs)
+        self.variant = variant
 
+    def _parts(self, **samples: Any) -> dict[str, Tensor]:
+        return etran_parts(**samples, variant=self.variant)
 
-ETran.register(_ClassETran)
+    def _score(self, **samples: Any) -> Tensor:
+        return etran(**samples, variant=self.variant)

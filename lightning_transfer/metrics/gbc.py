@@ -2,90 +2,109 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from lightning_transfer.functional.counts import require_two_classes
 from lightning_transfer.functional.gbc import bhattacharyya_score, check_gbc_options, gbc
-from lightning_transfer.functional.moments import ClassMoments, FeatureMoments
-from lightning_transfer.metrics.base import TransferMetric
-from lightning_transfer.metrics.moments import ClassMomentMetric
+from lightning_transfer.metrics.base import Health
+from lightning_transfer.metrics.moments import MomentMetric
 from lightning_transfer.metrics.samples import SampleMetric
 
 
 @dataclass(frozen=True)
-class _SquareMoments(ClassMoments):
-    """Moments with, for each class, the sums of the squared shifted features, shape ``(k, d)``."""
+class _Gaussians:
+    """Sums of shifted features and of their squares by class id."""
 
+    count: int
+    shift: Tensor
+    class_counts: Tensor
+    class_sums: Tensor
     class_squares: Tensor
 
 
-class _SampleGBC(SampleMetric):
-    """GBC on leading principal components, from a seeded sample."""
+class _GaussianSums:
+    """What the streaming score keeps: no product of features with features."""
 
+    names = ("class_counts", "class_sums", "class_squares")
+
+    def shape(self, name: str, width: int, classes: int) -> tuple[int, ...]:
+        return (classes,) if name == "class_counts" else (classes, width)
+
+    def add_(self, sums: Mapping[str, Tensor], rows: Tensor, labels: Tensor) -> None:
+        counts = sums["class_counts"]
+        counts += torch.bincount(labels, minlength=len(counts))
+        sums["class_sums"].index_add_(0, labels, rows)
+        sums["class_squares"].index_add_(0, labels, rows.square())
+
+    def moments(self, sums: Mapping[str, Tensor], shift: Tensor) -> _Gaussians:
+        return _Gaussians(int(sums["class_counts"].sum()), shift, **sums)
+
+    def about(self, moments: _Gaussians, delta: Tensor) -> dict[str, Tensor]:
+        counts = moments.class_counts[:, None]
+        return {
+            "class_sums": moments.class_sums - counts * delta,
+            "class_squares": moments.class_squares - 2 * moments.class_sums * delta + counts * delta.square(),
+        }
+
+
+class StreamingGBC(MomentMetric):
+    """GBC of the features as they are, from sums: what ``GBC(pca_dim=None)`` makes, see :class:`GBC`.
+
+    Args:
+        covariance: ``"spherical"`` or ``"diagonal"``.
+        variance_floor: Smallest variance of a dimension of a class.
+        variant: ``"paper"`` or ``"official"``.
+        kwargs: ``num_classes``, ``ignore_index``, ``jackknife_groups``, and keyword arguments of
+            :class:`torchmetrics.Metric`.
+    """
+
+    name = "gbc_streaming"
+    title = "GBC (streaming)"
     plot_upper_bound: float = 0.0
-    plot_legend_name: str = "GBC"
 
-    def __init__(self, pca_dim: int, covariance: str, variance_floor: float, variant: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.options: dict[str, Any] = {
-            "pca_dim": pca_dim, "covariance": covariance, "variance_floor": variance_floor, "variant": variant
-        }  # fmt: skip
-
-    def score_range(self) -> tuple[float, float]:
-        """Limits ``[-c (c - 1), 0]`` for c classes."""
-        classes = len(self._kept()["labels"].unique())
-        return -float(classes * (classes - 1)), 0.0
-
-    def _score(self, **samples: Tensor) -> Tensor:
-        return gbc(samples["features"], samples["labels"], **self.options)
-
-
-class _StreamingGBC(ClassMomentMetric):
-    """GBC of the features as they are, from sums."""
-
-    plot_upper_bound: float = 0.0
-    plot_legend_name: str = "GBC"
-    _sums = (*ClassMomentMetric._sums, "class_squares")  # type: ignore[assignment]  # a longer tuple
-    class_squares: Tensor
-
-    def __init__(self, covariance: str, variance_floor: float, variant: str, **kwargs: Any) -> None:
+    def __init__(
+        self, *, covariance: str = "spherical", variance_floor: float = 1e-4, variant: str = "paper", **kwargs: Any
+    ) -> None:
+        check_gbc_options(covariance, None, variance_floor, variant)
         super().__init__(**kwargs)
         self.options: dict[str, Any] = {"covariance": covariance, "variance_floor": variance_floor, "variant": variant}
 
+    def _choose_sums(self) -> _GaussianSums:
+        return _GaussianSums()
+
     def score_range(self) -> tuple[float, float]:
         """Limits ``[-c (c - 1), 0]`` for c classes."""
-        classes = self._totals().num_classes
+        classes = int((self._totals().class_counts > 0).sum())
         return -float(classes * (classes - 1)), 0.0
 
-    def _sum_shape(self, name: str, width: int, responses: int) -> tuple[int, ...]:
-        return (responses, width) if name == "class_squares" else super()._sum_shape(name, width, responses)
+    def _describe(self) -> Health:
+        moments: _Gaussians = self._totals()
+        counts = moments.class_counts[moments.class_counts > 0]
+        smallest = int(counts.min())
+        return Health(
+            num_samples=moments.count,
+            num_features=self._width,
+            num_classes=len(counts),
+            smallest_class=smallest,
+            samples_per_feature=moments.count / self._width,
+            messages=("a class has a single sample",) if smallest == 1 else (),
+        )
 
-    def _add_responses(self, group: int, rows: Tensor, responses: Tensor) -> None:
-        super()._add_responses(group, rows, responses)
-        self.class_squares[group].index_add_(0, responses, rows.square())
-
-    def _build(self, sums: dict[str, Tensor]) -> _SquareMoments:
-        moments = super()._build({name: value for name, value in sums.items() if name != "class_squares"})
-        known = {field.name: getattr(moments, field.name) for field in fields(moments)}
-        return _SquareMoments(**known, class_squares=sums["class_squares"])
-
-    def _about(self, moments: FeatureMoments, delta: Tensor) -> dict[str, Tensor]:
-        assert isinstance(moments, _SquareMoments)
-        counts = moments.class_counts[:, None]
-        squares = moments.class_squares - 2 * moments.class_sums * delta + counts * delta.square()
-        return {**super()._about(moments, delta), "class_squares": squares}
-
-    def _score(self, moments: ClassMoments) -> Tensor:
-        assert isinstance(moments, _SquareMoments)
-        counts = moments.counts[:, None]
-        means = moments.class_sums[moments.present] / counts
-        variances = moments.class_squares[moments.present] / counts - means.square()
+    def _score(self, moments: _Gaussians) -> Tensor:
+        present = moments.class_counts.nonzero().flatten()
+        require_two_classes(len(present))
+        counts = moments.class_counts[present, None]
+        means = moments.class_sums[present] / counts
+        variances = moments.class_squares[present] / counts - means.square()
         return bhattacharyya_score(means, variances, **self.options)
 
 
-class GBC(TransferMetric):
+class GBC(SampleMetric):
     """Gaussian Bhattacharyya coefficient (Pandy et al., CVPR 2022); higher is better, 0 for classes apart.
 
     As input to ``forward`` and ``update`` the metric accepts the following input:
@@ -99,7 +118,7 @@ class GBC(TransferMetric):
       :func:`lightning_transfer.functional.gbc`.
 
     With principal components, which are known only at the end, the metric keeps a seeded sample. ``pca_dim=None`` makes
-    one that streams: exact on any number of samples in constant memory, with jackknife intervals.
+    a :class:`StreamingGBC`: exact on any number of samples in constant memory, with jackknife intervals.
 
     Args:
         pca_dim: Principal components kept where there are more features; None for the features as they are.
@@ -123,21 +142,36 @@ class GBC(TransferMetric):
         tensor(-0.1347, dtype=torch.float64)
     """
 
-    def __new__(
-        cls,
+    name = "gbc"
+    title = "GBC"
+    plot_upper_bound: float = 0.0
+
+    def __new__(cls, *, pca_dim: int | None = 64, **kwargs: Any) -> Any:
+        """Make one that streams where there is nothing to sample for."""
+        return StreamingGBC(**kwargs) if pca_dim is None else super().__new__(cls)
+
+    def __init__(
+        self,
         *,
         pca_dim: int | None = 64,
         covariance: str = "spherical",
         variance_floor: float = 1e-4,
         variant: str = "paper",
         **kwargs: Any,
-    ) -> Any:
-        """Make an instance of the class for sampling or streaming."""
+    ) -> None:
         check_gbc_options(covariance, pca_dim, variance_floor, variant)
-        if pca_dim is None:
-            return _StreamingGBC(covariance, variance_floor, variant, **kwargs)
-        return _SampleGBC(pca_dim, covariance, variance_floor, variant, **kwargs)
+        super().__init__(**kwargs)
+        self.options: dict[str, Any] = {
+            "pca_dim": pca_dim, "covariance": covariance, "variance_floor": variance_floor, "variant": variant
+        }  # fmt: skip
+
+    def score_range(self) -> tuple[float, float]:
+        """Limits ``[-c (c - 1), 0]`` for c classes."""
+        classes = len(self._kept()["labels"].unique())
+        return -float(classes * (classes - 1)), 0.0
+
+    def _score(self, **samples: Any) -> Tensor:
+        return gbc(**samples, **self.options)
 
 
-for _kind in (_SampleGBC, _StreamingGBC):
-    GBC.register(_kind)
+GBC.register(StreamingGBC)

@@ -15,10 +15,10 @@ from lightning_transfer.functional.h_score import (
 )
 from lightning_transfer.functional.moments import ClassMoments
 from lightning_transfer.metrics.base import Health
-from lightning_transfer.metrics.moments import ClassMomentMetric
+from lightning_transfer.metrics.moments import MomentMetric
 
 
-class HScore(ClassMomentMetric):
+class HScore(MomentMetric):
     """H-score, streamed in constant memory (Bao et al., ICIP 2019, eq. 4); higher is better.
 
     As input to ``forward`` and ``update`` the metric accepts the following input:
@@ -52,12 +52,15 @@ class HScore(ClassMomentMetric):
     """
 
     plot_lower_bound: float = 0.0
-    plot_legend_name: str = "H-score"
+    name = "h_score"
+    title = "H-score"
 
     def __init__(self, shrinkage: Shrinkage = None, num_classes: int | None = None, **kwargs: Any) -> None:
-        super().__init__(num_classes, **kwargs)
+        super().__init__(num_classes=num_classes, **kwargs)
         check_shrinkage(shrinkage)
         self.shrinkage = shrinkage
+        if shrinkage is not None:
+            self.name, self.title = "h_score_shrunk", "H-score (shrunk)"
 
     def score_range(self) -> tuple[float, float]:
         """Limits ``[0, min(features, classes - 1)]``."""

@@ -21,6 +21,8 @@ class JackknifeMetric(TransferMetric):
         kwargs: Additional keyword arguments of :class:`torchmetrics.Metric`.
     """
 
+    jackknife = True
+
     def __init__(self, *, jackknife_groups: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.jackknife_groups = check_positive_int(jackknife_groups, "jackknife_groups")

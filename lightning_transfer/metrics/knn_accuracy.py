@@ -12,7 +12,6 @@ from lightning_transfer.functional.knn_accuracy import (
     check_knn_options,
     knn_outcomes,
 )
-from lightning_transfer.metrics.base import checked_batch
 from lightning_transfer.metrics.samples import SampleMetric
 
 
@@ -54,7 +53,9 @@ class KNNAccuracy(SampleMetric):
 
     plot_lower_bound: float = 0.0
     plot_upper_bound: float = 1.0
-    plot_legend_name: str = "kNN accuracy"
+    name = "knn_accuracy"
+    title = "kNN accuracy"
+    tasks = ("classification", "multilabel")
 
     def __init__(self, *, k: int = 1, distance: Distance = "euclidean", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -62,22 +63,9 @@ class KNNAccuracy(SampleMetric):
         self.k = k
         self.distance: Distance = distance
 
-    def update(self, features: Tensor, labels: Tensor) -> None:
-        """Add a batch of features and labels to the samples.
-
-        Args:
-            features: Shape ``(n, d)`` (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too), any floating dtype.
-            labels: Shape ``(n,)`` or ``(n, m)`` (``(b, t)``, ``(b, h, w)``), any integer dtype.
-
-        Raises:
-            ValueError: If an input is malformed, not finite, or of another width than before.
-        """
-        checked = checked_batch(
-            features, labels, width=self._width, ignore_index=self.ignore_index, check=check_ids_or_attributes
-        )
-        if checked is not None:
-            features, columns = checked
-            self._keep(features=features, labels=columns[:, 0] if columns.shape[1] == 1 else columns)
+    def _check_answers(self, answers: Tensor, n: int) -> Tensor:
+        columns = check_ids_or_attributes(answers, n)
+        return columns[:, 0] if columns.shape[1] == 1 else columns
 
     def score_range(self) -> tuple[float, float]:
         """Limits ``[0, 1]``."""

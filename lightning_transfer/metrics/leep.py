@@ -10,7 +10,6 @@ from torch import Tensor
 from lightning_transfer.functional.counts import check_sample_columns
 from lightning_transfer.functional.leep import leep
 from lightning_transfer.functional.task_hardness import task_hardness
-from lightning_transfer.metrics.base import checked_batch
 from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.utilities.checks import check_one_of
 
@@ -55,7 +54,9 @@ class LEEP(SampleMetric):
     """
 
     plot_upper_bound: float = 0.0
-    plot_legend_name: str = "LEEP"
+    name = "leep"
+    title = "LEEP"
+    tasks = ("classification", "multilabel")
     requires = ("source_probs", "labels")
 
     def __init__(self, *, max_samples: int | None = None, cache: str | None = None, **kwargs: Any) -> None:
@@ -65,7 +66,7 @@ class LEEP(SampleMetric):
         # metrics with other caches must not share states: collections compare states by value
         self.add_state("cache_code", torch.tensor(_CACHES.index(cache)), dist_reduce_fx="max")
 
-    def update(self, source_probs: Tensor, labels: Tensor) -> None:
+    def update(self, source_probs: Tensor, labels: Tensor) -> None:  # type: ignore[override]
         """Add a batch of source probabilities and class ids to the samples.
 
         Args:
@@ -75,16 +76,15 @@ class LEEP(SampleMetric):
         Raises:
             ValueError: If an input is malformed, not finite, or of another width than before.
         """
-        checked = checked_batch(
-            source_probs, labels, width=self._width, ignore_index=self.ignore_index, check=check_sample_columns,
-            name="source_probs",
-        )  # fmt: skip
-        if checked is None:
-            return
-        probs, columns = checked
-        if self.cache is not None and probs.dtype.itemsize > getattr(torch, self.cache).itemsize:
-            probs = probs.to(getattr(torch, self.cache))
-        self._keep(source_probs=probs, labels=columns[:, 0] if columns.shape[1] == 1 else columns)
+        checked = self._checked(source_probs, labels)
+        if checked is not None and self.cache is not None:
+            dtype = getattr(torch, self.cache)
+            checked[0] = checked[0].to(dtype) if checked[0].dtype.itemsize > dtype.itemsize else checked[0]
+        self._keep_checked(checked)
+
+    def _check_answers(self, answers: Tensor, n: int) -> Tensor:
+        columns = check_sample_columns(answers, n)
+        return columns[:, 0] if columns.shape[1] == 1 else columns
 
     def score_range(self) -> tuple[float, float]:
         """Limits ``[-H(Y), 0]``."""

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from lightning_transfer.functional.lfc import lfc_from_moments
 from lightning_transfer.functional.moments import ClassMoments
-from lightning_transfer.metrics.moments import ClassMomentMetric
+from lightning_transfer.metrics.moments import MomentMetric
 
 
-class LFC(ClassMomentMetric):
+class LFC(MomentMetric):
     """Label-feature correlation, streamed exactly in constant memory (Deshpande et al., 2021); higher is better.
 
     As input to ``forward`` and ``update`` the metric accepts the following input:
@@ -42,7 +42,8 @@ class LFC(ClassMomentMetric):
 
     plot_lower_bound: float = -1.0
     plot_upper_bound: float = 1.0
-    plot_legend_name: str = "LFC"
+    name = "lfc"
+    title = "LFC"
 
     def score_range(self) -> tuple[float, float]:
         """Limits ``[-1, 1]``."""

@@ -13,10 +13,10 @@ from lightning_transfer.functional.linear_mse import (
     linear_mse_from_moments,
 )
 from lightning_transfer.functional.moments import TargetMoments
-from lightning_transfer.metrics.moments import TargetMomentMetric
+from lightning_transfer.metrics.moments import MomentMetric
 
 
-class LinearMSE(TargetMomentMetric):
+class LinearMSE(MomentMetric):
     """Negative error of the best linear map of the features, streamed (Nguyen et al., UAI 2023); higher is better.
 
     As input to ``forward`` and ``update`` the metric accepts the following input:
@@ -48,7 +48,10 @@ class LinearMSE(TargetMomentMetric):
     """
 
     plot_upper_bound: float = 0.0
-    plot_legend_name: str = "Linear MSE"
+    name = "linear_mse"
+    title = "LinMSE"
+    tasks = ("regression",)
+    requires = ("features", "targets")
 
     def __init__(self, regularization: float = 0.0, variant: Variant = "paper", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -100,14 +103,15 @@ class LabelMSE(LinearMSE):
     """
 
     requires = ("source_outputs", "targets")
-    plot_legend_name: str = "Label MSE"
+    name = "label_mse"
+    title = "LabMSE"
 
     def __init__(self, regularization: float = 0.0, variant: Variant = "paper", **kwargs: Any) -> None:
         super().__init__(regularization, variant, **kwargs)
         # A state of its own, so that no collection takes these moments of outputs for moments of features.
         self.add_state("of_outputs", self._zeros(1), dist_reduce_fx="max")
 
-    def update(self, source_outputs: Tensor, targets: Tensor) -> None:
+    def update(self, source_outputs: Tensor, targets: Tensor) -> None:  # type: ignore[override]
         """Add a batch of source outputs and targets to the sums.
 
         Args:
@@ -117,4 +121,4 @@ class LabelMSE(LinearMSE):
         Raises:
             ValueError: If an input is malformed, not finite, or of another width than before.
         """
-        super().update(check_source_outputs(source_outputs), targets)
+        super().update(check_source_outputs(source_outputs), targets=targets)

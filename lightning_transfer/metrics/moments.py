@@ -1,31 +1,27 @@
-"""Bases of the scores that follow from float64 moments, which stream in constant memory.
+"""Base of the scores that follow from float64 moments, which stream in constant memory.
 
-Scores of one base are one compute group in a ``MetricCollection``: their states are updated once and read once.
+Scores of one kind of task are one compute group in a ``MetricCollection``: their states are updated once and read once.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any, ClassVar, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
-from lightning_transfer.functional.counts import check_attributes
 from lightning_transfer.functional.moments import ClassMoments, FeatureMoments, TargetMoments
 from lightning_transfer.metrics.base import (
     Health,
-    checked_batch,
-    checked_targets,
+    Task,
     collapse_message,
     gather_rows,
     ignore_code,
+    memo,
 )
 from lightning_transfer.metrics.jackknife import JackknifeMetric
-from lightning_transfer.utilities.checks import check_features, check_labels, check_positive_int
+from lightning_transfer.utilities.checks import check_labels, check_positive_int
 from lightning_transfer.utilities.linalg import add_gram_
 
 _CHUNK = 1024  # rows that wait for one product
@@ -36,56 +32,204 @@ def _first(stacked: Tensor) -> Tensor:
     return stacked[0]
 
 
-# Moments of states that have not changed since they were last read: members of a compute group share their states, so
-# that one eigendecomposition serves them all.
-_MOMENTS: WeakIdKeyDictionary = WeakIdKeyDictionary()
+class _ClassSums:
+    """Sums of shifted features by class id, of one group of samples."""
+
+    names: tuple[str, ...] = ("class_counts", "class_sums", "second_moment", "norm_weighted_sum", "norm_fourth")
+
+    def shape(self, name: str, width: int, classes: int) -> tuple[int, ...]:
+        """Shape of one of the sums for features of a width."""
+        return {
+            "class_counts": (classes,),
+            "class_sums": (classes, width),
+            "second_moment": (width, width),
+            "norm_weighted_sum": (width,),
+            "norm_fourth": (),
+        }[name]
+
+    def add_(self, sums: Mapping[str, Tensor], rows: Tensor, labels: Tensor) -> None:
+        """Add samples in place."""
+        counts = sums["class_counts"]
+        counts += torch.bincount(labels, minlength=len(counts))
+        sums["class_sums"].index_add_(0, labels, rows)
+        add_gram_(sums["second_moment"], rows)
+        square = torch.linalg.vector_norm(rows, dim=1).square()  # one reading of the rows, nothing written
+        sums["norm_weighted_sum"].add_(square @ rows)
+        sums["norm_fourth"].add_(square @ square)
+
+    def moments(self, sums: Mapping[str, Tensor], **origin: Tensor) -> ClassMoments:
+        """Make moments of the sums."""
+        count, feature_sum = int(sums["class_counts"].sum()), sums["class_sums"].sum(0)
+        return ClassMoments(count, len(feature_sum), feature_sum=feature_sum, **origin, **sums)
+
+    def about(self, moments: Any, delta: Tensor) -> dict[str, Tensor]:
+        """Sums about an origin moved by ``delta``."""
+        # ||u - s||^2 = a - 2 b + c with a = ||u||^2, b = u.s, c = ||s||^2, summed in powers
+        second = moments.second_moment.triu() + moments.second_moment.triu(1).mT
+        total, weighted, length = moments.feature_sum, moments.norm_weighted_sum, delta @ delta
+        squares, along = second.trace(), second @ delta
+        moved = weighted - 2 * along + length * total - delta * (squares - 2 * total @ delta + moments.count * length)
+        fourth = (
+            moments.norm_fourth + 4 * delta @ along + moments.count * length**2
+            - 4 * weighted @ delta + 2 * length * squares - 4 * length * total @ delta
+        )  # fmt: skip
+        return {
+            "second_moment": _second_moment_about(moments, delta),
+            "class_sums": moments.class_sums - moments.class_counts[:, None] * delta,
+            "norm_weighted_sum": moved,
+            "norm_fourth": fourth,
+        }
 
 
-class _MomentMetric(JackknifeMetric):
-    """States shared by all moment-based scores, for classes or for targets.
+class _TargetSums:
+    """Sums of shifted features and shifted targets, of one group of samples."""
+
+    names: tuple[str, ...] = (
+        "target_counts", "feature_sums", "second_moment", "target_sum", "target_square", "cross_moment"
+    )  # fmt: skip
+
+    def shape(self, name: str, width: int, columns: int) -> tuple[int, ...]:
+        """Shape of one of the sums for features of a width."""
+        return {
+            "target_counts": (),
+            "feature_sums": (width,),
+            "second_moment": (width, width),
+            "target_sum": (columns,),
+            "target_square": (columns,),
+            "cross_moment": (width, columns),
+        }[name]
+
+    def add_(self, sums: Mapping[str, Tensor], rows: Tensor, targets: Tensor) -> None:
+        """Add samples in place."""
+        sums["target_counts"].add_(len(rows))
+        sums["feature_sums"].add_(rows.sum(0))
+        add_gram_(sums["second_moment"], rows)
+        sums["target_sum"].add_(targets.sum(0))
+        sums["target_square"].add_(targets.square().sum(0))
+        sums["cross_moment"].addmm_(rows.T, targets)
+
+    def moments(self, sums: Mapping[str, Tensor], **origin: Tensor) -> TargetMoments:
+        """Make moments of the sums."""
+        sums = dict(sums)
+        count, feature_sum = int(sums.pop("target_counts")), sums.pop("feature_sums")
+        return TargetMoments(count, len(feature_sum), feature_sum=feature_sum, **origin, **sums)
+
+    def about(self, moments: Any, delta: Tensor) -> dict[str, Tensor]:
+        """Sums about an origin moved by ``delta``."""
+        return {
+            "second_moment": _second_moment_about(moments, delta),
+            "feature_sums": moments.feature_sum - moments.count * delta,
+            "cross_moment": moments.cross_moment - torch.outer(delta, moments.target_sum),
+        }
+
+
+def _second_moment_about(moments: FeatureMoments, delta: Tensor) -> Tensor:
+    cross = torch.outer(moments.feature_sum, delta)
+    return moments.second_moment - cross - cross.mT + moments.count * torch.outer(delta, delta)
+
+
+class MomentMetric(JackknifeMetric):
+    """Base of scores that follow from the moments of features with class ids, 0/1 columns or targets.
 
     Rows wait in ``pending_rows`` (shifted, float64) until a chunk is full; every sum has a leading dimension of
     ``jackknife_groups`` partial sums, over samples taken in turn.
+
+    Args:
+        task: Kind of task, one of those of the class. Columns of zeros and ones are taken for targets.
+        num_classes: Class ids must lie below it, where given; otherwise the states grow with the ids seen.
+        jackknife_groups: Number of partial sums (and times the memory) for ``compute_with_interval``; 1 for none.
+        ignore_index: Samples with this class id are left out.
+        kwargs: Additional keyword arguments of :class:`torchmetrics.Metric`.
     """
 
-    _sums: ClassVar[tuple[str, ...]]
     shift: Tensor
-    second_moment: Tensor
+    target_shift: Tensor
     pending_rows: Tensor
     pending_responses: Tensor
     pending_count: Tensor
     seen: Tensor
+    filter_code: Tensor
+    target_counts: Tensor
+    feature_sums: Tensor
+    target_sum: Tensor
+    target_square: Tensor
+    cross_moment: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("shift", self._zeros(0), dist_reduce_fx=_first)
-        for name in self._sums:
-            empty = self._zeros(self.jackknife_groups, *self._sum_shape(name, 0, 0))
+    def __init__(
+        self,
+        task: Task | None = None,
+        *,
+        num_classes: int | None = None,
+        ignore_index: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(task=task, **kwargs)
+        self.num_classes = None if num_classes is None else check_positive_int(num_classes, "num_classes", 2)
+        self.ignore_index = ignore_index
+        self._sums = self._choose_sums()
+        origins = ("shift",) if self.task == "classification" else ("shift", "target_shift")
+        for name in origins:
+            self.add_state(name, self._zeros(0), dist_reduce_fx=_first)
+        for name in self._sums.names:
+            empty = self._zeros(self.jackknife_groups, *self._sums.shape(name, 0, 0))
             self.add_state(name, empty, dist_reduce_fx="sum")
         self.add_state("pending_rows", self._zeros(0, 0), dist_reduce_fx=_first)
         self.add_state("pending_responses", self._zeros(0), dist_reduce_fx=_first)
         self.add_state("pending_count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("seen", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("filter_code", torch.tensor(ignore_code(ignore_index)), dist_reduce_fx="max")
+
+    def _choose_sums(self) -> Any:
+        """The sums that are kept: an object that knows their names and shapes and how to add to them."""
+        return _ClassSums() if self.task == "classification" else _TargetSums()
 
     @staticmethod
     def _zeros(*shape: int) -> Tensor:
         return torch.zeros(shape, dtype=torch.float64)
 
-    @abstractmethod
-    def _sum_shape(self, name: str, width: int, responses: int) -> tuple[int, ...]:
-        """Shape of one partial sum for features of a width and a number of classes or targets."""
-
-    @abstractmethod
-    def _add_responses(self, group: int, rows: Tensor, responses: Tensor) -> None:
-        """Add the part of a chunk that involves classes or targets to the sums of a group."""
-
-    @abstractmethod
-    def _build(self, sums: dict[str, Tensor]) -> FeatureMoments:
-        """Make moments of totalled sums."""
-
     @property
     def _width(self) -> int:
         return len(self.shift)
+
+    @property
+    def _num_responses(self) -> int:
+        """Number of classes or targets that the sums have room for."""
+        return int(getattr(self, "class_counts" if self.task == "classification" else "target_sum").shape[1])
+
+    def _check_answers(self, answers: Tensor, n: int) -> Tensor:
+        if self.task == "classification":
+            return check_labels(answers, n, self.num_classes)
+        targets = super()._check_answers(answers, n)
+        if self._num_responses and targets.shape[1] != self._num_responses:
+            raise ValueError(
+                f"Expected argument `{self.requires[1]}` to have {self._num_responses} columns like before, "
+                f"but got {targets.shape[1]}."
+            )
+        return targets.double()
+
+    def update(self, features: Tensor, labels: Tensor | None = None, targets: Tensor | None = None) -> None:
+        """Add a batch to the sums.
+
+        Args:
+            features: Shape ``(n, d)``, any floating dtype; with class ids tokens ``(b, t, d)`` and pixels
+                ``(b, d, h, w)`` too.
+            labels: Class ids of shape ``(n,)`` (``(b, t)``, ``(b, h, w)``), any integer dtype; with
+                ``task="multilabel"`` zeros and ones of shape ``(n, l)``, any dtype.
+            targets: With ``task="regression"`` in place of labels: shape ``(n,)`` or ``(n, m)``, any dtype.
+
+        Raises:
+            ValueError: If an input is malformed, not finite, or of another width than before.
+        """
+        checked = self._checked(features, labels, targets)
+        if checked is None:
+            return
+        features, answers = checked
+        if self.task == "classification":
+            self._accumulate(features, answers, int(answers.max()) + 1)
+            return
+        if not len(self.target_shift):
+            self.target_shift = answers.mean(0)
+        self._accumulate(features, answers - self.target_shift, answers.shape[1])
 
     def _accumulate(self, features: Tensor, responses: Tensor, num_responses: int) -> None:
         """Add validated samples to the states.
@@ -125,16 +269,15 @@ class _MomentMetric(JackknifeMetric):
             responses = self.pending_responses[turn : count : self.jackknife_groups]
             if not len(rows):
                 continue
-            add_gram_(self.second_moment[group], rows)
-            self._add_responses(group, rows, responses)
+            self._sums.add_({name: getattr(self, name)[group] for name in self._sums.names}, rows, responses)
         self.seen += count
         self.pending_count.zero_()
 
     def _resize(self, width: int, responses: int) -> None:
         """Give the sums room for features of a width and at least that many classes or targets."""
-        for name in self._sums:
+        for name in self._sums.names:
             state = getattr(self, name)
-            shape = (self.jackknife_groups, *self._sum_shape(name, width, responses))
+            shape = (self.jackknife_groups, *self._sums.shape(name, width, responses))
             shape = tuple(max(old, new) for old, new in zip(state.shape, shape, strict=True))
             if shape != tuple(state.shape):
                 larger = state.new_zeros(shape)
@@ -146,15 +289,10 @@ class _MomentMetric(JackknifeMetric):
         delta = shift - self.shift
         if not bool(delta.any()):
             return
-        moved = [self._about(self._moments_of([group]), delta) for group in range(self.jackknife_groups)]
+        moved = [self._sums.about(self._moments_of([group]), delta) for group in range(self.jackknife_groups)]
         for name in moved[0]:
             setattr(self, name, torch.stack([sums[name] for sums in moved]))
         self.shift = shift.clone()
-
-    def _about(self, moments: FeatureMoments, delta: Tensor) -> dict[str, Tensor]:
-        """Sums about an origin moved by ``delta``."""
-        cross = torch.outer(moments.feature_sum, delta)
-        return {"second_moment": moments.second_moment - cross - cross.mT + moments.count * torch.outer(delta, delta)}
 
     def _align_ranks(self, gather: Callable[..., list[Tensor]], group: Any) -> None:
         self._flush()
@@ -171,21 +309,27 @@ class _MomentMetric(JackknifeMetric):
         shifts = gather_rows(self.shift, gather, group)
         if bool(filled.any()):
             self._shift_to(shifts[int(filled.nonzero()[0])])
-        self._share_response_shift(filled, gather, group)
+        if self.task != "classification":
+            if not len(self.target_shift):
+                self.target_shift = torch.zeros(responses, dtype=torch.float64, device=self.device)
+            shifts = gather_rows(self.target_shift, gather, group)
+            if bool(filled.any()):
+                self._shift_targets_to(shifts[int(filled.nonzero()[0])])
         self.pending_rows, self.pending_responses = self._zeros(0, 0), self._zeros(0)
         self.pending_rows = self.pending_rows.to(self.device)
         self.pending_responses = self.pending_responses.to(self.device)
 
-    def _share_response_shift(self, filled: Tensor, gather: Callable[..., list[Tensor]], group: Any) -> None:
-        """Bring the responses of all ranks to one origin; classes have none."""
-
-    @property
-    @abstractmethod
-    def _num_responses(self) -> int:
-        """Number of classes or targets that the sums have room for."""
+    def _shift_targets_to(self, shift: Tensor) -> None:
+        """Express the sums about another origin of the targets."""
+        delta = shift - self.target_shift
+        counts = self.target_counts[:, None]
+        self.target_square = self.target_square + counts * delta.square() - 2 * delta * self.target_sum
+        self.cross_moment = self.cross_moment - self.feature_sums[:, :, None] * delta
+        self.target_sum = self.target_sum - counts * delta
+        self.target_shift = shift.clone()
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
-        other = cast(_MomentMetric, self.clone())
+        other = cast(MomentMetric, self.clone())
         other._restore(incoming_state)
         other._flush()
         self._flush()
@@ -199,12 +343,10 @@ class _MomentMetric(JackknifeMetric):
             for metric in (self, other):
                 metric._resize(self._width, responses)
             other._shift_to(self.shift)
-            other._move_response_shift(self)
-            for name in (*self._sums, "seen"):
+            if self.task != "classification":
+                other._shift_targets_to(self.target_shift)
+            for name in (*self._sums.names, "seen"):
                 setattr(self, name, getattr(self, name) + getattr(other, name))
-
-    def _move_response_shift(self, target: _MomentMetric) -> None:
-        """Express the responses about the origin of another metric; classes have none."""
 
     def _restore(self, state: dict[str, Any]) -> None:
         for name in self._defaults:
@@ -212,26 +354,25 @@ class _MomentMetric(JackknifeMetric):
                 raise ValueError(f"Expected state `{name}` in the states to merge, but got {sorted(state)}.")
             setattr(self, name, state[name].clone())
 
-    def _moments_of(self, groups: Sequence[int]) -> FeatureMoments:
+    def _moments_of(self, groups: Sequence[int]) -> Any:
+        origin = {name: getattr(self, name) for name in ("shift", "target_shift") if name in self._defaults}
         if self.jackknife_groups == 1:
-            return self._build({name: getattr(self, name)[0] for name in self._sums})
-        return self._build({name: getattr(self, name)[list(groups)].sum(0) for name in self._sums})
+            return self._sums.moments({name: getattr(self, name)[0] for name in self._sums.names}, **origin)
+        sums = {name: getattr(self, name)[list(groups)].sum(0) for name in self._sums.names}
+        return self._sums.moments(sums, **origin)
 
-    def _totals(self) -> FeatureMoments:
+    def _totals(self) -> Any:
         """Moments of all data; computed once for all metrics that share the states."""
         self._flush()
-        state, version = self.second_moment, int(self.seen)
-        known = _MOMENTS.get(state)
-        if known is None or known[0] != version:
-            known = (version, self._moments_of(range(self.jackknife_groups)))
-            _MOMENTS[state] = known
-        moments: FeatureMoments = known[1]
-        self._require_data(moments.count)
-        if self._decomposed:
-            _ = moments.scatter_spectrum  # first, so that the value of no score depends on the order of them
-        return moments
+        moments = memo(self.seen).get(int(self.seen))
+        if moments is None:
+            moments = self._moments_of(range(self.jackknife_groups))
+            self._require_data(moments.count)
+            memo(self.seen).clear()
+            memo(self.seen)[moments.count] = moments
+        return moments.require_classes() if isinstance(moments, ClassMoments) else moments
 
-    def _totals_without_each(self) -> Iterator[FeatureMoments]:
+    def _totals_without_each(self) -> Iterator[Any]:
         groups = range(self.jackknife_groups)
         return (self._moments_of([other for other in groups if other != group]) for group in groups)
 
@@ -264,226 +405,3 @@ class _MomentMetric(JackknifeMetric):
             messages=tuple(messages),
             **classes,
         )
-
-
-class ClassMomentMetric(_MomentMetric):
-    """Base of scores that follow from the moments of features with class ids.
-
-    Args:
-        num_classes: Class ids must lie below it, where given; otherwise the states grow with the ids seen.
-        jackknife_groups: Number of partial sums (and times the memory) for ``compute_with_interval``; 1 for none.
-        ignore_index: Samples with this label are left out.
-        kwargs: Additional keyword arguments of :class:`torchmetrics.Metric`.
-    """
-
-    requires = ("features", "labels")
-    _sums = ("class_counts", "class_sums", "second_moment", "norm_weighted_sum", "norm_fourth")
-    class_counts: Tensor
-    class_sums: Tensor
-    norm_weighted_sum: Tensor
-    norm_fourth: Tensor
-    filter_code: Tensor
-
-    def __init__(self, num_classes: int | None = None, *, ignore_index: int | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.ignore_index = ignore_index
-        self.add_state("filter_code", torch.tensor(ignore_code(ignore_index)), dist_reduce_fx="max")
-        self.num_classes = None if num_classes is None else check_positive_int(num_classes, "num_classes", 2)
-
-    def update(self, features: Tensor, labels: Tensor) -> None:
-        """Add a batch of features and class ids to the sums.
-
-        Args:
-            features: Shape ``(n, d)`` (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too), any floating dtype.
-            labels: Class ids of shape ``(n,)`` (``(b, t)``, ``(b, h, w)``), any integer dtype.
-
-        Raises:
-            ValueError: If an input is malformed, not finite, or of another width than before.
-        """
-        check = partial(check_labels, num_classes=self.num_classes)
-        checked = checked_batch(features, labels, width=self._width, ignore_index=self.ignore_index, check=check)
-        if checked is not None:
-            features, labels = checked
-            self._accumulate(features, labels, int(labels.max()) + 1)
-
-    def _sum_shape(self, name: str, width: int, responses: int) -> tuple[int, ...]:
-        return {
-            "class_counts": (responses,),
-            "class_sums": (responses, width),
-            "second_moment": (width, width),
-            "norm_weighted_sum": (width,),
-            "norm_fourth": (),
-        }[name]
-
-    @property
-    def _num_responses(self) -> int:
-        return self.class_counts.shape[1]
-
-    def _add_responses(self, group: int, rows: Tensor, responses: Tensor) -> None:
-        self.class_counts[group] += torch.bincount(responses, minlength=self._num_responses)
-        self.class_sums[group].index_add_(0, responses, rows)
-        square = torch.linalg.vector_norm(rows, dim=1).square()  # one reading of the rows, nothing written
-        self.norm_weighted_sum[group] += square @ rows
-        self.norm_fourth[group] += square @ square
-
-    def _build(self, sums: dict[str, Tensor]) -> ClassMoments:
-        return ClassMoments(
-            count=int(sums["class_counts"].sum()),
-            num_features=self._width,
-            shift=self.shift,
-            feature_sum=sums["class_sums"].sum(0),
-            **sums,
-        )
-
-    def _totals(self) -> ClassMoments:
-        moments = super()._totals()
-        assert isinstance(moments, ClassMoments)
-        return moments.require_classes()
-
-    def _about(self, moments: FeatureMoments, delta: Tensor) -> dict[str, Tensor]:
-        assert isinstance(moments, ClassMoments)
-        # ||u - s||^2 = a - 2 b + c with a = ||u||^2, b = u.s, c = ||s||^2, summed in powers
-        second = moments.second_moment.triu() + moments.second_moment.triu(1).mT
-        total, weighted, length = moments.feature_sum, moments.norm_weighted_sum, delta @ delta
-        squares, along = second.trace(), second @ delta
-        moved = weighted - 2 * along + length * total - delta * (squares - 2 * total @ delta + moments.count * length)
-        fourth = (
-            moments.norm_fourth + 4 * delta @ along + moments.count * length**2
-            - 4 * weighted @ delta + 2 * length * squares - 4 * length * total @ delta
-        )  # fmt: skip
-        return {
-            **super()._about(moments, delta),
-            "class_sums": moments.class_sums - moments.class_counts[:, None] * delta,
-            "norm_weighted_sum": moved,
-            "norm_fourth": fourth,
-        }
-
-
-class TargetMomentMetric(_MomentMetric):
-    """Base of scores that follow from the moments of features with real-valued targets.
-
-    Args:
-        jackknife_groups: Number of partial sums (and times the memory) for ``compute_with_interval``; 1 for none.
-        kwargs: Additional keyword arguments of :class:`torchmetrics.Metric`.
-    """
-
-    requires = ("features", "targets")
-    _sums = ("target_counts", "feature_sums", "second_moment", "target_sum", "target_square", "cross_moment")
-    target_shift: Tensor
-    target_counts: Tensor
-    feature_sums: Tensor
-    target_sum: Tensor
-    target_square: Tensor
-    cross_moment: Tensor
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("target_shift", self._zeros(0), dist_reduce_fx=_first)
-
-    def update(self, features: Tensor, targets: Tensor) -> None:
-        """Add a batch of features and targets to the sums.
-
-        Args:
-            features: Shape ``(n, d)``, any floating dtype.
-            targets: Shape ``(n,)`` or ``(n, m)``, any floating dtype.
-
-        Raises:
-            ValueError: If an input is malformed, not finite, or of another width than before.
-        """
-        features, targets = checked_targets(features, targets, self._width)
-        targets = targets.double()
-        if self._num_responses and targets.shape[1] != self._num_responses:
-            raise ValueError(
-                f"Expected argument `targets` to have {self._num_responses} columns like before, "
-                f"but got {targets.shape[1]}."
-            )
-        if not len(self.target_shift):
-            self.target_shift = targets.mean(0)
-        self._accumulate(features, targets - self.target_shift, targets.shape[1])
-
-    def _sum_shape(self, name: str, width: int, responses: int) -> tuple[int, ...]:
-        return {
-            "target_counts": (),
-            "feature_sums": (width,),
-            "second_moment": (width, width),
-            "target_sum": (responses,),
-            "target_square": (responses,),
-            "cross_moment": (width, responses),
-        }[name]
-
-    @property
-    def _num_responses(self) -> int:
-        return self.target_sum.shape[1]
-
-    def _add_responses(self, group: int, rows: Tensor, responses: Tensor) -> None:
-        self.target_counts[group] += len(rows)
-        self.feature_sums[group] += rows.sum(0)
-        self.target_sum[group] += responses.sum(0)
-        self.target_square[group] += responses.square().sum(0)
-        self.cross_moment[group].addmm_(rows.T, responses)
-
-    def _build(self, sums: dict[str, Tensor]) -> TargetMoments:
-        return TargetMoments(
-            count=int(sums.pop("target_counts")),
-            num_features=self._width,
-            shift=self.shift,
-            feature_sum=sums.pop("feature_sums"),
-            target_shift=self.target_shift,
-            **sums,
-        )
-
-    def _totals(self) -> TargetMoments:
-        moments = super()._totals()
-        assert isinstance(moments, TargetMoments)
-        return moments
-
-    def _about(self, moments: FeatureMoments, delta: Tensor) -> dict[str, Tensor]:
-        assert isinstance(moments, TargetMoments)
-        return {
-            **super()._about(moments, delta),
-            "feature_sums": moments.feature_sum - moments.count * delta,
-            "cross_moment": moments.cross_moment - torch.outer(delta, moments.target_sum),
-        }
-
-    def _share_response_shift(self, filled: Tensor, gather: Callable[..., list[Tensor]], group: Any) -> None:
-        if not len(self.target_shift):
-            self.target_shift = torch.zeros(self._num_responses, dtype=torch.float64, device=self.device)
-        shifts = gather_rows(self.target_shift, gather, group)
-        if bool(filled.any()):
-            self._shift_targets_to(shifts[int(filled.nonzero()[0])])
-
-    def _move_response_shift(self, target: _MomentMetric) -> None:
-        assert isinstance(target, TargetMomentMetric)
-        self._shift_targets_to(target.target_shift)
-
-    def _shift_targets_to(self, shift: Tensor) -> None:
-        delta = shift - self.target_shift
-        counts = self.target_counts[:, None]
-        self.target_square = self.target_square + counts * delta.square() - 2 * delta * self.target_sum
-        self.cross_moment = self.cross_moment - self.feature_sums[:, :, None] * delta
-        self.target_sum = self.target_sum - counts * delta
-        self.target_shift = shift.clone()
-
-
-class MultilabelMomentMetric(TargetMomentMetric):
-    """Base of scores of multi-label tasks whose attributes, zeros and ones, are taken for targets.
-
-    Args:
-        jackknife_groups: Number of partial sums (and times the memory) for ``compute_with_interval``; 1 for none.
-        kwargs: Additional keyword arguments of :class:`torchmetrics.Metric`.
-    """
-
-    requires = ("features", "labels")
-
-    def update(self, features: Tensor, labels: Tensor) -> None:
-        """Add a batch of features and attributes to the sums.
-
-        Args:
-            features: Shape ``(n, d)``, any floating dtype.
-            labels: Zeros and ones of shape ``(n, l)``.
-
-        Raises:
-            ValueError: If an input is malformed, not finite, or of another width than before.
-        """
-        features = check_features(features)
-        super().update(features, check_attributes(labels, len(features)).double())

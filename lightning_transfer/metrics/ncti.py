@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_transfer.functional.ncti import ncti, ncti_parts
+from lightning_transfer.functional.ncti import combine_ncti, ncti, ncti_parts
 from lightning_transfer.metrics.samples import ZooSampleMetric
 from lightning_transfer.utilities.checks import check_positive_int
 
@@ -44,7 +44,10 @@ class NCTI(ZooSampleMetric):
         (tensor(3.8961, dtype=torch.float64), ['ncc', 'seli', 'variability'])
     """
 
-    plot_legend_name: str = "NCTI (raw)"
+    name = "ncti"
+    title = "NCTI"
+
+    combine = staticmethod(combine_ncti)
 
     def __init__(self, *, pca_dim: int = 64, **kwargs: Any) -> None:
         check_positive_int(pca_dim, "pca_dim")

@@ -48,7 +48,9 @@ class NegativeConditionalEntropy(CountMetric):
     """
 
     plot_upper_bound: float = 0.0
-    plot_legend_name: str = "NCE"
+    name = "nce"
+    title = "NCE"
+    tasks = ("classification", "multilabel")
     requires = ("source_labels", "labels")
 
     def __init__(self, *, source_log_likelihood: float | None = None, **kwargs: Any) -> None:

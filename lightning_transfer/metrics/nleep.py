@@ -49,7 +49,8 @@ class NLEEP(SampleMetric):
     """
 
     plot_upper_bound: float = 0.0
-    plot_legend_name: str = "N-LEEP"
+    name = "nleep"
+    title = "N-LEEP"
 
     def __init__(
         self,

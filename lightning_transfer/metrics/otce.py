@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from torch import Tensor
@@ -20,7 +21,7 @@ from lightning_transfer.metrics.samples import SampleMetric, content_ranks
 
 
 class OTCE(SampleMetric):
-    """OTCE, F-OTCE or JC-NCE of a fixed source set and a streamed target set (Tan et al., CVPR 2021); higher is better.
+    """OTCE, F-OTCE or JC-NCE of a fixed reference and a streamed target (Tan et al., CVPR 2021); higher is better.
 
     Both sides are bounded, seeded samples: exact transport between 1000 and 1000 samples takes a fraction of a second.
 
@@ -35,19 +36,19 @@ class OTCE(SampleMetric):
 
     - ``otce`` (:class:`~torch.Tensor`): 0-d float64, see :func:`lightning_transfer.functional.otce`.
 
-    The source set survives ``reset``. In distributed runs every rank is given the same one. The interval of
+    The reference survives ``reset``. In distributed runs every rank is given the same one. The interval of
     ``compute_with_interval`` resamples target samples under the one transport plan.
 
     Args:
-        source_features: Source features of the same model, shape ``(m, d)``; or call :meth:`set_source`.
-        source_labels: Their class ids, shape ``(m,)``.
+        reference_features: Reference features of the same model, shape ``(m, d)``; or call :meth:`set_reference`.
+        reference_labels: Their class ids, shape ``(m,)``.
         label_weight: Share of the distance between classes in the cost; 0.5 for JC-NCE.
         weights: Weights of transport cost and conditional entropy, and the constant, for OTCE; None for F-OTCE.
         max_samples: Samples kept at most on each side; None for all.
         kwargs: ``seed``, ``num_resamples``, ``ignore_index``, and keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: If an argument is malformed, or at ``compute`` the source is missing or fewer than two classes were
+        ValueError: If an argument is malformed, or at ``compute`` there is no reference or fewer than two classes were
             seen.
 
     Example:
@@ -59,29 +60,38 @@ class OTCE(SampleMetric):
         tensor(-0.3466, dtype=torch.float64)
     """
 
-    plot_legend_name: str = "OTCE"
+    name = "otce"
+    title = "OTCE"
+    needs_reference = True
 
     def __init__(
         self,
-        source_features: Tensor | None = None,
-        source_labels: Tensor | None = None,
+        reference_features: Tensor | None = None,
+        reference_labels: Tensor | None = None,
         *,
         label_weight: float = 0.0,
         weights: Weights | None = None,
         max_samples: int | None = 1000,
         **kwargs: Any,
     ) -> None:
+        for name in ("features", "labels"):  # what they were called before
+            if f"source_{name}" in kwargs:
+                warnings.warn(f"`source_{name}` of OTCE is called `reference_{name}` now.", FutureWarning, stacklevel=2)
+        reference_features = kwargs.pop("source_features", reference_features)
+        reference_labels = kwargs.pop("source_labels", reference_labels)
         super().__init__(max_samples=max_samples, **kwargs)
         self.weights = check_otce_options(label_weight, weights)
         self.label_weight = label_weight
-        self._source: tuple[Tensor, Tensor] | None = None
-        if (source_features is None) != (source_labels is None):
-            raise ValueError("Expected arguments `source_features` and `source_labels` together, but got one of them.")
-        if source_features is not None and source_labels is not None:
-            self.set_source(source_features, source_labels)
+        self._reference: tuple[Tensor, Tensor] | None = None
+        if (reference_features is None) != (reference_labels is None):
+            raise ValueError(
+                "Expected arguments `reference_features` and `reference_labels` together, but got one of them."
+            )
+        if reference_features is not None and reference_labels is not None:
+            self.set_reference(reference_features, reference_labels)
 
-    def set_source(self, features: Tensor, labels: Tensor) -> None:
-        """Fix the source set; beyond ``max_samples`` a seeded sample of it is used.
+    def set_reference(self, features: Tensor, labels: Tensor) -> None:
+        """Fix the reference; beyond ``max_samples`` a seeded sample of it is used.
 
         Args:
             features: Shape ``(m, d)``, any floating dtype.
@@ -91,10 +101,15 @@ class OTCE(SampleMetric):
             ValueError: If an input is malformed.
         """
         features, labels = check_otce_source(features, labels)
-        check_width(self._width, features, "source_features")
+        check_width(self._width, features, "reference_features")
         chosen = content_ranks([features, labels], self.seed).argsort(stable=True)[: self.max_samples]
-        self._source = features[chosen], labels[chosen]
+        self._reference = features[chosen], labels[chosen]
         self._computed = None
+
+    def set_source(self, features: Tensor, labels: Tensor) -> None:
+        """Old name of :meth:`set_reference`."""
+        warnings.warn("`OTCE.set_source` is called `set_reference` now.", FutureWarning, stacklevel=2)
+        self.set_reference(features, labels)
 
     def score_range(self) -> tuple[float, float]:
         """Limits ``[-H(Y), 0]`` of F-OTCE and JC-NCE; none with weights."""
@@ -103,9 +118,9 @@ class OTCE(SampleMetric):
         return -float(task_hardness(self._kept()["labels"])), 0.0
 
     def _prepare(self, **samples: Tensor) -> dict[str, Tensor]:
-        if self._source is None:
-            raise ValueError("Expected `set_source` to be called before `compute` of OTCE.")
-        return transport_source(*self._source, **samples, label_weight=self.label_weight)._asdict()
+        if self._reference is None:
+            raise ValueError("Expected `set_reference` to be called before `compute` of OTCE.")
+        return transport_source(*self._reference, **samples, label_weight=self.label_weight)._asdict()
 
     def _score(self, **transported: Tensor) -> Tensor:
         return score_from_transport(TransportedSource(**transported), self.weights)

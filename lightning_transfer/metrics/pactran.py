@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 from torch import Tensor
@@ -13,93 +14,16 @@ from lightning_transfer.functional.pactran import (
     pactran_dirichlet,
     pactran_gamma,
 )
-from lightning_transfer.metrics.base import TransferMetric, checked_batch
 from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.utilities.checks import check_one_of
 
-
-class _PACTran(SampleMetric):
-    """What the priors share: the published code's variants are bounds, of which lower is better."""
-
-    plot_legend_name: str = "PACTran"
-    options: dict[str, Any]
-
-    @property
-    def higher_is_better(self) -> bool:  # type: ignore[override]
-        """Whether the score is the negated bound."""
-        return bool(self.options["variant"] == "paper")
-
-    def score_range(self) -> tuple[float, float]:
-        """A bound on a cross-entropy is not negative."""
-        return (-float("inf"), 0.0) if self.higher_is_better else (0.0, float("inf"))
+_DEFAULTS: dict[str, Any] = {
+    "lambda_factor": 1.0, "variance_factor": 10.0, "max_iter": 200, "alpha": 1.0, "iterations": 10
+}  # fmt: skip
+_MAX_SAMPLES = 8000  # of the Gaussian prior, whose classifier is fitted
 
 
-class _GaussPACTran(_PACTran):
-    """PACTran with a Gaussian prior on a linear classifier."""
-
-    def __init__(
-        self,
-        lambda_factor: float = 1.0,
-        variance_factor: float = 10.0,
-        max_iter: int = 200,
-        variant: str = "paper",
-        max_samples: int | None = 8000,
-        **kwargs: Any,
-    ) -> None:
-        check_gauss_options(lambda_factor, variance_factor, max_iter, variant)
-        super().__init__(max_samples=max_samples, **kwargs)
-        self.options = {
-            "lambda_factor": lambda_factor, "variance_factor": variance_factor, "max_iter": max_iter, "variant": variant
-        }  # fmt: skip
-
-    def _score(self, **samples: Tensor) -> Tensor:
-        score, converged = gaussian_score(samples["features"], samples["labels"], **self.options)
-        iterations = self.options["max_iter"]
-        self._unconverged = (
-            "" if converged else f"the classifier did not converge in {iterations} iterations (`max_iter`)"
-        )
-        return score
-
-
-class _SourcePACTran(_PACTran):
-    """PACTran with a prior on the label distribution of each source class."""
-
-    requires = ("source_probs", "labels")
-
-    def __init__(
-        self, prior: str, alpha: float = 1.0, iterations: int = 10, variant: str = "paper", **kwargs: Any
-    ) -> None:
-        check_source_options(alpha, iterations, variant)
-        super().__init__(**kwargs)
-        self.prior = prior
-        self.options = {"alpha": alpha, "iterations": iterations, "variant": variant}
-
-    def update(self, source_probs: Tensor, labels: Tensor) -> None:
-        """Add a batch of source probabilities and class ids to the samples.
-
-        Args:
-            source_probs: Shape ``(n, k)``, any floating dtype, rows on the simplex.
-            labels: Class ids of shape ``(n,)``, any integer dtype.
-
-        Raises:
-            ValueError: If an input is malformed, not finite, or of another width than before.
-        """
-        checked = checked_batch(
-            source_probs, labels, width=self._width, ignore_index=self.ignore_index, name="source_probs"
-        )
-        if checked is not None:
-            self._keep(source_probs=checked[0], labels=checked[1])
-
-    def score_range(self) -> tuple[float, float]:
-        """A bound on a cross-entropy is not negative; with the Gamma prior it is one after convergence only."""
-        return super().score_range() if self.prior == "dirichlet" else (-float("inf"), float("inf"))
-
-    def _score(self, **samples: Tensor) -> Tensor:
-        function = pactran_dirichlet if self.prior == "dirichlet" else pactran_gamma
-        return function(samples["source_probs"], samples["labels"], **self.options)
-
-
-class PACTran(TransferMetric):
+class PACTran(SampleMetric):
     """Negated PAC-Bayes bound on the loss after transfer, on a seeded sample (Ding et al., 2022); higher is better.
 
     As input to ``forward`` and ``update`` the metric accepts the following input:
@@ -117,8 +41,13 @@ class PACTran(TransferMetric):
 
     Args:
         prior: ``"gauss"``, ``"dirichlet"`` or ``"gamma"``.
-        kwargs: ``variant``; ``lambda_factor``, ``variance_factor`` and ``max_iter`` of the Gaussian prior, ``alpha``
-            and ``iterations`` of the others; ``max_samples`` (8000 with the Gaussian prior), ``seed``,
+        variant: ``"paper"`` or ``"official"``.
+        lambda_factor: Of the Gaussian prior, see the function; None for its default.
+        variance_factor: The same.
+        max_iter: The same.
+        alpha: Of the other priors, see :func:`lightning_transfer.functional.pactran_dirichlet`; None for its default.
+        iterations: The same.
+        kwargs: ``max_samples`` (8000 with the Gaussian prior), ``seed``,
             ``num_resamples`` and ``ignore_index`` of the sample; and keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -138,11 +67,79 @@ class PACTran(TransferMetric):
         tensor(-0.6795, dtype=torch.float64)
     """
 
-    def __new__(cls, prior: Literal["gauss", "dirichlet", "gamma"] = "gauss", **kwargs: Any) -> Any:
-        """Make an instance of the class for the prior."""
+    name = "pactran"
+    title = "PACTran"
+
+    def __init__(
+        self,
+        prior: Literal["gauss", "dirichlet", "gamma"] = "gauss",
+        *,
+        variant: str = "paper",
+        lambda_factor: float | None = None,
+        variance_factor: float | None = None,
+        max_iter: int | None = None,
+        alpha: float | None = None,
+        iterations: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         check_one_of(prior, ("gauss", "dirichlet", "gamma"), "prior")
-        return _GaussPACTran(**kwargs) if prior == "gauss" else _SourcePACTran(prior, **kwargs)
+        gauss = {"lambda_factor": lambda_factor, "variance_factor": variance_factor, "max_iter": max_iter}
+        source = {"alpha": alpha, "iterations": iterations}
+        mine, other = (gauss, source) if prior == "gauss" else (source, gauss)
+        for name, value in other.items():
+            if value is not None:
+                raise ValueError(f"Expected no argument `{name}` with prior {prior!r}, but got {value!r}.")
+        if prior == "gauss":
+            kwargs.setdefault("max_samples", _MAX_SAMPLES)
+        else:
+            self.requires = ("source_probs", "labels")
+            self.name, self.title = f"pactran_{prior}", f"PACTran ({prior.capitalize()})"
+        self.prior = prior
+        self.options: dict[str, Any] = {
+            name: _DEFAULTS[name] if value is None else value for name, value in mine.items()
+        }
+        self.options["variant"] = variant
+        check: Callable[..., None] = check_gauss_options if prior == "gauss" else check_source_options
+        check(**self.options)
+        super().__init__(**kwargs)
 
+    @property
+    def higher_is_better(self) -> bool:  # type: ignore[override]
+        """Whether the score is the negated bound, as it is but for the published code's variants."""
+        return bool(self.options["variant"] == "paper")
 
-for _kind in (_GaussPACTran, _SourcePACTran):
-    PACTran.register(_kind)
+    def update(
+        self, features: Tensor | None = None, labels: Tensor | None = None, source_probs: Tensor | None = None
+    ) -> None:
+        """Add a batch to the samples.
+
+        Args:
+            features: Shape ``(n, d)`` (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too), any floating dtype; read
+                with the Gaussian prior. With the others the first argument may be ``source_probs``.
+            labels: Class ids of shape ``(n,)`` (``(b, t)``, ``(b, h, w)``), any integer dtype.
+            source_probs: Rows of probabilities, shape ``(n, k)``, any floating dtype; read with the other priors.
+
+        Raises:
+            ValueError: If an input is malformed, not finite, or of another width than before.
+        """
+        values = features if self.prior == "gauss" or source_probs is None else source_probs
+        if values is None:
+            raise ValueError(f"Expected argument `{self.requires[0]}` with every batch, but got None.")
+        self._keep_checked(self._checked(values, labels))
+
+    def score_range(self) -> tuple[float, float]:
+        """A bound on a cross-entropy is not negative; with the Gamma prior it is one after convergence only."""
+        if self.prior == "gamma":
+            return super().score_range()
+        return (-float("inf"), 0.0) if self.higher_is_better else (0.0, float("inf"))
+
+    def _score(self, **samples: Any) -> Tensor:
+        if self.prior != "gauss":
+            function: Callable[..., Tensor] = pactran_dirichlet if self.prior == "dirichlet" else pactran_gamma
+            return function(**samples, **self.options)
+        score, converged = gaussian_score(**samples, **self.options)
+        iterations = self.options["max_iter"]
+        self._unconverged = (
+            "" if converged else f"the classifier did not converge in {iterations} iterations (`max_iter`)"
+        )
+        return score

@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor
 
 from lightning_transfer.functional.parc import check_annotations, check_parc_options, parc
-from lightning_transfer.metrics.base import checked_batch
 from lightning_transfer.metrics.samples import SampleMetric
 
 
@@ -46,7 +45,9 @@ class PARC(SampleMetric):
 
     plot_lower_bound: float = -100.0
     plot_upper_bound: float = 100.0
-    plot_legend_name: str = "PARC"
+    name = "parc"
+    title = "PARC"
+    tasks = ("classification", "multilabel")
 
     def __init__(
         self, *, pca_dim: int | None = None, max_samples: int | None = 500, variant: str = "paper", **kwargs: Any
@@ -56,21 +57,8 @@ class PARC(SampleMetric):
         self.pca_dim = pca_dim
         self.variant = variant
 
-    def update(self, features: Tensor, labels: Tensor) -> None:
-        """Add a batch of features and class ids or attributes to the samples.
-
-        Args:
-            features: Shape ``(n, d)``, any floating dtype; with class ids tokens and pixels too.
-            labels: Class ids of shape ``(n,)``, or attributes 0 and 1 of shape ``(n, l)``.
-
-        Raises:
-            ValueError: If an input is malformed, not finite, or of another width than before.
-        """
-        checked = checked_batch(
-            features, labels, width=self._width, ignore_index=self.ignore_index, check=check_annotations
-        )
-        if checked is not None:
-            self._keep(features=checked[0], labels=checked[1])
+    def _check_answers(self, answers: Tensor, n: int) -> Tensor:
+        return check_annotations(answers, n)
 
     def score_range(self) -> tuple[float, float]:
         """Limits ``[-100, 100]``."""

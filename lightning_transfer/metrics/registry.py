@@ -1,22 +1,23 @@
-"""The scores by name: what each needs, which tasks it fits, and how to build a collection of them.
+"""The scores by name: a light table, and how to build a collection of them.
 
-OTCE and the task-relatedness bound, which need a second data set, are made by their classes.
+What a score is called and needs is said by its class; nothing heavy is imported until that is asked for.
 """
 
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+from lightning_transfer.metrics import SCORES
 
 if TYPE_CHECKING:
     from torchmetrics import Metric, MetricCollection
 
-Task = Literal["classification", "multilabel", "regression"]
-_CLASS: tuple[Task, ...] = ("classification",)
-_LABELS: tuple[Task, ...] = ("classification", "multilabel")
-_ALL: tuple[Task, ...] = ("classification", "multilabel", "regression")
+    from lightning_transfer.metrics.base import Task, TransferMetric
 
 
 @dataclass(frozen=True)
@@ -25,27 +26,37 @@ class MetricSpec:
 
     Attributes:
         name: Column name, snake_case.
-        class_name: Class in :mod:`lightning_transfer.metrics`.
-        requires: Inputs of its ``update``, classes and targets left out.
-        tasks: Kinds of task that it fits.
+        path: ``"module:Class"`` below :mod:`lightning_transfer.metrics`.
         options: Arguments that it is made with.
-        task_argument: Whether its class takes the kind of task as the argument ``task``.
-        higher_is_better: Direction of the column.
-        jackknife: Whether its class takes ``jackknife_groups``.
-        summary: One line for people.
     """
 
     name: str
-    class_name: str
-    summary: str
-    requires: tuple[str, ...] = ("features",)
-    tasks: tuple[Task, ...] = _CLASS
+    path: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    task_argument: bool = False
-    higher_is_better: bool = True
-    jackknife: bool = False
 
-    def build(self, task: Task = "classification", **options: Any) -> Metric:
+    @property
+    def metric_class(self) -> type[TransferMetric]:
+        """The class."""
+        module, _, name = self.path.partition(":")
+        found = getattr(importlib.import_module(f"lightning_transfer.metrics.{module}"), name)
+        return cast("type[TransferMetric]", found)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Kinds of task that it fits."""
+        return self.metric_class.tasks
+
+    @cached_property
+    def requires(self) -> tuple[str, ...]:
+        """Inputs of its ``update``, classes and targets left out."""
+        return tuple(name for name in self.build(self.tasks[0]).requires if name not in ("labels", "targets"))
+
+    @cached_property
+    def title(self) -> str:
+        """Heading of its column."""
+        return self.build(self.tasks[0]).title
+
+    def build(self, task: Task = "classification", **options: Any) -> TransferMetric:
         """Make the Metric.
 
         Args:
@@ -57,72 +68,11 @@ class MetricSpec:
         """
         if task not in self.tasks:
             raise ValueError(f"Expected a task of kind {self.tasks} for metric `{self.name}`, but got {task!r}.")
-        cls = getattr(importlib.import_module("lightning_transfer.metrics"), self.class_name)
-        arguments = {**self.options, **options}
-        metric: Metric = cls(task=task, **arguments) if self.task_argument else cls(**arguments)
-        return metric
+        return self.metric_class(**{"task": task, **self.options, **options})
 
 
-_SPECS = (
-    MetricSpec(
-        "logme", "LogME", "maximum evidence of a linear model", tasks=_ALL, task_argument=True, jackknife=True,
-    ),
-    MetricSpec("h_score", "HScore", "class variance of whitened features", jackknife=True),
-    MetricSpec(
-        "h_score_shrunk", "HScore", "H-score with Ledoit-Wolf shrinkage", options={"shrinkage": "ledoit_wolf"},
-        jackknife=True,
-    ),
-    MetricSpec("knn_accuracy", "KNNAccuracy", "leave-one-out nearest-neighbour accuracy", tasks=_LABELS),
-    MetricSpec(
-        "ridge_probe", "RidgeProbe", "leave-one-out accuracy or R² of a ridge probe", tasks=_ALL, task_argument=True,
-    ),
-    MetricSpec("leep", "LEEP", "log-likelihood through the source classes", requires=("source_probs",), tasks=_LABELS),
-    MetricSpec(
-        "nce", "NegativeConditionalEntropy", "label information in the source prediction", requires=("source_labels",),
-        tasks=_LABELS, jackknife=True,
-    ),
-    MetricSpec("linear_mse", "LinearMSE", "error of the best linear map", tasks=("regression",), jackknife=True),
-    MetricSpec(
-        "label_mse", "LabelMSE", "error of the best linear map of the source outputs", requires=("source_outputs",),
-        tasks=("regression",), jackknife=True,
-    ),
-    MetricSpec("gbc", "GBC", "overlap of class Gaussians"),
-    MetricSpec(
-        "gbc_streaming", "GBC", "overlap of class Gaussians in all dimensions", options={"pca_dim": None},
-        jackknife=True,
-    ),
-    MetricSpec("lfc", "LFC", "alignment of features with labels", jackknife=True),
-    MetricSpec("transrate", "TransRate", "coding-rate gap between features and classes"),
-    MetricSpec("sfda", "SFDA", "self-challenging discriminant analysis"),
-    MetricSpec("parc", "PARC", "rank correlation of sample distances and labels", tasks=_LABELS),
-    MetricSpec("nleep", "NLEEP", "LEEP on Gaussian-mixture clusters"),
-    MetricSpec("ncti", "NCTI", "neural-collapse distance (raw part)"),
-    MetricSpec(
-        "etran", "ETran", "energy and linear fit (raw sum)", tasks=("classification", "regression"), task_argument=True
-    ),
-    MetricSpec("pactran", "PACTran", "PAC-Bayes bound of a softmax head"),
-    MetricSpec(
-        "pactran_dirichlet", "PACTran", "PAC-Bayes bound of label counts a source class", requires=("source_probs",),
-        options={"prior": "dirichlet"},
-    ),
-    MetricSpec(
-        "pactran_gamma", "PACTran", "PAC-Bayes bound of label weights a source class", requires=("source_probs",),
-        options={"prior": "gamma"},
-    ),
-    MetricSpec(
-        "emms", "EMMS", "error of the best linear map to label embeddings", tasks=_ALL, task_argument=True,
-        jackknife=True,
-    ),
-    MetricSpec(
-        "energy", "EnergyScore", "mean log-sum-exp of the source outputs", requires=("source_outputs",), tasks=_ALL
-    ),
-    MetricSpec(
-        "task_hardness", "TaskHardness", "entropy of the labels: of the task, not of a backbone", requires=(),
-        tasks=_LABELS, higher_is_better=False, jackknife=True,
-    ),
-)  # fmt: skip
-
-METRICS: dict[str, MetricSpec] = {spec.name: spec for spec in _SPECS}
+METRICS: dict[str, MetricSpec] = {name: MetricSpec(name, path, options) for name, (path, options) in SCORES.items()}
+GROUPS = ("default", "all")
 DEFAULT_METRICS: tuple[str, ...] = (
     "logme", "h_score", "h_score_shrunk", "leep", "nce", "knn_accuracy", "linear_mse", "label_mse",
 )  # fmt: skip
@@ -133,7 +83,7 @@ def resolve_metrics(names: str | Iterable[str], task: Task = "classification") -
 
     Args:
         names: What the user asked for; ``"all"`` is every score of a backbone (task hardness, the same for all of them,
-            is had by name only). Scores asked for by name must fit the task.
+            and scores that need a reference are had by name only). Scores asked for by name must fit the task.
         task: Kind of task.
 
     Returns:
@@ -152,8 +102,8 @@ def resolve_metrics(names: str | Iterable[str], task: Task = "classification") -
     names = [names] if isinstance(names, str) else list(names)
     resolved: list[str] = []
     for name in names:
-        if name in ("default", "all"):
-            group = DEFAULT_METRICS if name == "default" else [spec.name for spec in _SPECS if spec.requires]
+        if name in GROUPS:
+            group = DEFAULT_METRICS if name == "default" else [name for name, spec in METRICS.items() if _in_all(spec)]
             resolved += [entry for entry in group if task in METRICS[entry].tasks]
         elif name not in METRICS:
             raise ValueError(f"Expected argument `metrics` to name some of {sorted(METRICS)}, but got {name!r}.")
@@ -164,6 +114,62 @@ def resolve_metrics(names: str | Iterable[str], task: Task = "classification") -
     if not resolved:
         raise ValueError("Expected argument `metrics` to name at least one score, but got none.")
     return list(dict.fromkeys(resolved))
+
+
+def read_metrics(metrics: Any) -> dict[str, Metric | Mapping[str, Any]]:
+    """Read what users hand in where metrics are asked for: objects keep their own names, and nothing is dropped.
+
+    Args:
+        metrics: A name, a Metric, a ``MetricCollection``, several names and Metrics, or a dict from names to options of
+            the score (or None) or to Metrics.
+
+    Returns:
+        Metrics and options of those asked for by name, by column name, in the order given.
+
+    Raises:
+        ValueError: If a name is unknown, two Metrics have the same name, or an entry is none of these.
+
+    Example:
+        >>> from lightning_transfer.metrics import LogME
+        >>> from lightning_transfer.metrics.registry import read_metrics
+        >>> read_metrics(["h_score", LogME(task="regression")])
+        {'h_score': {}, 'logme': LogME()}
+    """
+    from torchmetrics import Metric, MetricCollection
+
+    if isinstance(metrics, MetricCollection):
+        metrics = dict(metrics.items(keep_base=False, copy_state=False))
+    if isinstance(metrics, (str, Metric)):
+        metrics = [metrics]
+    if isinstance(metrics, Mapping):
+        pairs = [(str(name), {} if value is None else value) for name, value in metrics.items()]
+    elif isinstance(metrics, Iterable):
+        pairs = [(name_of(entry), entry) if isinstance(entry, Metric) else (entry, {}) for entry in metrics]
+    else:
+        raise ValueError(f"Expected argument `metrics` to be a name, names or Metrics, but got {metrics!r}.")
+    read: dict[str, Metric | Mapping[str, Any]] = {}
+    for name, value in pairs:
+        if not isinstance(value, (Metric, Mapping)):
+            raise ValueError(f"Expected argument `metrics` to hold a dict of options for {name!r}, but got {value!r}.")
+        if isinstance(value, Mapping) and name not in (*METRICS, *GROUPS):
+            raise ValueError(f"Expected argument `metrics` to name some of {sorted(METRICS)}, but got {name!r}.")
+        if name in read and (isinstance(value, Metric) or isinstance(read[name], Metric)):
+            raise ValueError(
+                f"Expected argument `metrics` to hold one score of a name, but got `{name}` for {read[name]!r} and "
+                f"{value!r}: hand them in as a dict, each under a name of its own."
+            )
+        read[name] = value
+    return read
+
+
+def name_of(metric: Metric) -> str:
+    """What a Metric is called: its own ``name``, or that of its class in snake_case."""
+    name = getattr(metric, "name", None)
+    return name if isinstance(name, str) else re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(metric).__name__).lower()
+
+
+def _in_all(spec: MetricSpec) -> bool:
+    return bool(spec.requires) and not spec.metric_class.needs_reference
 
 
 def build_metrics(
@@ -200,9 +206,10 @@ def build_metrics(
     possible = [name for name in wanted if set(METRICS[name].requires) <= set(available)]
     if not possible:
         raise ValueError(f"None of the metrics {wanted} can be computed from {sorted(available)}.")
-    metrics: dict[str, Metric] = {}
+    metrics: dict[str, TransferMetric] = {}
     for name in possible:
-        spec = METRICS[name]
-        extra = {"jackknife_groups": jackknife_groups} if spec.jackknife and jackknife_groups > 1 else {}
-        metrics[name] = spec.build(task, **extra, **(options or {}).get(name, {}))
+        chosen = {**(options or {}).get(name, {})}
+        metrics[name] = METRICS[name].build(task, **chosen)
+        if jackknife_groups > 1 and metrics[name].jackknife:
+            metrics[name] = METRICS[name].build(task, **{"jackknife_groups": jackknife_groups, **chosen})
     return collect(metrics)

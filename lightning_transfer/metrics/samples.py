@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from lightning_transfer.functional.moments import FeatureMoments
 from lightning_transfer.metrics.base import (
     Health,
     ScoreInterval,
     TransferMetric,
-    checked_batch,
     collapse_message,
     gather_rows,
     ignore_code,
+    memo,
 )
 from lightning_transfer.utilities.checks import check_in_interval, check_positive_int
 
@@ -32,7 +31,6 @@ _DTYPES = [
     torch.uint8,
     torch.bool,
 ]
-_RANKS: WeakIdKeyDictionary = WeakIdKeyDictionary()
 _MIX = (-7046029254386353131, -4417276706812531889)  # odd constants of a 64-bit finaliser
 
 
@@ -51,7 +49,6 @@ class SampleMetric(TransferMetric):
         kwargs: Additional keyword arguments of :class:`torchmetrics.Metric`.
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("features", "labels")
     seen: Tensor
     kept_ranks: list[Tensor]
 
@@ -191,19 +188,24 @@ class SampleMetric(TransferMetric):
             messages.append(f"computed on a seeded sample of {n} of {int(self.seen)} samples (`max_samples`)")
         return Health(num_samples=n, messages=tuple(messages), **record)
 
-    def update(self, features: Tensor, labels: Tensor) -> None:
-        """Add a batch of features and class ids to the samples.
+    def update(self, features: Tensor, labels: Tensor | None = None, targets: Tensor | None = None) -> None:
+        """Add a batch to the samples.
 
         Args:
-            features: Shape ``(n, d)`` (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too), any floating dtype.
-            labels: Class ids of shape ``(n,)`` (``(b, t)``, ``(b, h, w)``), any integer dtype.
+            features: Shape ``(n, d)``, any floating dtype; with labels tokens ``(b, t, d)`` and pixels ``(b, d, h, w)``
+                too.
+            labels: Class ids of shape ``(n,)`` (``(b, t)``, ``(b, h, w)``), any integer dtype; where the task has
+                several labels a sample, zeros and ones of shape ``(n, l)``, any dtype.
+            targets: With ``task="regression"`` in place of labels: shape ``(n,)`` or ``(n, m)``, any dtype.
 
         Raises:
             ValueError: If an input is malformed, not finite, or of another width than before.
         """
-        checked = checked_batch(features, labels, width=self._width, ignore_index=self.ignore_index)
+        self._keep_checked(self._checked(features, labels, targets))
+
+    def _keep_checked(self, checked: Sequence[Tensor] | None) -> None:
         if checked is not None:
-            self._keep(features=checked[0], labels=checked[1])
+            self._keep(**dict(zip(self.requires, checked, strict=True)))
 
     @property
     def _width(self) -> int:
@@ -236,13 +238,13 @@ def _joined(parts: list[Tensor] | Tensor) -> Tensor:
 
 def _effective_rank(features: Tensor) -> float:
     """Participation ratio of the covariance of features, computed once for all metrics that share them."""
-    if features not in _RANKS:
+    if "effective_rank" not in memo(features):
         rows = features.to(torch.promote_types(features.dtype, torch.float32))
         rows = rows - rows.mean(0, dtype=torch.float64).to(rows.dtype)
         low, high = rows.aminmax()
         rows /= torch.maximum(-low, high).clamp(min=torch.finfo(rows.dtype).tiny)  # float32 can square them
-        _RANKS[features] = float(FeatureMoments.of_features(rows).effective_rank)
-    return cast(float, _RANKS[features])
+        memo(features)["effective_rank"] = float(FeatureMoments.of_features(rows).effective_rank)
+    return cast(float, memo(features)["effective_rank"])
 
 
 def content_ranks(tensors: Sequence[Tensor], seed: int) -> Tensor:

@@ -42,7 +42,8 @@ class SFDA(SampleMetric):
         tensor(0.8081, dtype=torch.float64)
     """
 
-    plot_legend_name: str = "SFDA"
+    name = "sfda"
+    title = "SFDA"
 
     def __init__(self, *, variant: str = "paper", **kwargs: Any) -> None:
         check_one_of(variant, ("paper", "official"), "variant")

@@ -46,7 +46,9 @@ class TaskHardness(CountMetric):
 
     higher_is_better: bool | None = False
     plot_lower_bound: float = 0.0
-    plot_legend_name: str = "Hardness"
+    name = "task_hardness"
+    title = "Task hardness"
+    tasks = ("classification", "multilabel")
     requires = ("labels",)
 
     def update(self, labels: Tensor) -> None:

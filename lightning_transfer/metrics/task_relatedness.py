@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_transfer.functional.task_relatedness import task_relatedness
-from lightning_transfer.metrics.base import Health, ScoreInterval, check_width, checked_batch
+from lightning_transfer.metrics.base import Health, ScoreInterval, check_width
 from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.relatedness.config import DATA, BoundConfig
 from lightning_transfer.utilities.checks import check_features, check_in_interval, check_labels
@@ -59,9 +59,11 @@ class TaskRelatedness(SampleMetric):
         True
     """
 
+    name = "task_relatedness"
+    title = "Task relatedness"
+    needs_reference = True
     higher_is_better = False
     full_state_update = True
-    requires = ("features", "labels")
     kept_labels: list[Tensor]
     kept_reference_features: list[Tensor]
     kept_reference_labels: list[Tensor]
@@ -110,7 +112,9 @@ class TaskRelatedness(SampleMetric):
         self.kept_reference_features, self.kept_reference_labels = [], []
         self._computed = None
 
-    def update(self, features: Tensor, labels: Tensor | None = None, *, reference: bool = False) -> None:
+    def update(  # type: ignore[override]
+        self, features: Tensor, labels: Tensor | None = None, *, reference: bool = False
+    ) -> None:
         """Add a batch.
 
         Args:
@@ -129,7 +133,7 @@ class TaskRelatedness(SampleMetric):
             check_width(self._width, features)
             labels = torch.full((len(features),), _NO_LABEL, device=features.device)
         else:
-            checked = checked_batch(features, labels, width=self._width, ignore_index=self.ignore_index)
+            checked = self._checked(features, labels)
             if checked is None:
                 return
             features, labels = checked

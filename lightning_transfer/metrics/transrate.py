@@ -41,7 +41,8 @@ class TransRate(SampleMetric):
         tensor(1.9227, dtype=torch.float64)
     """
 
-    plot_legend_name: str = "TransRate"
+    name = "transrate"
+    title = "TransRate"
 
     def __init__(self, *, eps: float = 1e-4, variant: str = "paper", **kwargs: Any) -> None:
         check_transrate_options(eps, variant)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lightning_transfer.metrics.registry import METRICS
 from lightning_transfer.utilities.text import plain
 
 if TYPE_CHECKING:
@@ -20,30 +21,6 @@ TITLES = {
     "images_per_second": "Samples/s",
     "seconds": "Time",
 }
-_ACRONYMS = {
-    "h_score": "H-score",
-    "h_score_shrunk": "H-score (shrunk)",
-    "logme": "LogME",
-    "nce": "NCE",
-    "leep": "LEEP",
-    "nleep": "N-LEEP",
-    "linear_mse": "LinMSE",
-    "label_mse": "LabMSE",
-    "knn_accuracy": "kNN accuracy",
-    "transrate": "TransRate",
-    "gbc": "GBC",
-    "gbc_streaming": "GBC (streaming)",
-    "sfda": "SFDA",
-    "parc": "PARC",
-    "ncti": "NCTI",
-    "etran": "ETran",
-    "pactran": "PACTran",
-    "pactran_dirichlet": "PACTran (Dirichlet)",
-    "pactran_gamma": "PACTran (Gamma)",
-    "otce": "OTCE",
-    "lfc": "LFC",
-    "emms": "EMMS",
-}
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -55,7 +32,9 @@ def title(column: str) -> str:
         >>> title("logme"), title("ridge_probe")
         ('LogME', 'Ridge probe')
     """
-    return TITLES.get(column) or _ACRONYMS.get(column) or plain(column).replace("_", " ").capitalize()
+    if column in METRICS:
+        return METRICS[column].title
+    return TITLES.get(column) or plain(column).replace("_", " ").capitalize()
 
 
 def short_names(names: Sequence[str], width: int) -> dict[str, str]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lightning_transfer.metrics.registry import MetricSpec
 
 JACKKNIFE_GROUPS = 16
+BOUND = "task_relatedness"
 
 
 def load_data(data: Any, group: str) -> LightningDataModule:
@@ -132,22 +133,21 @@ class MetricFactory:
     groups: int
 
     @classmethod
-    def of(cls, metrics: Any, task: str, error_bars: bool | int) -> MetricFactory:
+    def of(cls, metrics: Any, task: str, error_bars: bool | int, reference: bool = False) -> MetricFactory:
         """Check what was asked for; see :func:`lightning_transfer.screen` for the arguments."""
-        from lightning_transfer.metrics.registry import resolve_metrics
+        from lightning_transfer.metrics.registry import METRICS, read_metrics, resolve_metrics
 
-        if not isinstance(metrics, Iterable):
-            raise ValueError(f"Expected argument `metrics` to be a name, names or a dict, but got {metrics!r}.")
-        if not isinstance(metrics, Mapping):
-            metrics = dict.fromkeys([metrics] if isinstance(metrics, str) else metrics)
-        own = {name: value for name, value in metrics.items() if isinstance(value, Metric)}
-        options = {name: {} if value is None else value for name, value in metrics.items() if name not in own}
+        asked = read_metrics(metrics)
+        own = {name: value for name, value in asked.items() if isinstance(value, Metric)}
+        options = {name: value for name, value in asked.items() if not isinstance(value, Metric)}
         names = tuple(resolve_metrics(options, cast(Any, task))) if options or not own else ()
-        for name, value in options.items():
-            if not isinstance(value, Mapping):
-                raise ValueError(
-                    f"Expected argument `metrics` to hold a dict of options for {name!r}, but got {value!r}."
-                )
+        if both := sorted(own.keys() & names):
+            raise ValueError(f"Expected argument `metrics` to hold one score of a name, but got {both} twice.")
+        needy = [name for name in names if METRICS[name].metric_class.needs_reference]
+        needy += [name for name, metric in own.items() if getattr(metric, "needs_reference", False)]
+        if needy and not reference:
+            raise ValueError(f"Expected argument `reference` for the metrics {needy}, but got None.")
+        names = tuple(name for name in names if name != BOUND)  # a reference adds its column
         if isinstance(error_bars, bool):
             error_bars = JACKKNIFE_GROUPS if error_bars else 0
         elif error_bars == 1:
@@ -170,6 +170,11 @@ class MetricFactory:
             )  # fmt: skip
             built = {**dict(collection.items(keep_base=True)), **built}
         return collect(built)
+
+    @property
+    def combiners(self) -> dict[str, Any]:
+        """By column, what makes scores that are relative to a zoo out of their parts."""
+        return {name: metric.combine for name, metric in self.own.items() if getattr(metric, "combine", None)}
 
     @property
     def lower_is_better(self) -> list[str]:

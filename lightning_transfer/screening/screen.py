@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from torchmetrics import MetricCollection
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
 
 from lightning_transfer.data.base import TransferDataModule
 from lightning_transfer.report.text import title
-from lightning_transfer.screening.inputs import MetricFactory, check_relatedness, load_data, name_candidates
+from lightning_transfer.screening.inputs import BOUND, MetricFactory, check_relatedness, load_data, name_candidates
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.resume import describe, describe_data, fingerprint, load_earlier
 from lightning_transfer.screening.row import Row
@@ -27,16 +28,13 @@ from lightning_transfer.utilities.checks import check_path, check_positive_int
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule, Trainer
 
-    from lightning_transfer.backbones import Backbone
-    from lightning_transfer.extraction import Extraction
-
-_BOUND = "task_relatedness"
+    Kept = Mapping[str, Tensor]
 
 
 def screen(
     backbones: Any,
     target: Any,
-    metrics: str | Iterable[str] | Mapping[str, Any] = "default",
+    metrics: str | Metric | Iterable[str | Metric] | Mapping[str, Any] = "default",
     *,
     reference: Any = None,
     rank_by: str | None = None,
@@ -59,8 +57,8 @@ def screen(
         backbones: A name, :class:`~lightning_transfer.backbones.Backbone`, module or config; a list of these; or a dict
             from the name in the table to one of these.
         target: A datamodule, a config of one, or a name such as ``"photo_patches"``.
-        metrics: ``"default"``, ``"all"``, a name, names, or a dict from names to options of the score; a dict may also
-            hold Metrics of your own under their column names.
+        metrics: ``"default"``, ``"all"``, a name, a Metric, several of these, or a dict from names to options of the
+            score or to Metrics. Metrics keep their own names as columns.
         reference: Like ``target``. With it the task-relatedness bound becomes the column ``task_relatedness``.
         rank_by: The column that ranks. ``None``: ``"logme"`` where it is computed, else the first score.
         split: The split that scores are computed on, of target and reference.
@@ -107,7 +105,7 @@ def screen(
     plan = _Plan(
         target=data,
         reference=source,
-        metrics=MetricFactory.of(metrics, getattr(data, "task", "classification"), error_bars),
+        metrics=MetricFactory.of(metrics, getattr(data, "task", "classification"), error_bars, source is not None),
         passes={
             "split": split, "max_samples": max_samples, "trainer": trainer, "seed": seed, "progress": progress
         },
@@ -153,7 +151,7 @@ class _Board:
     """The rows so far, on disk as soon as they are known."""
 
     def __init__(self, rank_by: str | None, plan: _Plan, output_dir: str | Path | None, precision: str) -> None:
-        columns = (*plan.metrics.columns, *([_BOUND] if plan.reference is not None else []))
+        columns = (*plan.metrics.columns, *([BOUND] if plan.reference is not None else []))
         if rank_by is not None and rank_by not in columns:
             raise ValueError(f"Expected argument `rank_by` to be one of {columns}, but got {rank_by!r}.")
         self.rank_by = rank_by or ("logme" if "logme" in columns else columns[0])
@@ -162,6 +160,7 @@ class _Board:
         self.rows: list[Row] = []
         self.waiting: dict[str, Row] = {}  # of an earlier leaderboard, until their turn comes
         self.lower_is_better = plan.metrics.lower_is_better
+        self.combiners = plan.metrics.combiners
         self.info: dict[str, Any] = _describe_data(plan.target, plan.passes["split"])
         if plan.reference is not None:
             self.info["reference"] = _name_of(plan.reference)
@@ -183,7 +182,7 @@ class _Board:
     def leaderboard(self, *, figure: bool) -> Leaderboard:
         rows = [
             replace(row, scores={column: row.score(column) for column in self._known_columns()}) if row.scores else row
-            for row in combine_zoo_scores(self._all_rows())
+            for row in combine_zoo_scores(self._all_rows(), self.combiners)
         ]
         board = Leaderboard(rows, lower_is_better=self.lower_is_better, info=self.info, settings=self.settings)
         if self.rank_by in board.columns:
@@ -215,12 +214,17 @@ def _screen_one(name: str, candidate: Any, plan: _Plan, finished: Row | None) ->
         row = replace(row, parameters=cost.parameters, flops=cost.flops)
         keep = () if plan.reference is None else ("features", "labels")
         extraction = extract(backbone, plan.target, plan.metrics.build(backbone), keep=keep, **plan.passes)
+        reference = None if plan.reference is None else extract(backbone, plan.reference, keep=keep, **plan.passes).kept
+        metrics = cast(MetricCollection, extraction.metrics)
+        for metric in metrics.values(copy_state=False):
+            if reference is not None and getattr(metric, "needs_reference", False):
+                cast(Any, metric).set_reference(reference["features"], reference["labels"])
         num_samples = extraction.num_samples
         row = replace(row, images_per_second=extraction.images_per_second)
-        row = _add_scores(row, cast(MetricCollection, extraction.metrics), plan.metrics.groups > 0)
+        row = _add_scores(row, metrics, plan.metrics.groups > 0)
         row = replace(row, remarks=(*_remarks_on_data(plan), *row.remarks))
-        if plan.reference is not None:
-            row = _add_bound(row, backbone, extraction, plan)
+        if reference is not None:
+            row = _add_bound(row, reference, extraction.kept, plan.relatedness)
     except Exception as error:  # any failure of one backbone is its row; the others go on
         row = replace(row, status=interpretation(error))
     return replace(row, seconds=time.perf_counter() - start), num_samples
@@ -288,19 +292,16 @@ def _compute(metric: Any, error_bars: bool) -> _Found:
     return found
 
 
-def _add_bound(row: Row, backbone: Backbone, target: Extraction, plan: _Plan) -> Row:
-    from lightning_transfer.extraction import extract
+def _add_bound(row: Row, reference: Kept, target: Kept, options: Mapping[str, Any]) -> Row:
     from lightning_transfer.functional.task_relatedness import task_relatedness
 
-    known = extract(backbone, plan.reference, keep=("features", "labels"), **plan.passes).kept
-    own = target.kept
     result = task_relatedness(
-        known["features"], known["labels"], own["features"], own["labels"], **plan.relatedness
+        reference["features"], reference["labels"], target["features"], target["labels"], **options
     )  # fmt: skip
     errors = dict(row.standard_errors)
     if result.standard_error is not None:
-        errors[_BOUND] = result.standard_error
-    return replace(row, scores={**row.scores, _BOUND: result.bound}, standard_errors=errors)
+        errors[BOUND] = result.standard_error
+    return replace(row, scores={**row.scores, BOUND: result.bound}, standard_errors=errors)
 
 
 def _describe_plan(plan: _Plan, precision: str) -> dict[str, Any]:

@@ -223,9 +223,9 @@ def test_source_of_otce_is_set_later_and_survives_reset():
     metric = OTCE()
     inputs = {name: inputs[name] for name in OTCE.requires}
     feed(metric, inputs)
-    with pytest.raises(ValueError, match="`set_source` to be called"):
+    with pytest.raises(ValueError, match="`set_reference` to be called"):
         metric.compute()
-    metric.set_source(*source)
+    metric.set_reference(*source)
     expected = float(otce(*source, **inputs))
     assert float(metric.compute()) == pytest.approx(expected, abs=1e-10)
     for copy in (metric, metric.clone(), pickle.loads(pickle.dumps(metric))):
@@ -238,7 +238,7 @@ def test_another_source_gives_another_value():
     target = {name: inputs[name] for name in OTCE.requires}
     metric = feed(OTCE(inputs["features"], inputs["source_labels"]), target)
     same = float(metric.compute())
-    metric.set_source(inputs["features"] + 2, inputs["labels"])
+    metric.set_reference(inputs["features"] + 2, inputs["labels"])
     assert float(metric.compute()) == pytest.approx(float(otce(inputs["features"] + 2, inputs["labels"], **target)))
     assert float(metric.compute()) != same
 
@@ -251,7 +251,7 @@ def test_bad_sources_are_refused():
         OTCE(inputs["features"], inputs["labels"][:-1])
     metric = feed(OTCE(), {name: inputs[name] for name in OTCE.requires})
     with pytest.raises(ValueError, match="`source_features` to have 6 columns"):
-        metric.set_source(inputs["features"][:, :4], inputs["labels"])
+        metric.set_reference(inputs["features"][:, :4], inputs["labels"])
     with pytest.raises(ValueError, match="`weights`"):
         OTCE(weights=(1.0, float("nan"), 0.0))
 

@@ -23,7 +23,7 @@ def test_collection_updates_one_set_of_states_and_decomposes_once(monkeypatch):
     calls = {"update": 0, "eigh": 0}
     update, eigh = HScore._accumulate, torch.linalg.eigh
     monkeypatch.setattr(
-        "lightning_transfer.metrics.moments.ClassMomentMetric._accumulate",
+        "lightning_transfer.metrics.moments.MomentMetric._accumulate",
         lambda self, *args: (calls.__setitem__("update", calls["update"] + 1), update(self, *args))[1],
     )
     monkeypatch.setattr(torch.linalg, "eigh", lambda x: (calls.__setitem__("eigh", calls["eigh"] + 1), eigh(x))[1])

@@ -14,14 +14,17 @@ from lightning_transfer import metrics
 from lightning_transfer.backbones import ModuleBackbone
 from lightning_transfer.data import Digits
 from lightning_transfer.metrics.base import collect
-from lightning_transfer.metrics.moments import ClassMomentMetric
+from lightning_transfer.metrics.moments import MomentMetric
 from lightning_transfer.metrics.registry import METRICS, build_metrics, resolve_metrics
 from lightning_transfer.screening import screen
 
 
-def test_every_metric_is_built_by_name_unless_it_needs_a_second_data_set():
-    classes = {spec.class_name for spec in METRICS.values()}
-    assert classes == set(metrics.__all__) - {"OTCE", "TaskRelatedness"}
+def test_every_metric_is_built_by_name():
+    assert {spec.metric_class.__name__ for spec in METRICS.values()} == set(metrics.__all__) - {"SCORES"}
+    for name in metrics.__all__:
+        assert getattr(metrics, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = metrics.no_such_name
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -29,9 +32,12 @@ def test_name_builds_what_it_says(name):
     spec = METRICS[name]
     for task in spec.tasks:
         metric = spec.build(task)
+        assert type(metric) is spec.metric_class
+        assert (metric.name, metric.title, metric.task) == (name, spec.title, task)
         assert {*spec.requires} == {*metric.requires} - {"labels", "targets"}
-        assert metric.higher_is_better is spec.higher_is_better
-        assert hasattr(metric, "jackknife_groups") is spec.jackknife
+        assert hasattr(metric, "jackknife_groups") is metric.jackknife
+        assert hasattr(metric, "set_reference") is metric.needs_reference
+        assert hasattr(metric, "parts") is (metric.combine is not None)
     for task in {"classification", "multilabel", "regression"} - {*spec.tasks}:
         with pytest.raises(ValueError, match=f"metric `{name}`"):
             spec.build(task)
@@ -40,6 +46,8 @@ def test_name_builds_what_it_says(name):
 def test_every_name_is_in_the_table_of_estimators():
     rows = {row.name: row for row in load_estimators()}
     for name, spec in METRICS.items():
+        if spec.metric_class.needs_reference:
+            continue
         metric = rows[name].new_metric()
         built = spec.build(spec.tasks[0])
         assert type(metric) is type(built)
@@ -56,7 +64,8 @@ def test_names_that_are_refused():
 
 
 def test_all_are_the_scores_of_a_backbone():
-    assert set(METRICS) - set(resolve_metrics("all")) == {"task_hardness", "linear_mse", "label_mse"}
+    by_name_only = {"task_hardness", "otce", "task_relatedness"}
+    assert set(METRICS) - set(resolve_metrics("all")) == {"linear_mse", "label_mse"} | by_name_only
     assert resolve_metrics(["all", "task_hardness"])[-1] == "task_hardness"
     assert {"etran", "linear_mse", "label_mse"} < set(resolve_metrics("all", task="regression"))
 
@@ -104,7 +113,7 @@ def test_screen_by_all_scores_and_by_hardness():
 
 @pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
 def test_states_shared_from_the_first_batch_are_states_that_torchmetrics_finds_equal(task):
-    names = [name for name, spec in METRICS.items() if task in spec.tasks and name != "emms"]
+    names = [name for name in resolve_metrics("all", task) if name != "emms"]
     inputs = make_inputs(5, n=60)
     if task == "multilabel":
         inputs["labels"] = (inputs["features"][:, :3] > 0).long()
@@ -129,8 +138,8 @@ def test_states_shared_from_the_first_batch_are_states_that_torchmetrics_finds_e
 
 def test_shared_states_are_updated_once_also_for_the_first_batch(monkeypatch):
     calls = []
-    accumulate = ClassMomentMetric._accumulate
-    monkeypatch.setattr(ClassMomentMetric, "_accumulate", lambda *args: (calls.append(1), accumulate(*args))[1])
+    accumulate = MomentMetric._accumulate
+    monkeypatch.setattr(MomentMetric, "_accumulate", lambda *args: (calls.append(1), accumulate(*args))[1])
     collection = build_metrics(["h_score", "h_score_shrunk", "logme"])
     inputs = make_inputs(6)
     for _ in range(2):

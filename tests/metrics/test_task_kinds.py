@@ -36,7 +36,7 @@ CELLS = list(cells())
 
 
 def test_the_table_is_complete_and_agrees_with_the_registry():
-    assert {name for name, _, _ in CELLS} == {*METRICS, "otce", "task_relatedness"}
+    assert {name for name, _, _ in CELLS} == {*METRICS}
     for name, spec in METRICS.items():
         assert {*spec.tasks} == {TASKS[k] for n, k, supported in CELLS if n == name and k in TASKS and supported}
 
@@ -45,7 +45,7 @@ def flat_inputs():
     return make_inputs(n=120)
 
 
-def reference_metric(cls, task="classification", **options):
+def reference_metric(cls, task=None, **options):
     source = make_inputs(seed=50, n=90)
     if cls is OTCE:
         return OTCE(source["features"], source["source_labels"], **options)
@@ -56,9 +56,9 @@ def reference_metric(cls, task="classification", **options):
 
 def maker(name):
     """Makes the Metric of a name for a task."""
-    if name in METRICS:
-        return partial(METRICS[name].build, **ROWS[name].arguments)
-    return partial(reference_metric, {"otce": OTCE, "task_relatedness": TaskRelatedness}[name])
+    if METRICS[name].metric_class.needs_reference:
+        return partial(reference_metric, METRICS[name].metric_class)
+    return lambda task=None, **options: ROWS[name].metric(task=task, **ROWS[name].arguments, **options)
 
 
 def updated(metric, inputs, answer):
