@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from lightning_transfer._compat import default_states
 from lightning_transfer.functional.moments import ClassMoments, FeatureMoments, TargetMoments
 from lightning_transfer.metrics.base import (
     Health,
@@ -349,13 +350,13 @@ class MomentMetric(JackknifeMetric):
                 setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def _restore(self, state: dict[str, Any]) -> None:
-        for name in self._defaults:
+        for name in default_states(self):
             if name not in state:
                 raise ValueError(f"Expected state `{name}` in the states to merge, but got {sorted(state)}.")
             setattr(self, name, state[name].clone())
 
     def _moments_of(self, groups: Sequence[int]) -> Any:
-        origin = {name: getattr(self, name) for name in ("shift", "target_shift") if name in self._defaults}
+        origin = {name: getattr(self, name) for name in ("shift", "target_shift") if name in default_states(self)}
         if self.jackknife_groups == 1:
             return self._sums.moments({name: getattr(self, name)[0] for name in self._sums.names}, **origin)
         sums = {name: getattr(self, name)[list(groups)].sum(0) for name in self._sums.names}
