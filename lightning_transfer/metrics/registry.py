@@ -146,7 +146,7 @@ def read_metrics(metrics: Any) -> dict[str, Metric | Mapping[str, Any]]:
     elif isinstance(metrics, Iterable):
         pairs = [(name_of(entry), entry) if isinstance(entry, Metric) else (entry, {}) for entry in metrics]
     else:
-        raise ValueError(f"Expected argument `metrics` to be a name, names or Metrics, but got {metrics!r}.")
+        raise ValueError(f"Expected argument `metrics` to be a name, names or a dict, but got {metrics!r}.")
     read: dict[str, Metric | Mapping[str, Any]] = {}
     for name, value in pairs:
         if not isinstance(value, (Metric, Mapping)):
