@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import math
 import string
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, cast
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_transfer.data.base import LoadedData, TransferDataModule, TransferDataset, draw_splits, number_classes
+from lightning_transfer.data.reading import check_size, largest_size, open_unzipped, read_at_most
 from lightning_transfer.utilities.checks import check_one_of, check_path
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -58,7 +58,9 @@ def read_idx(path: str | Path) -> np.ndarray:
             zipped = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             return _parse_idx(cast("IO[bytes]", gzip.open(raw)) if zipped else raw, path)
-    except (OSError, EOFError, zlib.error) as error:
+    except Exception as error:  # OSError, EOFError, zlib.error, a shape that NumPy does not take, ...
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
         raise ValueError(f"Expected {path} to be a readable IDX file, but got: {error}") from error
 
 
@@ -72,9 +74,11 @@ def _parse_idx(stream: IO[bytes], path: Path) -> np.ndarray:
     shape = tuple(int(size) for size in np.frombuffer(header, ">u4"))
     dtype = np.dtype(_DTYPES[magic[2]])
     expected = math.prod(shape) * dtype.itemsize
-    content = stream.read()
+    limit = min(expected, largest_size(path))
+    content = read_at_most(stream, limit + 1)
     if len(content) != expected:
-        raise ValueError(f"Expected {path} to hold {expected} bytes for its shape {shape}, but got {len(content)}.")
+        got = f"{len(content)} or more" if len(content) > limit else len(content)
+        raise ValueError(f"Expected {path} to hold {expected} bytes for its shape {shape}, but got {got}.")
     return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
@@ -270,8 +274,10 @@ def _read_libsvm(path: Path) -> TransferDataset:
     from sklearn.datasets import load_svmlight_file
 
     try:
-        pixels, labels = load_svmlight_file(str(path), n_features=256)
-    except (ValueError, OSError, EOFError) as error:
+        with open_unzipped(path) as file:
+            pixels, labels = load_svmlight_file(file, n_features=256, dtype=np.float32)
+        check_size(len(labels) * 256 * 4, largest_size(path), str(path))
+    except Exception as error:  # damaged files raise anything
         raise ValueError(f"Expected {path} to be a LIBSVM file of 256 pixels a line, but got: {error}") from error
     images = ((torch.from_numpy(pixels.toarray()) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return TransferDataset(images.reshape(-1, 1, 16, 16), torch.from_numpy(labels).long() - 1, "labels")

@@ -20,7 +20,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -45,11 +45,9 @@ def emoji_arrays(packages: Sequence[Path]) -> dict[str, np.ndarray]:
     styles = [folder.parent.name for folder in folders]
     if len(folders) != len(packages) or len(set(styles)) < len(styles) or not folders:
         raise ValueError(f"Expected unpacked packages with one style img/<style>/64 each, but got {styles}.")
-    entries = [
-        entry
-        for entry in _read_json(packages[0] / "emoji.json")
-        if entry["category"] != "Component" and all((folder / entry["image"]).is_file() for folder in folders)
-    ]
+    listing = packages[0] / "emoji.json"
+    entries = [entry for entry in _read_json(listing) if _check_entry(entry, listing)["category"] != "Component"]
+    entries = [entry for entry in entries if all((folder / entry["image"]).is_file() for folder in folders)]
     if not entries:
         raise ValueError(f"Expected emoji that {styles} all draw, but got none.")
     arrays = {
@@ -77,7 +75,10 @@ def mnist_arrays(package: Path) -> dict[str, np.ndarray]:
     digits = []
     for digit in range(10):
         file = package / "src" / "digits" / f"{digit}.json"
-        pixels = np.asarray(_read_json(file)["data"], dtype=np.float64)
+        try:
+            pixels = np.asarray(_read_json(file)["data"], dtype=np.float64)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"Expected {file} to hold numbers under the key `data`, but got: {error}") from error
         if pixels.size % 784 or not pixels.size or not (pixels.min() >= 0 and pixels.max() <= 1):
             raise ValueError(
                 f"Expected {file} to hold images of 784 numbers from 0 to 1, but got {pixels.size} numbers."
@@ -113,8 +114,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"Expected {path} to be a readable JSON file, but got: {error}") from error
+
+
+def _check_entry(entry: Any, listing: Path) -> dict[str, str]:
+    names = ("image", "category", "subcategory")
+    given = [entry.get(name) for name in names] if isinstance(entry, dict) else []
+    if not given or not all(isinstance(value, str) for value in given) or Path(str(given[0])).name != given[0]:
+        raise ValueError(f"Expected {listing} to list emoji with {names}, but got {entry!r:.200}.")
+    return cast("dict[str, str]", entry)
 
 
 if __name__ == "__main__":

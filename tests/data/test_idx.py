@@ -3,6 +3,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -64,6 +65,7 @@ class TestReadIdx:
             (b"\x00\x00\x08\x01\x00\x00\x00\x04abc", r"hold 4 bytes for its shape \(4,\), but got 3"),
             (b"\x00\x00\x08\x01\x00\x00\x00\x02abc", r"hold 2 bytes .* but got 3"),
             (b"\x00\x00\x08\x04" + b"\xff" * 16, "bytes for its shape"),
+            (b"\x00\x00\x08\xff" + b"\x00\x00\x00\x01" * 255 + b"a", "readable IDX file"),
             (gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x02ab", mtime=0)[:-4], "readable IDX file"),
             (gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x02ab", mtime=0)[:12], "readable IDX file"),
             (b"\x1f\x8bnot gzip at all", "readable IDX file"),
@@ -74,6 +76,25 @@ class TestReadIdx:
         path.write_bytes(content)
         with pytest.raises(ValueError, match=message):
             read_idx(path)
+
+    def test_no_more_is_read_than_is_declared(self, tmp_path):
+        path = tmp_path / "bomb.gz"
+        path.write_bytes(gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x07" + bytes(2**26), mtime=0))
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=r"bomb\.gz to hold 7 bytes for its shape \(7,\), but got 8 or more"):
+            read_idx(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+        tracemalloc.stop()
+
+    @pytest.mark.parametrize("zipped", [False, True])
+    def test_no_memory_is_made_for_what_is_not_there(self, tmp_path, zipped):
+        content = b"\x00\x00\x0e\x03" + b"\x7f\xff\xff\xff" * 3 + bytes(2**20)
+        (tmp_path / "lie").write_bytes(gzip.compress(content, mtime=0) if zipped else content)
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=r"lie to hold 7.* bytes for its shape .*, but got 1048576"):
+            read_idx(tmp_path / "lie")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+        tracemalloc.stop()
 
     def test_missing(self, tmp_path):
         with pytest.raises(ValueError, match=r"readable IDX file, but got: .*No such file"):
@@ -142,6 +163,9 @@ def test_usps_from_idx_and_from_libsvm(tmp_path):
     assert torch.equal(data.train_dataset.inputs, torch.from_numpy(pixels).to(torch.uint8).reshape(20, 1, 16, 16))
     assert data.train_dataset.truth.tolist() == list(range(10)) * 2
     assert len(data.test_dataset) == 10
+    (folder / "usps.t").write_text("1\n" * 10**5)  # a row each, of which none has a pixel
+    with pytest.raises(ValueError, match=r"to be a LIBSVM file .* but got 102400000"):
+        USPS(folder).setup()
     (folder / "usps.t").write_text("no numbers here")
     with pytest.raises(ValueError, match="to be a LIBSVM file"):
         USPS(folder).setup()
@@ -184,3 +208,10 @@ def test_missing_folder_and_files(tmp_path):
         MNIST("/no/such").setup()
     with pytest.raises(ValueError, match=r"folder with train-images-idx3-ubyte\[.gz\], but got"):
         MNIST(tmp_path).setup()
+
+
+def test_ids_that_are_no_classes(tmp_path):
+    write_set(tmp_path, gz=False)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.full(40, 2**31 - 1, np.int32)))
+    with pytest.raises(ValueError, match="ids of classes, but got ids up to 2147483647 for 60 samples"):
+        IDXImages(tmp_path).setup()

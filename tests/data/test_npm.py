@@ -95,3 +95,27 @@ def test_incomplete_packages_end_with_one_line(packages, tmp_path, capsys):
         path.unlink()
     with pytest.raises(ValueError, match="all draw, but got none"):
         emoji_arrays(packages)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        5,
+        {},
+        {"image": "1.png", "category": 5, "subcategory": "a"},
+        {"image": "../1.png", "category": "a", "subcategory": "a"},
+    ],
+)
+def test_lists_of_something_else(packages, entry):
+    (packages[0] / "emoji.json").write_text(json.dumps([entry]))
+    with pytest.raises(ValueError, match=r"emoji\.json to list emoji"):
+        emoji_arrays(packages)
+
+
+@pytest.mark.parametrize("content", ["[" * 10**5, "[]", '{"data": {}}', '{"data": ["a"]}', '{"data": null}'])
+def test_digits_of_something_else(tmp_path, content):
+    folder = tmp_path / "src" / "digits"
+    folder.mkdir(parents=True)
+    (folder / "0.json").write_text(content)
+    with pytest.raises(ValueError, match=r"0\.json to "):
+        mnist_arrays(tmp_path)
