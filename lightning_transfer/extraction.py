@@ -86,7 +86,8 @@ def extract(
     Args:
         backbone: Takes raw inputs, gives features and logits.
         data: A datamodule, a ``DataLoader`` (or several), or an iterable of batches; see
-            :func:`~lightning_transfer.inputs.split_batch` for what a batch may be.
+            :func:`~lightning_transfer.inputs.split_batch` for what a batch may be. Pillow's pictures in it go through
+            the backbone's ``transform``, in the loader's workers.
         metrics: Updated with the keywords ``features``, ``labels``, ``targets``, ``source_probs`` (softmax of the
             logits), ``source_labels`` (their argmax) and ``source_outputs`` (the logits), each metric with those that
             it takes. Floating values are float32 (float64 from float64 backbones) whatever the precision of the pass.
@@ -123,7 +124,11 @@ def extract(
     if unknown:
         raise ValueError(f"Expected argument `keep` to hold names among {INPUTS}, but got {unknown}.")
     keys = {"input_key": input_key, "label_key": label_key}
-    scoring_pass = ScoringPass(data, split=split, max_samples=max_samples, seed=seed, **keys)
+    transform = backbone.transform if backbone.takes_pictures else None
+    scoring_pass = ScoringPass(
+        data, split=split, max_samples=max_samples, seed=seed, transform=transform, input_key=input_key,
+        label_key=label_key,
+    )  # fmt: skip
     module = _FeaturePass(backbone, metrics, keep, keys)
     with ExitStack() as stack:
         for context in (

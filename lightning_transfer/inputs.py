@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_transfer.pictures import Prepared, is_pictures
+
 #: What a score may read, by the names that every ``update`` takes.
 INPUTS = ("features", "labels", "targets", "source_outputs", "source_probs", "source_labels")
 #: Those of them that are made of the logits ``(n, k)`` of the original head.
@@ -37,7 +39,7 @@ def split_batch(
         batch: ``{"inputs": ..., "labels" | "targets": ...}`` as datamodules of this package give it; another dict with
             usual names (``image``, ``x``, ``pixel_values``, ``label``, ``y``, ``class``, ...); tokenised text with
             ``input_ids`` (all other entries stay together); a pair ``(inputs, labels)``, where ``labels`` may be a dict
-            too; or inputs alone.
+            too; or inputs alone: a tensor, a list of texts or of pictures.
         input_key: Key of the inputs in the batch, or their position in a tuple, where the usual names do not do.
         label_key: Key or position of the labels or targets.
 
@@ -171,7 +173,7 @@ def first_samples(batch: Any, n: int, size: int) -> Any:
     """The first ``n`` samples of a batch of ``size``; entries that are not one a sample stay as they are."""
     if isinstance(batch, Mapping):
         return {name: first_samples(value, n, size) for name, value in batch.items()}
-    if isinstance(batch, Tensor):
+    if isinstance(batch, (Tensor, Prepared)):
         return batch[:n] if batch.ndim and len(batch) == size else batch
     if isinstance(batch, (list, tuple)):
         if any(isinstance(entry, (Tensor, Mapping, list, tuple)) for entry in batch):
@@ -193,17 +195,22 @@ def _find_inputs(batch: Any) -> Any:
             "`input_key` says which it is."
         )
     if isinstance(batch, (list, tuple)) and batch:
-        return batch if isinstance(batch[0], str) else batch[0]
-    if isinstance(batch, Tensor):
+        return batch if _is_one_column(batch) else batch[0]
+    if isinstance(batch, (Tensor, Prepared)):
         return batch
     raise ValueError(f"Expected a batch to be {_STRUCTURE}, but got {type(batch).__name__}.")
+
+
+def _is_one_column(batch: Sequence[Any]) -> bool:
+    """Whether a list is one text or picture a sample, not one entry a column."""
+    return isinstance(batch[0], str) or is_pictures(batch)
 
 
 def _find_labels(batch: Any) -> Any:
     if isinstance(batch, Mapping):
         passed_over = _AMONG_TOKENS if "input_ids" in batch else None
         return next((batch[name] for name in _LABEL_KEYS if name in batch and name != passed_over), None)
-    if not isinstance(batch, (list, tuple)) or len(batch) < 2 or isinstance(batch[0], str):
+    if not isinstance(batch, (list, tuple)) or len(batch) < 2 or _is_one_column(batch):
         return None
     if isinstance(batch[1], Mapping):
         return _find_labels(batch[1])

@@ -6,7 +6,7 @@ samples of a loader that a Trainer runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from torch.utils.data import (
 )
 
 from lightning_transfer.inputs import Key, batch_size, first_samples
+from lightning_transfer.pictures import PreparingCollate, prepare_pictures
 from lightning_transfer.utilities.checks import check_one_of, check_positive_int
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ class Pass:
         sharded: Data sets of the iterable kind share themselves among the ranks, as Lightning asks inside ``fit``.
         input_key: See :func:`~lightning_transfer.inputs.split_batch`.
         label_key: See there.
+        transform: What makes network inputs of pictures, in the loader's workers where there are any.
 
     Attributes:
         num_samples: Samples of the walk over all ranks; ``None`` where they are not known before.
@@ -167,8 +169,10 @@ class Pass:
         sharded: bool = False,
         input_key: Key | None = None,
         label_key: Key | None = None,
+        transform: Callable[[Any], Tensor] | None = None,
     ) -> None:
         self.places = Places(None, rank, world_size)
+        self._transform = transform
         self.num_samples: int | None = None
         self._keys = {"input_key": input_key, "label_key": label_key}
         self._left = max_samples
@@ -177,13 +181,13 @@ class Pass:
         if isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset):
             if sharded and max_samples is not None:
                 self._left = len(range(rank, max_samples, world_size))
-            self._take(rebuild_loader(loader, None, loader.batch_size), limit, deal=not sharded)
+            self._take(rebuild_loader(loader, None, loader.batch_size, transform), limit, deal=not sharded)
         elif not isinstance(loader, DataLoader) or not hasattr(loader.dataset, "__len__"):
             self._take(loader, limit, deal=True)
         elif loader.batch_sampler is None and _sampler_of(loader) is None:  # a sample of the data set is a batch
             whole = range(_number_of_batches(len(loader.dataset), limit))
             deal = max_samples is not None  # whoever counts samples has to read them
-            self._take(rebuild_loader(loader, whole if deal else whole[rank::world_size], None), 1.0, deal)
+            self._take(rebuild_loader(loader, whole if deal else whole[rank::world_size], None, transform), 1.0, deal)
         else:
             self._choose(loader, limit, max_samples, seed)
 
@@ -194,7 +198,7 @@ class Pass:
         self._batches = _Slices(batches, self.places.rank if deal else 0, last, ranks, self._left, self._keys)
 
     def _choose(self, loader: DataLoader[Any], limit: float, max_samples: int | None, seed: int | None) -> None:
-        rank, world_size = self.places.rank, self.places.world_size
+        rank, world_size, transform = self.places.rank, self.places.world_size, self._transform
         indices, size = _indices(loader), _size_of_batches(loader)
         batches = _number_of_batches(-(-len(indices) // (size * world_size)), limit)
         total = min(len(indices), batches * size * world_size)
@@ -204,13 +208,15 @@ class Pass:
         self._length = -(-len(chosen[::world_size]) // size)
         share = chosen[rank::world_size]
         if loader.batch_sampler is None:  # the data set takes the indices of a batch at once
-            self._batches = rebuild_loader(loader, list(BatchSampler(share, size, drop_last=False)), None)
+            self._batches = rebuild_loader(loader, list(BatchSampler(share, size, drop_last=False)), None, transform)
         else:
-            self._batches = rebuild_loader(loader, share, size)
+            self._batches = rebuild_loader(loader, share, size, transform)
 
     def __iter__(self) -> Iterator[Any]:
         """Iterate over the batches of this rank."""
-        return iter(self._batches)
+        if self._transform is None:
+            return iter(self._batches)
+        return (prepare_pictures(batch, self._transform) for batch in self._batches)
 
     def __len__(self) -> int:
         """Batches of the first rank."""
@@ -257,6 +263,7 @@ class ScoringPass(LightningDataModule):
         seed: Seed of that subset.
         input_key: See :func:`~lightning_transfer.inputs.split_batch`.
         label_key: See there.
+        transform: See :class:`Pass`.
     """
 
     def __init__(
@@ -268,6 +275,7 @@ class ScoringPass(LightningDataModule):
         seed: int = 0,
         input_key: Key | None = None,
         label_key: Key | None = None,
+        transform: Callable[[Any], Tensor] | None = None,
     ) -> None:
         super().__init__()
         check_one_of(split, tuple(_STAGES), "split")
@@ -276,7 +284,12 @@ class ScoringPass(LightningDataModule):
         self.source = source
         self.split = split
         self.max_samples = max_samples
-        self.options: dict[str, Any] = {"seed": seed, "input_key": input_key, "label_key": label_key}
+        self.options: dict[str, Any] = {
+            "seed": seed,
+            "input_key": input_key,
+            "label_key": label_key,
+            "transform": transform,
+        }
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self._owner = source if isinstance(source, LightningDataModule) else LightningDataModule()
 
@@ -352,19 +365,31 @@ def _is_loader(candidate: Any) -> bool:
     return candidate is None or (isinstance(candidate, Iterable) and not isinstance(candidate, (str, bytes, Tensor)))
 
 
-def rebuild_loader(loader: DataLoader[Any], indices: Sequence[Any] | None, batch_size: int | None) -> DataLoader[Any]:
+def rebuild_loader(
+    loader: DataLoader[Any],
+    indices: Sequence[Any] | None,
+    batch_size: int | None,
+    transform: Callable[[Any], Tensor] | None = None,
+) -> DataLoader[Any]:
     """A loader like the given one that reads in the given order and shares neither workers nor random state with it.
 
     Args:
         loader: The loader to copy.
         indices: What is read, in this order, or the batches of it; ``None`` for data sets of the iterable kind.
         batch_size: Samples a batch; ``None`` where the data set gives whole batches.
+        transform: Makes network inputs of pictures. If it ``wants_originals``, a data set that has ``originals()``
+            gives pictures as they lie on disk.
     """
+    dataset, collate = loader.dataset, loader.collate_fn
+    if transform is not None:
+        collate = PreparingCollate(collate, transform)
+        if getattr(transform, "wants_originals", False) and hasattr(dataset, "originals"):
+            dataset = dataset.originals()
     return DataLoader(
-        loader.dataset,
+        dataset,
         batch_size=batch_size,
         sampler=indices,
-        collate_fn=loader.collate_fn,
+        collate_fn=collate,
         num_workers=loader.num_workers,
         pin_memory=loader.pin_memory,
         timeout=loader.timeout,

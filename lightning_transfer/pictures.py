@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 
-@dataclass(frozen=True)
+@dataclass
 class Prepared:
     """A batch of network inputs: a backbone takes it as it is, without preprocessing.
 
@@ -23,6 +23,11 @@ class Prepared:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def ndim(self) -> int:
+        """Dimensions, the batch's own included."""
+        return self.values.ndim
 
     def __getitem__(self, index: Any) -> Prepared:
         return Prepared(self.values[index])

@@ -86,10 +86,9 @@ class Backbone(nn.Module, abc.ABC):
         self.num_source_classes = num_source_classes
         self.input_shape = tuple(input_shape)
         self.preprocessing = preprocessing
-        if transform is None and preprocessing is not None:
-            transform = WholePicture(preprocessing)
-        fits = transform is not None and input_shape[0] in (1, 3)
-        self._transform = PictureTransform(transform, input_shape[0]) if transform is not None and fits else None
+        library = WholePicture(preprocessing) if transform is None and preprocessing is not None else transform
+        fits = library is not None and input_shape[0] in (1, 3)
+        self._transform = PictureTransform(library, input_shape[0], transform is not None) if library and fits else None
 
     @property
     def transform(self) -> PictureTransform:

@@ -140,6 +140,8 @@ class PictureTransform:
     Args:
         library: From a picture of mode ``"RGB"`` (``"L"`` for one channel) to a tensor.
         channels: Channels of the network's input.
+        wants_originals: Whether the library cuts and resizes by rules of its own, so that a data set should not have
+            done so before.
 
     Example:
         >>> from PIL import Image
@@ -151,6 +153,7 @@ class PictureTransform:
 
     library: Callable[[Any], Any]
     channels: int = 3
+    wants_originals: bool = True
 
     def __call__(self, picture: str | Path | bytes | Image) -> Tensor:
         """Prepare one picture.

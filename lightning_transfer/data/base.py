@@ -6,6 +6,7 @@ import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol, overload
@@ -75,6 +76,15 @@ class TransferDataset(Dataset[dict[str, Tensor]]):
     def select(self, indices: Tensor) -> TransferDataset:
         """Keep the samples with the given indices, in that order."""
         return TransferDataset(self.inputs[indices], self.truth[indices], self.key)
+
+    def originals(self) -> TransferDataset:
+        """The same samples with pictures as they lie on disk as inputs; the data set itself where it has none."""
+        originals = getattr(self.inputs, "originals", None)
+        if originals is None:
+            return self
+        dataset = copy(self)
+        dataset.inputs = originals()
+        return dataset
 
     def relabel(self, truth: Tensor) -> TransferDataset:
         """Give the same inputs another truth."""

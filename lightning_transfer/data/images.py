@@ -178,3 +178,24 @@ class ImageFiles:
         if isinstance(index, Tensor):
             return ImageFiles([self.paths[i] for i in index.tolist()], self.image_size)
         return read_image(self.paths[index], self.image_size)
+
+    def originals(self) -> OriginalFiles:
+        """The same files as Pillow's pictures of mode ``"RGB"`` in their own sizes."""
+        return OriginalFiles(self.paths)
+
+
+class OriginalFiles:
+    """Pictures on disk as Pillow's objects, read when they are asked for.
+
+    Args:
+        paths: Image files.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return open_rgb(self.paths[index])
