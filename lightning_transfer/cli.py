@@ -8,13 +8,17 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
-from functools import wraps
+import traceback
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from lightning_transfer.jobs.arguments import arrange, resume_command
+from lightning_transfer.jobs.record import JOBS
 from lightning_transfer.utilities.allocator import tune_allocator
 from lightning_transfer.utilities.configs import CONF, known_configs
-from lightning_transfer.utilities.errors import JobFailedError
+from lightning_transfer.utilities.errors import Failure, JobFailedError
 from lightning_transfer.utilities.text import plain
 
 if TYPE_CHECKING:
@@ -24,8 +28,6 @@ PROGRAM = "lightning-transfer"
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _WANTS_TRACEBACK = os.environ.get(_FULL_ERROR) == "1"
-_MAIN_PROCESS = os.getpid()
-_failures: list[_StoppedError] = []  # of the jobs of a sweep
 _LAUNCHER_EXTRAS = {"joblib": "joblib", "ray": "ray", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 
 
@@ -33,81 +35,42 @@ class _StoppedError(SystemExit):
     """Ends the program with one line about what was wrong: Hydra adds its own to any other exception of a job."""
 
     def __init__(self, error: Exception) -> None:
-        self.exit_code = FAILED if isinstance(error, JobFailedError) else BAD_INPUT
+        self.exit_code = _exit_code(error)
         self.line = explain(error)
         super().__init__(self.exit_code)
 
 
-def _job(run: Callable[[DictConfig], float]) -> Callable[[DictConfig], float]:
-    @wraps(run)
-    def guarded(cfg: DictConfig) -> float:
+class _Task:
+    """A job as Hydra calls it, here or in a process of a launcher."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, cfg: DictConfig) -> float:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
+        from lightning_transfer.jobs.common import forget_failure, output_dir, write_failure
+        from lightning_transfer.utilities.interrupts import interruptible
+
+        sweeping = HydraConfig.get().mode is RunMode.MULTIRUN
+        forget_failure(output_dir())
         try:
-            return run(cfg)
-        except _expected_errors() as error:
-            if _WANTS_TRACEBACK or os.getpid() != _MAIN_PROCESS:  # a launcher's worker hands the error on
+            with interruptible():
+                value: float = JOBS[self.name].load()(cfg)
+                return value
+        except Exception as error:
+            expected = isinstance(error, _expected_errors())
+            if _WANTS_TRACEBACK or not (expected or sweeping):
                 raise
-            stop = _StoppedError(error)
-            if HydraConfig.get().mode is not RunMode.MULTIRUN:
-                raise stop from error
-            _print_error(f"job {HydraConfig.get().job.num}: {stop.line}")  # the other jobs of the sweep go on
-            _failures.append(stop)
+            if not sweeping:
+                raise _StoppedError(error) from error
+            if not expected:
+                traceback.print_exc()
+            line = explain(error)
+            _print_error(f"job {HydraConfig.get().job.num}: {line}")  # the other jobs of the sweep go on
+            write_failure(output_dir(), Failure(type(error).__name__, line), _exit_code(error))
             return math.nan
-
-    return guarded
-
-
-@_job
-def _screen(cfg: DictConfig) -> float:
-    from lightning_transfer.screening.jobs import run_screen
-
-    return run_screen(cfg)
-
-
-@_job
-def _relate(cfg: DictConfig) -> float:
-    from lightning_transfer.screening.jobs import run_relate
-
-    return run_relate(cfg)
-
-
-@_job
-def _finetune(cfg: DictConfig) -> float:
-    from lightning_transfer.finetuning import run
-
-    return run(cfg)
-
-
-_JOBS = {"screen": _screen, "relate": _relate, "finetune": _finetune}
-_SUMMARIES = {
-    "screen": "rank backbones by how well they will transfer to a target",
-    "relate": "bound the loss on a target by what a reference task tells about it",
-    "finetune": "fine-tune a backbone on a target, with transferability scores along the way",
-}
-_GROUPS = {
-    "screen": ("backbone", "zoo", "target", "reference", "metrics", "trainer", "logger", "experiment"),
-    "relate": ("backbone", "reference", "target", "trainer", "experiment"),
-    "finetune": ("backbone", "target", "reference", "callbacks", "optimizer", "trainer", "logger", "experiment"),
-}
-_EXAMPLES = {
-    "screen": (
-        ("", "six backbones on photo patches: table, CSV, JSON, HTML and figure"),
-        ("target=digits metrics=all", "every score on another target"),
-        ("backbone=efficientnet_lite0 metrics=[logme,h_score]", "one backbone, two scores"),
-        ("target=digits reference=photo_patches error_bars=true", "standard errors and the relatedness bound too"),
-        ("-m backbone=efficientnet_lite0,efficientnet_lite1 target=digits", "a sweep, one job a backbone"),
-    ),
-    "relate": (
-        ("reference=photo_patches target=digits", "the bound of one pair of tasks"),
-        ("-m reference=photo_patches,digits target=digits", "which reference is nearest"),
-    ),
-    "finetune": (
-        ("backbone=efficientnet_lite0 target=digits", "one run"),
-        ("-m backbone=efficientnet_lite0,efficientnet_lite1", "a sweep, one job a backbone"),
-    ),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -127,8 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print(f"{PROGRAM} {version(PROGRAM)}")
         sys.exit(0)
     job, *overrides = given
-    if job not in _JOBS:
-        _fail(f"unknown job {job!r}; known jobs are {', '.join(_JOBS)}. See {PROGRAM} --help.")
+    if job not in JOBS:
+        _fail(f"unknown job {job!r}; {_did_you_mean(job, JOBS)}known jobs are {', '.join(JOBS)}. See {PROGRAM} --help.")
+    overrides = arrange(overrides)
     if "-h" in overrides or "--help" in overrides:
         print(job_help(job))
         sys.exit(0)
@@ -137,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def overview() -> str:
     """The text of ``lightning-transfer --help``."""
-    jobs = "\n".join(f"  {job:<10}{summary}" for job, summary in _SUMMARIES.items())
+    jobs = "\n".join(f"  {job.name:<10}{job.summary}" for job in JOBS.values())
     return (
         "How well will a pre-trained backbone transfer to my task?\n\n"
         f"usage: {PROGRAM} JOB [OVERRIDES]\n\njobs:\n{jobs}\n\n"
@@ -145,16 +109,17 @@ def overview() -> str:
     )
 
 
-def job_help(job: str) -> str:
+def job_help(name: str) -> str:
     """The text of ``lightning-transfer JOB --help``: examples, choices and options, read from the packaged configs.
 
     Args:
-        job: ``"screen"``, ``"relate"`` or ``"finetune"``.
+        name: Name of a job.
     """
-    examples = "\n".join(f"  {PROGRAM} {job} {line}".rstrip() + f"\n      {why}" for line, why in _EXAMPLES[job])
-    choices = [f"  {group}={'|'.join(known_configs(group))}" for group in _GROUPS[job] if known_configs(group)]
+    job = JOBS[name]
+    examples = "\n".join(f"  {PROGRAM} {name} {line}".rstrip() + f"\n      {why}" for line, why in job.examples)
+    choices = [f"  {group}={'|'.join(known_configs(group))}" for group in job.groups if known_configs(group)]
     return (
-        f"{PROGRAM} {job}: {_SUMMARIES[job]}\n\nexamples:\n{examples}\n\nchoices:\n" + "\n".join(choices) + "\n\n"
+        f"{PROGRAM} {name}: {job.summary}\n\nexamples:\n{examples}\n\nchoices:\n" + "\n".join(choices) + "\n\n"
         "any value of the config can be changed: key=value, key.sub=value, +new=value, ~gone\n"
         "  --cfg job      print the config and stop\n"
         "  -m             sweep over comma-separated values, one job each\n"
@@ -171,10 +136,11 @@ def _run(job: str, overrides: Sequence[str]) -> int:
         _fail("--experimental-rerun reads a pickle, which can run any code; repeat the overrides instead.")
     os.environ[_FULL_ERROR] = "1"  # makes Hydra hand errors on instead of printing them
     sys.argv = [PROGRAM, *overrides]
-    _failures.clear()
     try:
-        hydra.main(config_path=f"pkg://{CONF}", config_name=job, version_base="1.3")(_JOBS[job])()
+        hydra.main(config_path=f"pkg://{CONF}", config_name=job, version_base="1.3")(_Task(job))()
     except KeyboardInterrupt:
+        if (folder := _folder()) is not None:
+            _print_error(f"interrupted; to go on: {resume_command(PROGRAM, job, overrides, folder)}")
         return INTERRUPTED
     except _StoppedError as stop:
         _print_error(stop.line)
@@ -183,8 +149,25 @@ def _run(job: str, overrides: Sequence[str]) -> int:
         if _WANTS_TRACEBACK:
             raise
         _print_error(explain(error))
-        return FAILED if isinstance(error, JobFailedError) else BAD_INPUT
-    return max((stop.exit_code for stop in _failures), default=0)
+        return _exit_code(error)
+    return _exit_code_of_sweep(_folder())
+
+
+def _folder() -> Path | None:
+    """Where the sweep or the run that was under way writes."""
+    from lightning_transfer.jobs.sweep import CompareJobs
+
+    return CompareJobs.folder
+
+
+def _exit_code_of_sweep(folder: Path | None) -> int:
+    from lightning_transfer.jobs.common import read_failures
+
+    return max(read_failures(folder), default=0) if folder is not None else 0
+
+
+def _exit_code(error: BaseException) -> int:
+    return BAD_INPUT if isinstance(error, _expected_errors()) and not isinstance(error, JobFailedError) else FAILED
 
 
 def _expected_errors() -> tuple[type[Exception], ...]:
@@ -211,10 +194,15 @@ def explain(error: BaseException) -> str:
         known = error.options or known_configs(group)  # Hydra lists none for a member of a list
         extra = _LAUNCHER_EXTRAS.get(name, "")
         remedy = f" Install the launcher: pip install {PROGRAM}[{extra}]" if extra else ""
-        return f"unknown {group} {name!r}; known are {', '.join(known)}.{remedy}"
+        return f"unknown {group} {name!r}; {_did_you_mean(name, known)}known are {', '.join(known)}.{remedy}"
     text = " ".join(str(error).split()) or type(error).__name__
     cause = " ".join(str(error.__cause__).split()) if error.__cause__ else ""
     return text if not cause or cause in text else f"{text} ({cause})"
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    close = get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
 
 
 def _fail(message: str) -> NoReturn:

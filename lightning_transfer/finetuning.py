@@ -1,41 +1,30 @@
-"""Fine-tune a backbone on a target, by hand or as the job ``lightning-transfer finetune``."""
+"""The module that fine-tunes a backbone on a target; ``lightning-transfer finetune`` runs it."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from inspect import signature
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from hydra.experimental.callback import Callback as HydraCallback
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
-from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
-from lightning_transfer._compat import starts_script_again
 from lightning_transfer.backbones import Backbone, load_backbone
+from lightning_transfer.data.base import TransferDataModule, task_of
 from lightning_transfer.inputs import split_batch
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
 from lightning_transfer.utilities.distributed import leave_group_at_exit
-from lightning_transfer.utilities.files import write_atomically
-from lightning_transfer.utilities.text import rich_markup
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
     from torchmetrics import Metric
-
-    from lightning_transfer.data import TransferDataModule
 
 Task = Literal["classification", "multilabel", "regression"]
 Mode = Literal["head", "full", "head_then_full"]
@@ -147,21 +136,34 @@ class FineTuningModule(pl.LightningModule):
 
     @classmethod
     def for_target(
-        cls, backbone: Backbone | nn.Module | str, target: TransferDataModule, **options: Any
+        cls, backbone: Backbone | nn.Module | str, target: pl.LightningDataModule, **options: Any
     ) -> FineTuningModule:
         """Build the module that fits a target: its task, number of outputs and, for regression, scale.
 
         Args:
             backbone: The backbone, or its name.
-            target: The target.
+            target: The target. A datamodule of your own says ``num_classes`` (or ``class_names``), and its ``task`` if
+                that is not classification; what it does not say is given by ``task`` and ``num_outputs``.
             options: Further arguments of the class.
+
+        Raises:
+            ValueError: If the number of outputs is neither known nor given.
         """
-        if target.task != "regression":
-            return cls(backbone, len(target.class_names), task=target.task, **options)
-        targets = target.train_dataset.truth.double()
-        mean, std = targets.mean(dim=0), targets.std(dim=0).clamp_min(torch.finfo(torch.float32).eps)
-        scale: dict[str, Any] = {"target_mean": mean.tolist(), "target_std": std.tolist()}
-        return cls(backbone, targets.shape[1], task=target.task, **scale, **options)
+        options.setdefault("task", task_of(target))
+        if options["task"] == "regression" and isinstance(target, TransferDataModule):
+            targets = target.train_dataset.truth.double()
+            mean, std = targets.mean(dim=0), targets.std(dim=0).clamp_min(torch.finfo(torch.float32).eps)
+            scale = {"target_mean": mean.tolist(), "target_std": std.tolist(), "num_outputs": targets.shape[1]}
+            options = scale | options
+        if "num_outputs" not in options:
+            names = getattr(target, "class_names", None) or ()
+            options["num_outputs"] = getattr(target, "num_classes", None) or len(names)
+        if not options["num_outputs"]:
+            raise ValueError(
+                f"Expected `{type(target).__name__}` to say `num_classes`, or the argument `num_outputs` "
+                "(finetuning.num_outputs=N on the command line), but got neither."
+            )
+        return cls(backbone, **options)
 
     @property
     def objective(self) -> str:
@@ -305,169 +307,14 @@ def _make_score(task: Task, num_outputs: int) -> Metric:
     return MulticlassAccuracy(num_outputs, average="micro")
 
 
-class ContinuedCheckpoint(ModelCheckpoint):
-    """A ``ModelCheckpoint`` that goes on where a resumed run stopped when it writes to another folder too."""
+def __getattr__(name: str) -> Any:
+    if name != "ContinuedCheckpoint":
+        raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
+    from lightning_transfer.callbacks.checkpoint import ContinuedCheckpoint
 
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
-
-
-class CompareRuns(HydraCallback):
-    """A Hydra callback that shows and saves the objectives of all jobs of a sweep, best first."""
-
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Read what each job wrote.
-
-        Args:
-            config: Hydra's config of the sweep.
-        """
-        from lightning_transfer.screening.jobs import console
-
-        folder = Path(config.hydra.sweep.dir).absolute()
-        written = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/finetune.json")}
-        if len(written) < 2:
-            return
-        runs = [{"job": job, **{key: run[key] for key in ("overrides", "objective")}} for job, run in written.items()]
-        runs.sort(key=_value_of, reverse=next(iter(written.values()))["direction"] == "max")
-        write_atomically(folder / "finetune.json", json.dumps(runs, indent=2) + "\n")
-        shared = set.intersection(*(set(run["overrides"]) for run in runs))
-        table = Table(title="Fine-tuning runs, best first")
-        for column in ("job", "choices", *runs[0]["objective"]):
-            table.add_column(rich_markup(column), justify="left" if column == "choices" else "right", overflow="fold")
-        for run in runs:
-            choices = " ".join(override for override in run["overrides"] if override not in shared)
-            table.add_row(rich_markup(run["job"]), rich_markup(choices), f"{_value_of(run):.4f}")
-        console().print(table)
-
-
-def _value_of(run: Mapping[str, Any]) -> float:
-    return float(next(iter(run["objective"].values())))
-
-
-def run(cfg: DictConfig) -> float:
-    """Fine-tune what a config describes.
-
-    Args:
-        cfg: ``conf/finetune.yaml`` with its choices made.
-
-    Returns:
-        The objective of a sweep: the value of ``cfg.objective`` in the best epoch, if a checkpoint monitors it, else
-        its last value; for a run that is stopped before its first epoch ends, that of the weights as they are.
-
-    Raises:
-        ValueError: If nothing was logged under that name (the message says what was), Lightning refuses the options, or
-            ``-m`` is asked for with a strategy that starts the script again.
-    """
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    from lightning_transfer.extraction import quiet_lightning
-    from lightning_transfer.utilities.instantiate import instantiate
-
-    hydra = HydraConfig.get()
-    output_dir = Path(hydra.runtime.output_dir)
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    with quiet_lightning(), _as_bad_input():
-        target: TransferDataModule = instantiate(cfg.target)
-        target.prepare_data()
-        module = FineTuningModule.for_target(
-            instantiate(cfg.backbone), target, optimizer=instantiate(cfg.optimizer), **instantiate(cfg.finetuning)
-        )
-        cfg.objective = cfg.objective or module.objective
-        callbacks = {
-            name: instantiate(node)
-            for name, node in (cfg.get("callbacks") or {}).items()
-            if cfg.get("reference") or not ("reference" in node and OmegaConf.is_interpolation(node, "reference"))
-        }
-        checkpoints = [callback for callback in callbacks.values() if isinstance(callback, ModelCheckpoint)]
-        best = next((checkpoint for checkpoint in checkpoints if checkpoint.monitor == cfg.objective), None)
-        trainer: pl.Trainer = instantiate(
-            cfg.trainer,
-            callbacks=list(callbacks.values()),
-            logger=list(instantiate(cfg.logger).values()) if cfg.get("logger") else False,
-            enable_checkpointing=bool(checkpoints),
-        )
-        _refuse_restarts(trainer)
-        trainer.fit(module, datamodule=target, ckpt_path=cfg.ckpt_path, **_safely(trainer.fit))
-        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if cfg.objective not in logged and not trainer.interrupted:  # no epoch was left, or none came to its end
-            logged |= dict(trainer.validate(module, datamodule=target, verbose=False)[0])
-        objective = _objective(cfg.objective, logged, best)
-        tested: Mapping[str, float] = {}
-        if cfg.test and target.test_dataset is not None and not trainer.interrupted:
-            path = best.best_model_path or None if best is not None else None
-            (tested,) = trainer.test(module, datamodule=target, ckpt_path=path, verbose=False, **_safely(trainer.test))
-    stopped = [callback.stopped_reason for callback in callbacks.values() if getattr(callback, "stopped_reason", "")]
-    history = {name: callback.history for name, callback in callbacks.items() if hasattr(callback, "history")}
-    if trainer.is_global_zero:
-        summary = {
-            "overrides": list(hydra.overrides.task),
-            "objective": {cfg.objective: objective},
-            "direction": cfg.direction,
-            "best_checkpoint": best.best_model_path if best is not None else "",
-            "logged": logged,
-            "test": dict(tested),
-            "stopped": stopped,
-            "history": history,
-        }
-        write_atomically(output_dir / "finetune.json", json.dumps(summary, indent=2) + "\n")
-        _show(summary, output_dir)
-    return objective
-
-
-@contextmanager
-def _as_bad_input() -> Iterator[None]:
-    """Say what Lightning thinks of the options without its frames: the program makes one line of a ``ValueError``."""
-    try:
-        yield
-    except MisconfigurationException as error:
-        raise ValueError(str(error)) from error
-
-
-def _safely(method: Callable[..., Any]) -> dict[str, bool]:
-    """Ask for checkpoints to be loaded as data only, where this version of Lightning can be asked."""
-    return {"weights_only": True} if "weights_only" in signature(method).parameters else {}
-
-
-def _refuse_restarts(trainer: pl.Trainer) -> None:
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
-    if sweeping and trainer.num_devices > 1 and starts_script_again(trainer):
-        raise ValueError(
-            "Each process of this strategy would start the whole sweep again: use trainer.strategy=ddp_spawn with -m."
-        )
-
-
-def _objective(name: str, logged: Mapping[str, float], best: ModelCheckpoint | None) -> float:
-    if best is not None and best.best_model_score is not None:
-        return float(best.best_model_score)
-    if name not in logged:
-        raise ValueError(f"The objective `{name}` was not logged; available are {', '.join(sorted(logged))}.")
-    return logged[name]
-
-
-def _show(summary: Mapping[str, Any], output_dir: Path) -> None:
-    from lightning_transfer.screening.jobs import console
-
-    table = Table(title="Before fine-tuning, and after it")
-    for column in ("value", "before", "after"):
-        table.add_column(column, justify="left" if column == "value" else "right")
-    for history in summary["history"].values():
-        for name in history[-1] if history else ():
-            if name not in ("epoch", "step"):
-                table.add_row(rich_markup(name), f"{history[0].get(name, math.nan):.4f}", f"{history[-1][name]:.4f}")
-    for name, value in {**summary["logged"], **summary["test"]}.items():
-        if name.startswith(("val/", "test/")):
-            table.add_row(rich_markup(name), "", f"{value:.4f}")
-    terminal = console()
-    terminal.print(table)
-    for reason in summary["stopped"]:
-        terminal.print(f"Stopped: {rich_markup(reason)}", soft_wrap=True)
-    for name, value in summary["objective"].items():
-        terminal.print(f"Objective {rich_markup(name)}: {value:.4f}")
-    if summary["best_checkpoint"]:
-        terminal.print(f"Best epoch: {rich_markup(summary['best_checkpoint'])}", soft_wrap=True)
-    terminal.print(f"Written to {rich_markup(output_dir)}: finetune.json", soft_wrap=True)
+    warnings.warn(
+        "`lightning_transfer.finetuning.ContinuedCheckpoint` has moved to `lightning_transfer.callbacks`.",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return ContinuedCheckpoint

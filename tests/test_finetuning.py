@@ -22,7 +22,8 @@ from lightning_transfer import cli
 from lightning_transfer.backbones import ModuleBackbone
 from lightning_transfer.callbacks import TaskRelatednessMonitor, TransferabilityMonitor
 from lightning_transfer.data import Digits
-from lightning_transfer.finetuning import FineTuningModule, _refuse_restarts, run
+from lightning_transfer.finetuning import FineTuningModule
+from lightning_transfer.jobs.finetune import _refuse_restarts, run
 
 MODES = ("head", "full", "head_then_full")
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lightning_transfer.backbones.preprocessing import PictureTransform, Preprocessing, WholePicture
 from lightning_transfer.pictures import Prepared, is_pictures, prepare_pictures
 from lightning_transfer.utilities.checks import check_positive_int
+from lightning_transfer.utilities.digest import digest
 from lightning_transfer.utilities.isolation import preserve_modules, preserve_rng
 
 
@@ -159,6 +160,21 @@ class Backbone(nn.Module, abc.ABC):
         shape = (batch_size, *self.input_shape)
         ramp = (torch.arange(math.prod(shape), device=self.device) % 251).reshape(shape)
         return ramp.to(torch.uint8) if self.preprocessing is not None else ramp / 251
+
+    def fingerprint(self) -> str:
+        """Name the weights, structure and preprocessing.
+
+        Returns:
+            64 hexadecimal digits: the same for the same backbone on any device and under any name, others if anything
+            in it changed.
+        """
+        options = {
+            name: value
+            for name, value in vars(self).items()
+            if isinstance(value, str | int | float | tuple) and name not in ("name", "training")
+        }
+        texts = repr(self), repr(sorted(options.items())), repr(self.preprocessing)
+        return digest([*self.parameters(), *self.buffers()], *texts)
 
     def cost(self, batch_size: int = 16, measure: bool = True) -> Cost:
         """Count parameters and operations and, if asked, measure the speed of the forward pass.

@@ -18,10 +18,17 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from lightning_transfer.data.sampling import stratified_order
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
+from lightning_transfer.utilities.digest import combine_digests, digest
 
 Task = Literal["classification", "multilabel", "regression"]
 SPLITS = ("train", "val", "test")
 _SPLIT_WORDS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+_LOOKED_AT = 16  # inputs of a split whose values tell one set from another
+_TASK_WORDS: dict[str, Task] = {
+    "multilabel": "multilabel",
+    "multi_label": "multilabel",
+    "regression": "regression",
+}  # any other word is taken for classification, like none
 
 
 class Inputs(Protocol):
@@ -290,6 +297,23 @@ class TransferDataModule(LightningDataModule, ABC):
             )
         return self._data.splits[split]
 
+    def fingerprint(self, split: str) -> str:
+        """Name the content of a split: all its labels or targets, and inputs that are evenly spread over it.
+
+        Args:
+            split: As for :meth:`split_dataset`.
+
+        Returns:
+            64 hexadecimal digits: the same for the same samples in the same order, whatever they are called.
+
+        Raises:
+            ValueError: If there is no such split.
+        """
+        dataset = self.split_dataset(split)
+        some = torch.linspace(0, len(dataset) - 1, min(_LOOKED_AT, len(dataset))).long().tolist()
+        inputs = [_digest_input(dataset[index]["inputs"]) for index in some]
+        return combine_digests([digest([dataset.truth]), *inputs])
+
     def _loader(self, dataset: TransferDataset, *, shuffle: bool = False) -> DataLoader[dict[str, Tensor]]:
         # generators of their own: without them a loader draws from the global state, and workers would change the order
         sampler = RandomSampler(dataset, generator=torch.Generator().manual_seed(self.seed)) if shuffle else None
@@ -365,6 +389,25 @@ def rounded_away(values: Tensor) -> Tensor:
         return torch.zeros(values.shape[1], dtype=torch.bool)
     lost = (values - values.float().double()).abs().amax(dim=0)
     return lost > 1e-5 * values.std(dim=0, correction=0)
+
+
+def _digest_input(inputs: Tensor | Mapping[str, Tensor]) -> str:
+    return digest(inputs.values() if isinstance(inputs, Mapping) else [inputs])
+
+
+def task_of(data: LightningDataModule) -> Task:
+    """The task of a datamodule by its attribute ``task``; without one, or with another word, classification.
+
+    Example:
+        >>> from lightning.pytorch import LightningDataModule
+        >>> from lightning_transfer.data.base import task_of
+        >>> data = LightningDataModule()
+        >>> data.task = "multiclass"
+        >>> task_of(data)
+        'classification'
+    """
+    word = str(getattr(data, "task", "")).lower().replace("-", "_")
+    return _TASK_WORDS.get(word, "classification")
 
 
 def draw_splits(

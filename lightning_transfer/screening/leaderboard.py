@@ -256,7 +256,7 @@ class Leaderboard:
             The paths by kind: ``csv``, ``json``, and ``png`` and ``html`` if there was something to draw.
         """
         table = self.to_pandas().rename(columns=csv_cell).map(csv_cell)
-        contents = {"csv": table.to_csv(index=False).encode(), "json": encode(self)}
+        contents = {"csv": table.to_csv(index=False).encode(), "json": self._encode()}
         if figure and any(_is_drawable(row, self.rank_by) for row in self.rows):
             from lightning_transfer.report.figures import png_bytes
             from lightning_transfer.report.html import leaderboard_html
@@ -267,6 +267,15 @@ class Leaderboard:
         for kind, path in paths.items():
             write_atomically(path, contents[kind])
         return paths
+
+    def _encode(self) -> bytes:
+        return encode(
+            self.rows,
+            rank_by=self.rank_by,
+            lower_is_better=self.lower_is_better,
+            info=self.info,
+            settings=self.settings,
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Leaderboard:

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_transfer.report.figures import png_bytes
-from lightning_transfer.screening.inputs import check_relatedness, load_data
+from lightning_transfer.screening.candidates import check_relatedness, load_data
 from lightning_transfer.utilities.files import write_atomically
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
     from lightning_transfer.relatedness.result import TaskRelatednessResult
+
+FORMAT = 2  # of relatedness.json; files of version 1 carry no number
 
 
 def relate(
@@ -28,6 +30,7 @@ def relate(
     trainer: Trainer | Mapping[str, Any] | None = None,
     output_dir: str | Path | None = None,
     progress: bool | None = None,
+    info: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> TaskRelatednessResult:
     """Extract the features of both sides and bound the loss on the target.
@@ -42,6 +45,7 @@ def relate(
         trainer: A Trainer, or arguments of one, for Lightning's predict loop.
         output_dir: Where ``relatedness.json`` and ``relatedness.png`` are written.
         progress: Whether to show bars; by default on a terminal.
+        info: Plain JSON values to write into ``relatedness.json`` too.
         **options: Arguments of :func:`lightning_transfer.functional.task_relatedness`.
 
     Returns:
@@ -76,7 +80,7 @@ def relate(
     result = task_relatedness(*features_of("reference", split), *features_of("target", split), **arguments)
     if output_dir is not None:
         names = {"backbone": built.name, **{side: getattr(data, "name", side) for side, data in sides.items()}}
-        content = json.dumps({**names, **result.to_dict()}, indent=2).encode()
+        content = json.dumps({"format": FORMAT, **names, **(info or {}), **result.to_dict()}, indent=2).encode()
         write_atomically(Path(output_dir) / "relatedness.json", content)
         write_atomically(Path(output_dir) / "relatedness.png", png_bytes(result.plot()))
     return result

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from lightning_transfer.utilities.errors import Failure
 
 _OK = "ok"
 COSTS = ("parameters", "flops", "feature_dim", "images_per_second", "seconds")
@@ -23,10 +26,12 @@ class Row:
         feature_dim: Width of the features.
         images_per_second: Measured speed of the extraction.
         seconds: Time from building the backbone to its last score.
-        status: ``"ok"`` or in one line what went wrong.
+        status: ``"ok"`` or in one line what went wrong; by default what ``failure`` says.
+        failure: The exception that ended the backbone, if one did.
         remarks: What the scores' health records say, in words.
         parts: Raw parts, by column, of scores that exist only relative to the other backbones.
         fingerprint: Name of the weights and the preprocessing that were screened; empty where not known.
+        control: Whether the weights are random: what scores without any training.
     """
 
     backbone: str
@@ -37,10 +42,16 @@ class Row:
     feature_dim: int | None = None
     images_per_second: float | None = None
     seconds: float | None = None
-    status: str = _OK
+    status: str = ""
     remarks: tuple[str, ...] = ()
     parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     fingerprint: str = ""
+    failure: Failure | None = None
+    control: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.status:
+            object.__setattr__(self, "status", _OK if self.failure is None else str(self.failure))
 
     def score(self, column: str) -> float:
         """The score in a column, NaN where there is none."""
@@ -54,3 +65,72 @@ class Row:
     def failed(self) -> bool:
         """Whether the status says that something went wrong."""
         return self.status != _OK
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as plain JSON values; a number that is not finite becomes None."""
+        record = {item.name: getattr(self, item.name) for item in fields(self)}
+        for name in ("scores", "standard_errors"):
+            record[name] = {key: _or_none(value) for key, value in record[name].items()}
+        record["parts"] = {column: dict(parts) for column, parts in self.parts.items()}
+        record["remarks"] = list(self.remarks)
+        record["failure"] = None if self.failure is None else vars(self.failure).copy()
+        return record | {name: _or_none(record[name]) for name in COSTS}
+
+    @classmethod
+    def from_dict(cls, record: Any) -> Row:
+        """Read what :meth:`to_dict` gave, now or in an earlier version; nothing in it is executed.
+
+        Args:
+            record: Plain JSON values.
+
+        Raises:
+            ValueError: If a name is unknown or missing, or a value has the wrong type.
+        """
+        if not isinstance(record, dict) or set(record) - {item.name for item in fields(cls)}:
+            raise ValueError(f"Expected a row to hold {[item.name for item in fields(cls)]}, but got {record!r}.")
+        for name in ("backbone", "status", "fingerprint"):
+            expect(record, name, str)
+        for name in COSTS:
+            if record.get(name) is not None and not _is_number(record[name]):
+                raise ValueError(f"Expected `{name}` to be a number, but got {record[name]!r}.")
+        numbers = {name: _read_numbers(expect(record, name, dict), name) for name in ("scores", "standard_errors")}
+        parts = {name: _read_numbers(value, "parts") for name, value in expect(record, "parts", dict).items()}
+        remarks = expect(record, "remarks", list)
+        if not all(isinstance(remark, str) for remark in remarks):
+            raise ValueError(f"Expected `remarks` to hold strings, but got {remarks!r}.")
+        failure = record.get("failure")
+        if failure is not None:
+            if not isinstance(failure, dict):
+                raise ValueError(f"Expected `failure` to be a dict, but got {failure!r}.")
+            failure = Failure(expect(failure, "kind", str), expect(failure, "message", str))
+        control = expect({"control": False, **record}, "control", bool)
+        return cls(**{**record, **numbers, "remarks": tuple(remarks), "parts": parts, "failure": failure,
+                      "control": control})  # fmt: skip
+
+
+def expect(record: Mapping[str, Any], name: str, kind: type) -> Any:
+    """An entry of a record, of a type.
+
+    Raises:
+        ValueError: If it is missing or of another type.
+    """
+    if not isinstance(record.get(name), kind):
+        raise ValueError(f"Expected `{name}` to be a {kind.__name__}, but got {record.get(name)!r}.")
+    return record[name]
+
+
+def _or_none(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value
+
+
+def _read_numbers(values: Any, name: str) -> dict[str, float]:
+    if not isinstance(values, dict):
+        raise ValueError(f"Expected `{name}` to hold numbers, but got {values!r}.")
+    for value in values.values():
+        if value is not None and not _is_number(value):
+            raise ValueError(f"Expected `{name}` to hold numbers, but got {value!r}.")
+    return {key: math.nan if value is None else float(value) for key, value in values.items()}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from lightning_transfer.data.base import TransferDataModule
+from lightning_transfer.data.base import TransferDataModule, task_of
 from lightning_transfer.report.text import title
-from lightning_transfer.screening.inputs import BOUND, MetricFactory, check_relatedness, load_data, name_candidates
+from lightning_transfer.screening.candidates import BOUND, MetricFactory, check_relatedness, load_data, name_candidates
 from lightning_transfer.screening.leaderboard import Leaderboard
-from lightning_transfer.screening.resume import describe, describe_data, fingerprint, load_earlier
+from lightning_transfer.screening.resume import as_settings, load_earlier
 from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.zoo import combine_zoo_scores
 from lightning_transfer.utilities.checks import check_path, check_positive_int
+from lightning_transfer.utilities.errors import Failure
+from lightning_transfer.utilities.interrupts import interruptible
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule, Trainer
@@ -47,6 +47,7 @@ def screen(
     resume: Leaderboard | str | Path | None = None,
     seed: int = 0,
     progress: bool | None = None,
+    info: Mapping[str, Any] | None = None,
 ) -> Leaderboard:
     """Score backbones on a target and rank them.
 
@@ -71,7 +72,8 @@ def screen(
         resume: A leaderboard of the same screen, or where it was saved: backbones that it has and that have not changed
             (weights, structure, preprocessing) keep their rows; those that failed or are new are screened.
         seed: Seed of the subsample that ``max_samples`` draws.
-        progress: Whether to show a bar a backbone; by default on a terminal.
+        progress: Whether to show a bar for each backbone; by default on a terminal.
+        info: Plain JSON values to keep in ``board.info`` beside what is found there.
 
     Returns:
         The leaderboard. After an interrupt (Ctrl-C) it holds what was done, and ``info["interrupted"]`` is true.
@@ -105,7 +107,7 @@ def screen(
     plan = _Plan(
         target=data,
         reference=source,
-        metrics=MetricFactory.of(metrics, getattr(data, "task", "classification"), error_bars, source is not None),
+        metrics=MetricFactory.of(metrics, task_of(data), error_bars, source is not None),
         passes={
             "split": split, "max_samples": max_samples, "trainer": trainer, "seed": seed, "progress": progress
         },
@@ -114,26 +116,17 @@ def screen(
     ScoringPass(data, split=split, max_samples=max_samples, seed=seed)  # refuses a wrong split or number now
     check_positive_int(seed, "seed", minimum=0)
     precision = check_trainer(trainer).precision
-    board = _Board(rank_by, plan, output_dir, precision)
+    board = _Board(rank_by, plan, output_dir, precision, info or {})
     earlier = load_earlier(resume, board.settings)
     board.waiting = {row.backbone: row for row in earlier.rows if not row.failed and row.backbone in candidates}
     board.info |= {name: earlier.info[name] for name in ("num_samples",) if name in earlier.info}
     try:
         for name, candidate in candidates.items():
-            with _interruptible():
-                board.add(_screen_one(name, candidate, plan, board.waiting.get(name)))
+            with interruptible():
+                board.add(*_screen_one(name, candidate, plan, board.waiting.get(name)))
     except KeyboardInterrupt:
         board.interrupt(list(candidates))
     return board.leaderboard(figure=True)
-
-
-def interpretation(error: BaseException) -> str:
-    """An error as one line of a table: its kind and what it says.
-
-    Args:
-        error: Any exception.
-    """
-    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
 
 
 @dataclass(frozen=True)
@@ -150,24 +143,27 @@ class _Plan:
 class _Board:
     """The rows so far, on disk as soon as they are known."""
 
-    def __init__(self, rank_by: str | None, plan: _Plan, output_dir: str | Path | None, precision: str) -> None:
+    def __init__(
+        self, rank_by: str | None, plan: _Plan, output_dir: str | Path | None, precision: str, info: Mapping[str, Any]
+    ) -> None:
         columns = (*plan.metrics.columns, *([BOUND] if plan.reference is not None else []))
         if rank_by is not None and rank_by not in columns:
             raise ValueError(f"Expected argument `rank_by` to be one of {columns}, but got {rank_by!r}.")
         self.rank_by = rank_by or ("logme" if "logme" in columns else columns[0])
         self.columns = columns
         self.output_dir = None if output_dir is None else check_path(output_dir, "output_dir")
+        self._unwritten: set[str] = set()
         self.rows: list[Row] = []
         self.waiting: dict[str, Row] = {}  # of an earlier leaderboard, until their turn comes
         self.lower_is_better = plan.metrics.lower_is_better
         self.combiners = plan.metrics.combiners
-        self.info: dict[str, Any] = _describe_data(plan.target, plan.passes["split"])
+        self.info: dict[str, Any] = _info_of(plan.target, plan.passes["split"])
         if plan.reference is not None:
             self.info["reference"] = _name_of(plan.reference)
-        self.settings = _describe_plan(plan, precision)
+        self.info |= info
+        self.settings = _settings_of(plan, precision)
 
-    def add(self, found: tuple[Row, int | None]) -> None:
-        row, num_samples = found
+    def add(self, row: Row, num_samples: int | None) -> None:
         self.rows.append(row)
         self.waiting.pop(row.backbone, None)
         if num_samples is not None:
@@ -180,20 +176,28 @@ class _Board:
         self.info["interrupted"] = True
 
     def leaderboard(self, *, figure: bool) -> Leaderboard:
+        columns = [column for column in self.columns if any(column in row.scores for row in self._all_rows())]
         rows = [
-            replace(row, scores={column: row.score(column) for column in self._known_columns()}) if row.scores else row
+            replace(row, scores={column: row.score(column) for column in columns}) if row.scores else row
             for row in combine_zoo_scores(self._all_rows(), self.combiners)
         ]
         board = Leaderboard(rows, lower_is_better=self.lower_is_better, info=self.info, settings=self.settings)
         if self.rank_by in board.columns:
             board.rank_by = self.rank_by
         if self.output_dir is not None:
-            board.save(self.output_dir, figure=figure)
+            self._write("The leaderboard", partial(board.save, self.output_dir, figure=False))
+            if figure and not self._unwritten:
+                self._write("The figure of the leaderboard", partial(board.save, self.output_dir))
         return board
 
-    def _known_columns(self) -> list[str]:
-        """Columns that some backbone has, in the order asked for."""
-        return [column for column in self.columns if any(column in row.scores for row in self._all_rows())]
+    def _write(self, what: str, save: Callable[[], Any]) -> None:
+        """Write files; where that fails (a full disk, a folder that is read only) it is said once."""
+        try:
+            save()
+        except Exception as error:
+            if what not in self._unwritten:
+                warnings.warn(f"{what} is not written to `{self.output_dir}`: {Failure.of(error)}", stacklevel=4)
+            self._unwritten.add(what)
 
     def _all_rows(self) -> list[Row]:
         return [*self.rows, *self.waiting.values()]
@@ -207,7 +211,7 @@ def _screen_one(name: str, candidate: Any, plan: _Plan, finished: Row | None) ->
     row, num_samples = Row(name), None
     try:
         backbone = load_backbone(candidate)
-        row = replace(row, feature_dim=backbone.feature_dim, fingerprint=fingerprint(backbone))
+        row = replace(row, feature_dim=backbone.feature_dim, fingerprint=backbone.fingerprint())
         if finished is not None and finished.fingerprint == row.fingerprint:
             return finished, None
         cost = backbone.cost(measure=False)
@@ -226,32 +230,33 @@ def _screen_one(name: str, candidate: Any, plan: _Plan, finished: Row | None) ->
         if reference is not None:
             row = _add_bound(row, reference, extraction.kept, plan.relatedness)
     except Exception as error:  # any failure of one backbone is its row; the others go on
-        row = replace(row, status=interpretation(error))
+        failure = Failure.of(error)
+        row = replace(row, failure=failure, status=str(failure))
     return replace(row, seconds=time.perf_counter() - start), num_samples
 
 
 def _add_scores(row: Row, metrics: MetricCollection, error_bars: bool) -> Row:
     members: Iterable[tuple[str, Any]] = metrics.items(keep_base=True, copy_state=False)
-    found = {name: _compute(metric, error_bars) for name, metric in members}
-    failures = [f"{name}: {value.failure}" for name, value in found.items() if value.failure]
+    scores = {name: _compute(metric, error_bars) for name, metric in members}
+    failures = [f"{name}: {score.failure}" for name, score in scores.items() if score.failure is not None]
     return replace(
         row,
-        scores={name: value.score for name, value in found.items()},
-        standard_errors={name: value.error for name, value in found.items() if not math.isnan(value.error)},
-        remarks=_name_remarks(found),
-        parts={name: value.parts for name, value in found.items() if value.parts},
+        scores={name: score.value for name, score in scores.items()},
+        standard_errors={name: score.error for name, score in scores.items() if not math.isnan(score.error)},
+        remarks=_name_remarks(scores),
+        parts={name: score.parts for name, score in scores.items() if score.parts},
         status="; ".join(failures) or row.status,
     )
 
 
-def _name_remarks(found: Mapping[str, _Found]) -> tuple[str, ...]:
+def _name_remarks(scores: Mapping[str, _Score]) -> tuple[str, ...]:
     """What the health records say, each remark once with the scores that it is about (unless it is about all)."""
     about: dict[str, list[str]] = {}
-    for name, value in found.items():
-        for remark in value.remarks:
+    for name, score in scores.items():
+        for remark in score.remarks:
             about.setdefault(remark, []).append(title(name))
     return tuple(
-        remark if len(names) == len(found) else f"{remark} ({', '.join(names)})" for remark, names in about.items()
+        remark if len(names) == len(scores) else f"{remark} ({', '.join(names)})" for remark, names in about.items()
     )
 
 
@@ -265,31 +270,31 @@ def _remarks_on_data(plan: _Plan) -> list[str]:
 
 
 @dataclass
-class _Found:
+class _Score:
     """What came of computing one score."""
 
-    score: float = math.nan
+    value: float = math.nan
     error: float = math.nan
     remarks: tuple[str, ...] = ()
     parts: Mapping[str, float] = field(default_factory=dict)
-    failure: str = ""
+    failure: Failure | None = None
 
 
-def _compute(metric: Any, error_bars: bool) -> _Found:
-    found = _Found()
+def _compute(metric: Any, error_bars: bool) -> _Score:
+    score = _Score()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # what they say is in the health record
-            found.score = float(metric.compute())
+            score.value = float(metric.compute())
             if hasattr(metric, "parts"):
-                found.parts = {name: float(part) for name, part in metric.parts().items()}
+                score.parts = {name: float(part) for name, part in metric.parts().items()}
             if hasattr(metric, "health"):
-                found.remarks = metric.health().messages
+                score.remarks = metric.health().messages
             if error_bars and hasattr(metric, "compute_with_interval"):
-                found.error = float(metric.compute_with_interval().standard_error)
+                score.error = float(metric.compute_with_interval().standard_error)
     except (ValueError, RuntimeError) as error:
-        found.failure = interpretation(error)
-    return found
+        score.failure = Failure.of(error)
+    return score
 
 
 def _add_bound(row: Row, reference: Kept, target: Kept, options: Mapping[str, Any]) -> Row:
@@ -304,15 +309,12 @@ def _add_bound(row: Row, reference: Kept, target: Kept, options: Mapping[str, An
     return replace(row, scores={**row.scores, BOUND: result.bound}, standard_errors=errors)
 
 
-def _describe_plan(plan: _Plan, precision: str) -> dict[str, Any]:
+def _settings_of(plan: _Plan, precision: str) -> dict[str, Any]:
     """What the rows depend on beside the backbones, as plain JSON values."""
     split = plan.passes["split"]
-    data = {"target": plan.target, "reference": plan.reference}
-    return describe(
-        **{
-            side: None if given is None else describe_data(given, _name_of(given), split)
-            for side, given in data.items()
-        },
+    return as_settings(
+        target=_data_settings(plan.target, split),
+        reference=None if plan.reference is None else _data_settings(plan.reference, split),
         metrics={name: plan.metrics.options.get(name, {}) for name in plan.metrics.names} | dict(plan.metrics.own),
         jackknife_groups=plan.metrics.groups,
         relatedness=plan.relatedness,
@@ -323,8 +325,13 @@ def _describe_plan(plan: _Plan, precision: str) -> dict[str, Any]:
     )
 
 
-def _describe_data(data: LightningDataModule, split: str) -> dict[str, Any]:
-    info: dict[str, Any] = {"target": _name_of(data), "split": split, "task": getattr(data, "task", "classification")}
+def _data_settings(data: LightningDataModule, split: str) -> dict[str, str]:
+    settings = {"name": _name_of(data)}
+    return settings | {"fingerprint": data.fingerprint(split)} if isinstance(data, TransferDataModule) else settings
+
+
+def _info_of(data: LightningDataModule, split: str) -> dict[str, Any]:
+    info: dict[str, Any] = {"target": _name_of(data), "split": split, "task": task_of(data)}
     if isinstance(classes := getattr(data, "num_classes", None), int):
         info["num_classes"] = classes
     return info
@@ -332,18 +339,3 @@ def _describe_data(data: LightningDataModule, split: str) -> dict[str, Any]:
 
 def _name_of(data: LightningDataModule) -> str:
     return str(getattr(data, "name", None) or type(data).__name__)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C arrive as a KeyboardInterrupt: a Trainer that sees one exits the process and ignores further ones."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from error
-        raise
-    finally:
-        if threading.current_thread() is threading.main_thread() and handler is not None:
-            signal.signal(signal.SIGINT, handler)

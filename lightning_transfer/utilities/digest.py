@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+
+SHORT = 16  # hexadecimal digits that tell the parts of one thing apart
 
 
 def digest(tensors: Iterable[Tensor], *texts: str) -> str:
@@ -32,3 +34,15 @@ def digest(tensors: Iterable[Tensor], *texts: str) -> str:
         if tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_meta):
             total.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()
+
+
+def combine_digests(digests: Sequence[str]) -> str:
+    """One name for several contents, by the first digits of the digest of each.
+
+    Args:
+        digests: Of the parts, in their order.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    return hashlib.sha256("\0".join(part[:SHORT] for part in digests).encode()).hexdigest()

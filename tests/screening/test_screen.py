@@ -16,7 +16,6 @@ from torchmetrics import Metric
 from lightning_transfer.backbones import Backbone, BackboneOutput, ModuleBackbone, Preprocessing
 from lightning_transfer.data import Digits
 from lightning_transfer.screening import Leaderboard, screen
-from lightning_transfer.screening.resume import fingerprint
 
 
 class Linear(Backbone):
@@ -398,7 +397,7 @@ def test_the_fingerprint_knows_weights_structure_and_preprocessing():
         torch.manual_seed(0)
         return ModuleBackbone(nn.Sequential(nn.Flatten(), nn.Linear(64, 8), *layers), (1, 8, 8), head=None, **options)
 
-    same, named = fingerprint(wrapped(nn.ReLU())), fingerprint(wrapped(nn.ReLU(), name="other"))
+    same, named = wrapped(nn.ReLU()).fingerprint(), wrapped(nn.ReLU(), name="other").fingerprint()
     assert same == named
     others = [
         wrapped(nn.Tanh()),
@@ -407,7 +406,7 @@ def test_the_fingerprint_knows_weights_structure_and_preprocessing():
         wrapped(nn.ReLU(), layer="1"),
         wrapped(nn.ReLU()).half(),
     ]
-    assert len({same, *map(fingerprint, others)}) == 6
+    assert len({same, *(other.fingerprint() for other in others)}) == 6
 
 
 @pytest.mark.parametrize(
@@ -418,11 +417,11 @@ def test_the_fingerprint_knows_weights_structure_and_preprocessing():
         ({"max_samples": 20}, "`max_samples` is None instead of 20"),
         ({"error_bars": 4}, "`jackknife_groups` is 0 instead of 4"),
         ({"seed": 1}, "`seed` is 0 instead of 1"),
-        ({"split": "test"}, r"`(target\.answers|split)` is"),
+        ({"split": "test"}, r"`(target\.fingerprint|split)` is"),
         ({"trainer": {"precision": "bf16-true"}}, "`precision` is '32-true' instead of 'bf16-true'"),
-        ({"split": "predict", "target": Digits(max_samples=100)}, r"`target\.answers` is"),
-        ({"target": "digits"}, r"`target\.answers` is"),
-        ({"target": Digits(max_samples=160, seed=1)}, r"`target\.(answers|inputs)` is"),
+        ({"split": "predict", "target": Digits(max_samples=100)}, r"`target\.fingerprint` is"),
+        ({"target": "digits"}, r"`target\.fingerprint` is"),
+        ({"target": Digits(max_samples=160, seed=1)}, r"`target\.fingerprint` is"),
         ({"reference": "digits_0_4"}, "`reference` is None instead of"),
     ],
 )

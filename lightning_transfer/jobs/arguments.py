@@ -1,0 +1,79 @@
+"""What is typed after the name of a job, made into what Hydra understands; nothing heavy is imported."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+_WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"}
+_PLAIN = re.compile(r"[\w/.+@ :%*-]*")  # values that Hydra's grammar takes without quotes
+_HOME = re.compile(r"(?<=[=,\[])~(?=/|$|,|\])")
+_RESULTS = ("leaderboard.json", "finetune.json", "relatedness.json", "checkpoints/last.ckpt")
+_ABOUT_RESUMING = ("resume=", "ckpt_path=", "hydra.run.dir=", "hydra.sweep.dir=")
+
+
+def arrange(arguments: Sequence[str]) -> list[str]:
+    """Options first, overrides after them; ``~`` is the home folder, and names of files need no quotes.
+
+    Args:
+        arguments: In any order.
+
+    Returns:
+        The same for Hydra.
+
+    Example:
+        >>> from lightning_transfer.jobs.arguments import arrange
+        >>> arrange(["target=mine", "-m", "--config-dir", "conf"])
+        ['-m', '--config-dir', 'conf', 'target=mine']
+    """
+    options: list[str] = []
+    overrides: list[str] = []
+    pending = list(arguments)
+    while pending:
+        argument = pending.pop(0)
+        if not argument.startswith("-"):
+            overrides.append(_tidy(argument))
+            continue
+        options.append(argument)
+        if argument in _WITH_VALUE and pending:
+            options.append(os.path.expanduser(pending.pop(0)))
+    return [*options, *overrides]
+
+
+def override(key: str, value: str) -> str:
+    """An override as Hydra's grammar takes it, whatever is in its value."""
+    if _PLAIN.fullmatch(value):
+        return f"{key}={value}"
+    quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{quoted}'"
+
+
+def resume_command(program: str, job: str, arguments: Sequence[str], folder: Path) -> str:
+    """What to type to go on with an interrupted run or sweep.
+
+    Args:
+        program: Name of the command.
+        job: Name of the job.
+        arguments: What was typed after it.
+        folder: Where the run or the sweep wrote.
+    """
+    sweeping = "-m" in arguments or "--multirun" in arguments
+    if not sweeping and not any((folder / name).exists() for name in _RESULTS):
+        return shlex.join([program, job, *arguments])
+    kept = [argument for argument in arguments if not argument.startswith(_ABOUT_RESUMING)]
+    going_on = (
+        [override("hydra.sweep.dir", str(folder)), "resume=auto"] if sweeping else [override("resume", str(folder))]
+    )
+    return shlex.join([program, job, *kept, *going_on])
+
+
+def _tidy(argument: str) -> str:
+    """An override with ``~`` replaced and, if its value names a file that is there, with quotes where needed."""
+    key, equals, value = argument.partition("=")
+    if not equals:
+        return argument
+    value = _HOME.sub(lambda match: os.path.expanduser("~"), f"={value}")[1:]
+    return override(key, value) if not _PLAIN.fullmatch(value) and os.path.exists(value) else f"{key}={value}"

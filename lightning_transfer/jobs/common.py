@@ -1,0 +1,148 @@
+"""What the jobs share: parts of the config as plain values, and where results are shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from rich.console import Console
+
+from lightning_transfer.utilities.checks import check_path
+from lightning_transfer.utilities.errors import Failure
+from lightning_transfer.utilities.files import read_json, write_atomically
+from lightning_transfer.utilities.instantiate import instantiate
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+FORMAT = 2  # of finetune.json and relatedness.json; files of version 1 carry no number
+_FAILURE = "failure.json"  # of a job of a sweep
+AUTO = "auto"  # the value of ``resume`` that means the run's own folder
+_WIDTH_OF_FILES = 160  # columns where output goes to a file or pipe
+_NOT_ABOUT_THE_RESULT = ("resume=", "hydra.", "hydra/")  # beginnings of overrides
+
+
+def console() -> Console:
+    """Where jobs print: a terminal as wide as it is, or a file or pipe with room for a whole table."""
+    return Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES, highlight=False)
+
+
+def output_dir() -> Path:
+    """The folder of the run that Hydra is at."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def overrides() -> list[str]:
+    """What the command line of the run says, one override an item."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return [str(override) for override in HydraConfig.get().overrides.task]
+
+
+def plain_part(cfg: DictConfig, key: str) -> dict[str, Any]:
+    """A part of the config as plain containers.
+
+    Raises:
+        ValueError: If it is missing, or a value in it.
+    """
+    from omegaconf import OmegaConf
+
+    if cfg.get(key) is None:
+        raise ValueError(f"{key} has no value: add {key}=NAME.")
+    part: Any = OmegaConf.to_container(cfg[key], resolve=True, throw_on_missing=True)
+    return cast("dict[str, Any]", part)
+
+
+def trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
+    """The arguments of the Trainer that is made for each pass."""
+    arguments = plain_part(cfg, "trainer")
+    arguments.pop("_target_", None)
+    built: dict[str, Any] = instantiate(arguments)
+    return built
+
+
+def earlier_folder(resume: Any, *files: str) -> Path | None:
+    """The folder that a run goes on from.
+
+    Args:
+        resume: A folder or file, ``"auto"`` for the run's own folder if it holds one of the files, or None.
+        files: What an earlier run leaves behind.
+    """
+    if resume is None:
+        return None
+    if resume == AUTO:
+        folder = output_dir()
+        return folder if any((folder / name).is_file() for name in files) else None
+    return check_path(resume, "resume")
+
+
+def finished_result(folder: Path | None, destination: Path) -> dict[str, Any] | None:
+    """What an earlier run with the same overrides found; written to the folder of this run too.
+
+    Args:
+        folder: Folder of the earlier run, if there is one.
+        destination: The file that this run writes.
+
+    Returns:
+        The content of its file; None if there is no such run, it did not end or was asked for something else.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If its file is damaged.
+    """
+    if folder is None:
+        return None
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder `{folder}` to resume from.")
+    file = folder / destination.name
+    content = read_json(file) if file.is_file() else {}
+    asked = content.get("overrides") if isinstance(content, dict) else None
+    if not isinstance(asked, list) or about_the_result(asked) != about_the_result(overrides()):
+        return None
+    if file.resolve() != destination.resolve():
+        write_atomically(destination, to_json(content))
+    return cast("dict[str, Any]", content)
+
+
+def about_the_result(asked: Sequence[Any]) -> list[str]:
+    """Overrides without those that say where a run writes or goes on from."""
+    return [str(override) for override in asked if not str(override).startswith(_NOT_ABOUT_THE_RESULT)]
+
+
+def to_json(content: Mapping[str, Any]) -> bytes:
+    """A result as the content of a file."""
+    return (json.dumps({"format": FORMAT, **content}, indent=2) + "\n").encode()
+
+
+def write_failure(folder: Path, failure: Failure, exit_code: int) -> None:
+    """Leave behind why a job of a sweep failed.
+
+    Args:
+        folder: Of the job.
+        failure: What ended it.
+        exit_code: What the program would end with.
+    """
+    content = {"kind": failure.kind, "message": failure.message, "exit_code": exit_code}
+    with suppress(OSError):
+        write_atomically(folder / _FAILURE, to_json(content))
+
+
+def forget_failure(folder: Path) -> None:
+    """Take away what an earlier run of a job left behind."""
+    with suppress(OSError):
+        (folder / _FAILURE).unlink()
+
+
+def read_failures(folder: Path) -> list[int]:
+    """The exit codes of the jobs of a sweep that failed.
+
+    Args:
+        folder: Of the sweep.
+    """
+    return [int(read_json(path)["exit_code"]) for path in sorted(folder.glob(f"*/{_FAILURE}"))]

@@ -1,0 +1,75 @@
+"""What each job of the command line is called, takes and shows. Nothing heavy is imported: ``--help`` reads this."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job.
+
+    Attributes:
+        name: What follows ``lightning-transfer``; ``conf/<name>.yaml`` is its config.
+        summary: One line of ``--help``.
+        groups: Config groups that its help lists.
+        examples: Overrides, and what they are good for.
+        run: Where the function is that takes the config and returns the objective of a sweep: ``"module:function"``.
+    """
+
+    name: str
+    summary: str
+    groups: tuple[str, ...]
+    examples: tuple[tuple[str, str], ...]
+    run: str
+
+    def load(self) -> Callable[[DictConfig], Any]:
+        """Import the function."""
+        module, _, function = self.run.partition(":")
+        return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
+
+
+_ALL = (
+    Job(
+        name="screen",
+        summary="rank backbones by how well they will transfer to a target",
+        groups=("backbone", "zoo", "target", "reference", "metrics", "trainer", "logger", "experiment"),
+        examples=(
+            ("", "six backbones on photo patches: table, CSV, JSON, HTML and figure"),
+            ("target=digits metrics=all", "every score on another target"),
+            ("backbone=efficientnet_lite0 metrics=[logme,h_score]", "one backbone, two scores"),
+            ("target=digits reference=photo_patches error_bars=true", "standard errors and the relatedness bound too"),
+            ("-m backbone=efficientnet_lite0,efficientnet_lite1 target=digits", "a sweep, one job for each backbone"),
+        ),
+        run="lightning_transfer.jobs.screen:run",
+    ),
+    Job(
+        name="relate",
+        summary="bound the loss on a target by what a reference task tells about it",
+        groups=("backbone", "reference", "target", "trainer", "experiment"),
+        examples=(
+            ("reference=photo_patches target=digits", "the bound of one pair of tasks"),
+            ("-m reference=photo_patches,digits target=digits", "which reference is nearest"),
+        ),
+        run="lightning_transfer.jobs.relate:run",
+    ),
+    Job(
+        name="finetune",
+        summary="fine-tune a backbone on a target, with transferability scores along the way",
+        groups=("backbone", "target", "reference", "callbacks", "optimizer", "trainer", "logger", "experiment"),
+        examples=(
+            ("backbone=efficientnet_lite0 target=digits", "one run"),
+            ("-m backbone=efficientnet_lite0,efficientnet_lite1", "a sweep, one job for each backbone"),
+        ),
+        run="lightning_transfer.jobs.finetune:run",
+    ),
+)
+
+#: Every job by its name, in the order of ``--help``.
+JOBS = {job.name: job for job in _ALL}

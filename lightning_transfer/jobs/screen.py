@@ -1,0 +1,98 @@
+"""The job ``screen``: from a config to a leaderboard, shown and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_transfer.jobs.common import console, earlier_folder, output_dir, overrides, plain_part, trainer_arguments
+from lightning_transfer.screening.screen import screen
+from lightning_transfer.utilities.errors import JobFailedError
+from lightning_transfer.utilities.instantiate import instantiate
+from lightning_transfer.utilities.text import plain
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from lightning_transfer.screening.leaderboard import Leaderboard
+
+
+def run(cfg: DictConfig) -> float:
+    """Screen what a config describes.
+
+    Args:
+        cfg: ``conf/screen.yaml`` with its choices made.
+
+    Returns:
+        The best score in the column that ranks: the objective of a sweep.
+
+    Raises:
+        ValueError: If no backbone could be built, by names or values that are wrong.
+        JobFailedError: If no backbone has that score.
+        KeyboardInterrupt: After what was done has been shown and written, if the screen was interrupted.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    folder = output_dir()
+    loggers = instantiate(cfg.logger) if cfg.get("logger") else {}
+    board = screen(
+        _backbones(cfg, HydraConfig.get().runtime.choices),
+        plain_part(cfg, "target"),
+        plain_part(cfg, "metrics"),
+        reference=plain_part(cfg, "reference") if cfg.get("reference") else None,
+        rank_by=cfg.rank_by,
+        split=cfg.split,
+        max_samples=cfg.max_samples,
+        trainer=trainer_arguments(cfg),
+        output_dir=folder,
+        error_bars=cfg.error_bars,
+        relatedness=plain_part(cfg, "relatedness"),
+        resume=earlier_folder(cfg.resume, "leaderboard.json"),
+        info={"overrides": overrides()},
+    )
+    _refuse_unbuilt(board)
+    for logger in loggers.values():
+        for row in board.rows:
+            logger.log_metrics({f"{row.backbone}/{column}": score for column, score in row.scores.items()}, step=0)
+        logger.finalize("success")
+    show(board, folder)
+    if board.info.get("interrupted"):
+        raise KeyboardInterrupt
+    try:
+        return board.best_score
+    except ValueError as error:
+        raise JobFailedError(str(error)) from error
+
+
+def show(board: Leaderboard, folder: Path) -> None:
+    """Print a leaderboard and where its files are.
+
+    Args:
+        board: The result of a screen.
+        folder: Where it was saved.
+    """
+    terminal = console()
+    terminal.print(board)
+    names = ", ".join(path.name for path in sorted(folder.glob("leaderboard.*")))
+    if names:
+        terminal.print(f"\nWritten to {plain(folder)}: {names}", soft_wrap=True, markup=False)
+
+
+def _refuse_unbuilt(board: Leaderboard) -> None:
+    failures = [(row.backbone, row.failure) for row in board.rows if row.failure is not None and row.parameters is None]
+    if not failures or len(failures) < len(board):
+        return
+    (name, failure), *others = failures
+    more = f" ({len(others)} more could not be built either)" if others else ""
+    kind = ValueError if failure.bad_input else JobFailedError
+    raise kind(f"{name}: {failure.message or failure.kind}{more}")
+
+
+def _backbones(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
+    """The chosen backbone under the name of its config, or the zoo."""
+    if cfg.get("backbone") is None:
+        return plain_part(cfg, "zoo")
+    if "backbone" not in choices:  # a list, whose configs Hydra merges into one
+        raise ValueError("backbone takes one name; to screen several use a zoo, or -m backbone=NAME,NAME.")
+    return {str(choices["backbone"]): plain_part(cfg, "backbone")}

@@ -1,0 +1,189 @@
+"""What is shown and written when a sweep is over: the jobs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hydra.experimental.callback import Callback
+from rich.table import Table
+
+from lightning_transfer.jobs.common import about_the_result, console, to_json
+from lightning_transfer.jobs.finetune import objective_of
+from lightning_transfer.jobs.screen import show
+from lightning_transfer.report.console import bounds_table
+from lightning_transfer.screening.leaderboard import Leaderboard
+from lightning_transfer.screening.zoo import combine_zoo_scores
+from lightning_transfer.utilities.files import read_json, safe_name, write_atomically
+from lightning_transfer.utilities.text import plain, rich_markup
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from lightning_transfer.screening.row import Row
+
+_ABOUT_THE_RUN = ("overrides", "interrupted", "num_samples")  # entries of ``info`` in which jobs of a table may differ
+
+
+class CompareJobs(Callback):
+    """A Hydra callback that shows and saves what the jobs of a sweep found, best first."""
+
+    folder: ClassVar[Path | None] = None  # of the sweep or run that is under way
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Note where a single run writes."""
+        type(self).folder = Path(config.hydra.run.dir).absolute()
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Note where the sweep writes, and let sweepers go on after a job that fails.
+
+        Args:
+            config: Hydra's config of the sweep.
+        """
+        type(self).folder = Path(config.hydra.sweep.dir).absolute()
+        asked = config.hydra.overrides.hydra
+        if "max_failure_rate" in config.hydra.sweeper and not any("max_failure_rate" in item for item in asked):
+            config.hydra.sweeper.max_failure_rate = 1.0
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Compare the leaderboards, bounds and fine-tuning runs that the jobs wrote.
+
+        Args:
+            config: Hydra's config of the sweep.
+        """
+        folder = Path(config.hydra.sweep.dir).absolute()
+        _compare_leaderboards(folder)
+        _compare_bounds(folder)
+        _compare_runs(folder)
+
+
+def _compare_leaderboards(folder: Path) -> None:
+    boards = [board for _, board in _results(folder, "leaderboard.json", Leaderboard.load)]
+    groups: dict[str, list[Leaderboard]] = {}
+    for board in boards:
+        key = {name: value for name, value in board.info.items() if name not in _ABOUT_THE_RUN}
+        groups.setdefault(repr(sorted(key.items())), []).append(board)
+    labels = label_by_differences([_shared(group) for group in groups.values()])
+    for label, group in zip(labels, groups.values(), strict=True):
+        board = join(group)
+        if len(board) > 1:
+            place = folder / safe_name(_value_alone(label)) if len(groups) > 1 else folder
+            board.save(place)
+            show(board, place)
+
+
+def join(boards: Sequence[Leaderboard]) -> Leaderboard:
+    """Put the rows of leaderboards of the same target into one.
+
+    Args:
+        boards: Leaderboards of screens of the same target.
+
+    Returns:
+        The leaderboard; rows of one name are told apart by the overrides in which their jobs differ, or by numbers.
+    """
+    asked = [[str(override) for override in board.info.get("overrides", ())] for board in boards]
+    names = [row.backbone for board in boards for row in board.rows]
+    labels = label_by_differences(asked, but=("backbone",) if len(set(names)) == len(names) else ())
+    rows: dict[str, Row] = {}
+    for label, board in zip(labels, boards, strict=True):
+        for row in board.rows:
+            first = name = f"{row.backbone} {_without_choice(label, row.backbone)}".strip()
+            count = 1
+            while name in rows:
+                count += 1
+                name = f"{first} ({count})"
+            rows[name] = replace(row, backbone=name)
+    first_board = boards[0]
+    same = all(board.settings == first_board.settings for board in boards)
+    columns = {column for row in rows.values() for column in row.scores}
+    return Leaderboard(
+        combine_zoo_scores(list(rows.values())),
+        rank_by=first_board.rank_by if first_board.rank_by in columns else None,
+        lower_is_better=first_board.lower_is_better,
+        info={
+            name: value
+            for name, value in first_board.info.items()
+            if name != "overrides" and all(board.info.get(name) == value for board in boards)
+        },
+        settings=first_board.settings if same else None,
+    )
+
+
+def label_by_differences(asked: Sequence[Sequence[str]], but: Sequence[str] = ()) -> list[str]:
+    """For each list of overrides those that are not in all lists.
+
+    Args:
+        asked: The overrides of each job.
+        but: Keys that are left out.
+
+    Example:
+        >>> from lightning_transfer.jobs.sweep import label_by_differences
+        >>> label_by_differences([["mode=head", "epochs=3"], ["mode=full", "epochs=3"]])
+        ['mode=head', 'mode=full']
+    """
+    told = [about_the_result(overrides) for overrides in asked]
+    shared = set(told[0]).intersection(*told[1:]) if told else set()
+    return [
+        " ".join(
+            override.lstrip("+")
+            for override in overrides
+            if override not in shared and override.lstrip("+~").partition("=")[0] not in but
+        )
+        for overrides in told
+    ]
+
+
+def _shared(boards: Sequence[Leaderboard]) -> list[str]:
+    """Overrides that all jobs of a table have, so that they tell it from other tables."""
+    asked = [[str(override) for override in board.info.get("overrides", ())] for board in boards]
+    shared = [override for override in asked[0] if all(override in other for other in asked)]
+    return shared or [f"target={boards[0].info.get('target', '')}"]
+
+
+def _value_alone(label: str) -> str:
+    """``digits`` of ``target=digits``; several overrides stay as they are."""
+    return label.partition("=")[2] if label.count("=") == 1 else label
+
+
+def _without_choice(label: str, backbone: str) -> str:
+    """A label without the choice of the backbone that the row is named after."""
+    return " ".join(part for part in label.split() if part != f"backbone={backbone}")
+
+
+def _compare_bounds(folder: Path) -> None:
+    bounds = [result for _, result in _results(folder, "relatedness.json", read_json)]
+    if len(bounds) > 1:
+        write_atomically(folder / "relatedness.json", to_json({"results": bounds}))
+        console().print(bounds_table(bounds))
+
+
+def _compare_runs(folder: Path) -> None:
+    written = dict(_results(folder, "finetune.json", read_json))
+    if len(written) < 2:
+        return
+    runs = [{"job": job, **{key: run[key] for key in ("overrides", "objective")}} for job, run in written.items()]
+    runs.sort(key=objective_of, reverse=next(iter(written.values()))["direction"] == "max")
+    write_atomically(folder / "finetune.json", to_json({"runs": runs}))
+    table = Table(title="Fine-tuning runs, best first")
+    for column in ("job", "choices", *runs[0]["objective"]):
+        table.add_column(rich_markup(column), justify="left" if column == "choices" else "right", overflow="fold")
+    for run, label in zip(runs, label_by_differences([run["overrides"] for run in runs]), strict=True):
+        table.add_row(rich_markup(run["job"]), rich_markup(label), f"{objective_of(run):.4f}")
+    console().print(table)
+
+
+def _results(folder: Path, name: str, read: Callable[[Path], Any]) -> list[tuple[str, Any]]:
+    """What the jobs of a sweep wrote, by the number of the job; a damaged file is named and left out."""
+    paths = sorted(folder.glob(f"*/{name}"), key=lambda path: (len(path.parent.name), path.parent.name))
+    results = [(path.parent.name, _read(path, read)) for path in paths]
+    return [(job, result) for job, result in results if result is not None]
+
+
+def _read(path: Path, read: Callable[[Path], Any]) -> Any:
+    try:
+        return read(path)
+    except (ValueError, OSError) as error:
+        console().print(f"Left out: {plain(error)}", markup=False, soft_wrap=True)
+        return None
