@@ -76,7 +76,7 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("scren",), "unknown job 'scren'; known jobs are screen, relate, finetune"),
+        (("scren",), "unknown job 'scren'; did you mean 'screen'\\? known jobs are screen, relate, finetune"),
         (("screen", "target=nope"), "unknown target 'nope'; known are .*digits.*photo_patches"),
         (("screen", "backbone=nope"), "unknown backbone 'nope'; known are .*efficientnet_lite0"),
         (("screen", "metrics=nope"), "unknown metrics 'nope'; known are all, default, .*logme"),
@@ -214,7 +214,7 @@ def test_a_sweep_of_relate_compares_the_bounds(in_process, capsys):
     references = "reference=digits_0_4,digits_5_9"
     assert exit_code("relate", "-m", references, "target=digits_5_9", "backbone.input_size=32",
                      "max_samples=60", "+relatedness.rounds=1") == 0  # fmt: skip
-    bounds = json.loads(next(in_process.glob("multirun/relate/*/*/relatedness.json")).read_text())
+    bounds = json.loads(next(in_process.glob("multirun/relate/*/*/relatedness.json")).read_text())["results"]
     assert [result["reference"] for result in bounds] == ["digits_0_4", "digits_5_9"]
     table = capsys.readouterr().out.rpartition("Reference")[2]
     assert table.index("digits_5_9") < table.index("digits_0_4")  # the target itself is the nearest reference

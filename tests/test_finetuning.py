@@ -430,7 +430,7 @@ def test_a_sweep_compares_its_runs(tmp_path, capsys, monkeypatch):
                   *SMALL[:2], *SMALL[3:5]])  # fmt: skip
     assert stop.value.code == 0
     (folder,) = tmp_path.glob("multirun/finetune/*/*")
-    runs = json.loads((folder / "finetune.json").read_text())
+    runs = json.loads((folder / "finetune.json").read_text())["runs"]
     values = [run["objective"]["val/accuracy"] for run in runs]
     assert values == sorted(values, reverse=True)
     assert {run["job"] for run in runs} == {"0", "1"}
