@@ -113,7 +113,7 @@ class TaskRelatednessMonitor(FeatureMonitor):
         )
         self.settle = check_in_interval(settle, 0, 1, "settle")
         given = {"ground_cost": ground_cost, **(options or {})}
-        self.data = {name: given.pop(name) for name in DATA if name in given}
+        self.data_options = {name: given.pop(name) for name in DATA if name in given}
         self.config = BoundConfig.of(None, given)
         self.results: dict[int, TaskRelatednessResult] = {}
         self._digests: dict[int, str] = {}  # of the features behind the results
@@ -190,7 +190,7 @@ class TaskRelatednessMonitor(FeatureMonitor):
         if previous is not None and self._digests.get(loader) == content:
             return previous.state_dict()
         names = [getattr(data, "class_names", None) for data in (self.reference, getattr(trainer, "datamodule", None))]
-        data = {"reference_class_names": names[0], "target_class_names": names[1], **self.data}
+        data = {"reference_class_names": names[0], "target_class_names": names[1], **self.data_options}
 
         def solve(start: TaskRelatednessResult | None) -> TaskRelatednessResult:
             assert reference[1] is not None
