@@ -132,12 +132,15 @@ def job_help(name: str) -> str:
 def _run(job: str, overrides: Sequence[str]) -> int:
     import hydra
 
-    if any(override.startswith("--experimental-rerun") for override in overrides):
+    from lightning_transfer.utilities.composition import checked_configs
+
+    if any(override.startswith("--e") for override in overrides):  # abbreviations are understood too
         _fail("--experimental-rerun reads a pickle, which can run any code; repeat the overrides instead.")
     os.environ[_FULL_ERROR] = "1"  # makes Hydra hand errors on instead of printing them
     sys.argv = [PROGRAM, *overrides]
     try:
-        hydra.main(config_path=f"pkg://{CONF}", config_name=job, version_base="1.3")(_Task(job))()
+        with checked_configs(overrides):
+            hydra.main(config_path=f"pkg://{CONF}", config_name=job, version_base="1.3")(_Task(job))()
     except KeyboardInterrupt:
         if (folder := _folder()) is not None:
             _print_error(f"interrupted; to go on: {resume_command(PROGRAM, job, overrides, folder)}")

@@ -1,14 +1,20 @@
-"""The one way from a config to an object: Hydra's ``instantiate`` behind an allowlist.
+"""The one way from a config to an object, behind an allowlist.
 
 A config file is data that may come from somebody else, and ``_target_`` can name any callable of any installed module.
-Only classes and functions that are *defined* in the places below are built; a name that merely passes through one of
-them (a module's own imports, say) is refused too.
+Only classes and functions that are *defined*, at the top level of a module, in the places below are built: no methods,
+nothing private, and no name that merely passes through one of the places (a module's own imports, say).
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 ALLOWED = (
@@ -30,7 +36,18 @@ ALLOWED = (
     "torchmetrics",
 )
 _SHORT_NAMES = ("lightning_transfer", "lightning.pytorch")  # packages that re-export: lightning.pytorch.Trainer
-_REFUSED = ("torchmetrics.utilities",)
+_REFUSED = (  # inside the places above: starts processes, or reads networks that it was not made of
+    "lightning.pytorch.strategies.launchers",
+    "lightning.pytorch.trainer.connectors",
+    "torchmetrics.audio",
+    "torchmetrics.functional",
+    "torchmetrics.image",
+    "torchmetrics.multimodal",
+    "torchmetrics.text",
+    "torchmetrics.utilities",
+    "torchmetrics.video",
+)
+_HARMLESS = {"weights_only": (True, None), "trust_remote_code": (False, None), "allow_pickle": (False, None)}
 EXTRA_VARIABLE = "LIGHTNING_TRANSFER_ALLOW"
 
 
@@ -38,7 +55,9 @@ def instantiate(config: Any, *, allow: Sequence[str] = (), **kwargs: Any) -> Any
     """Build what a config describes, if everything that it names is allowed.
 
     Args:
-        config: A dict or OmegaConf node with ``_target_`` (or lists and dicts of such nodes).
+        config: A dict or OmegaConf node with ``_target_`` (or lists and dicts of such nodes). Beside the arguments it
+            may hold ``_args_`` (positional ones), ``_partial_`` (to get a function that builds) and
+            ``_recursive_: false`` (to hand nodes inside on as they are).
         allow: Further packages to trust, for example ``("my_package",)``. The environment variable
             ``LIGHTNING_TRANSFER_ALLOW`` (names separated by commas) adds to them.
         **kwargs: Passed on to the object.
@@ -47,7 +66,8 @@ def instantiate(config: Any, *, allow: Sequence[str] = (), **kwargs: Any) -> Any
         The object; dicts and lists in its arguments are plain Python ones.
 
     Raises:
-        ValueError: If a ``_target_`` anywhere in the config is not allowed or does not exist, or a value is missing.
+        ValueError: If a ``_target_`` anywhere in the config is not allowed or does not exist, an argument would let
+            code be loaded, or a value is missing.
         Exception: What the object's own constructor raises.
 
     Example:
@@ -59,8 +79,6 @@ def instantiate(config: Any, *, allow: Sequence[str] = (), **kwargs: Any) -> Any
         ...
         ValueError: `_target_: os.system` is not allowed here: ...
     """
-    import hydra.utils
-    from hydra.errors import InstantiationException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -69,14 +87,56 @@ def instantiate(config: Any, *, allow: Sequence[str] = (), **kwargs: Any) -> Any
             config = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         except OmegaConfBaseException as error:
             raise ValueError(str(error).splitlines()[0]) from error
+    check_config(config, allow)
+    return _build(config, allow, kwargs)
+
+
+def _build(node: Any, allow: Sequence[str], kwargs: Mapping[str, Any]) -> Any:
+    """Build a checked node of plain containers."""
+    if isinstance(node, (list, tuple)):
+        return [_build(item, allow, {}) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    inner = (lambda value: value) if node.get("_recursive_") is False else partial(_build, allow=allow, kwargs={})
+    arguments = {str(name): inner(value) for name, value in node.items() if name not in _KEYWORDS} | dict(kwargs)
+    if "_target_" not in node:
+        return arguments
+    found = check_target(node["_target_"], allow)
+    positional = [inner(value) for value in node.get("_args_") or ()]
+    return partial(found, *positional, **arguments) if node.get("_partial_") else found(*positional, **arguments)
+
+
+_KEYWORDS = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_convert_"})
+
+
+def check_config(config: Any, allow: Sequence[str] = ()) -> None:
+    """Refuse a config that names what may not be built, or asks a loader for more than tensors.
+
+    Args:
+        config: Nested dicts and lists.
+        allow: Further trusted packages.
+
+    Raises:
+        ValueError: If something in it is not allowed.
+    """
     for target in find_targets(config):
         check_target(target, allow)
-    try:
-        return hydra.utils.instantiate(config, _convert_="all", **kwargs)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, Exception):
-            raise error.__cause__ from None  # the object's own words, without Hydra's frames around them
-        raise ValueError(str(error).splitlines()[0]) from error
+    for path, key, value in walk(config):
+        if value not in _HARMLESS.get(str(key), (value,)):
+            raise ValueError(f"`{path}: {str(value).lower()}` is not allowed in a config: files could bring code then.")
+
+
+def walk(config: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every value inside nested dicts and lists as ``(dotted path, key or index, value)``, outer ones first."""
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(config, Mapping):
+        items = config.items()
+    elif isinstance(config, (list, tuple)):
+        items = enumerate(config)
+    for key, value in items:
+        inner = f"{path}.{key}" if path else str(key)
+        yield inner, key, value
+        yield from walk(value, inner)
 
 
 def find_targets(config: Any) -> Iterator[str]:
@@ -85,16 +145,11 @@ def find_targets(config: Any) -> Iterator[str]:
     Raises:
         ValueError: If one is no string.
     """
-    if isinstance(config, dict):
-        if "_target_" in config:
-            if not isinstance(config["_target_"], str):
-                raise ValueError(f"Expected `_target_` to be a dotted name, but got {config['_target_']!r}.")
-            yield config["_target_"]
-        for value in config.values():
-            yield from find_targets(value)
-    elif isinstance(config, (list, tuple)):
-        for value in config:
-            yield from find_targets(value)
+    for _, key, value in walk(config):
+        if key == "_target_":
+            if not isinstance(value, str):
+                raise ValueError(f"Expected `_target_` to be a dotted name, but got {value!r}.")
+            yield value
 
 
 def check_target(target: str, allow: Sequence[str] = ()) -> Any:
@@ -110,24 +165,49 @@ def check_target(target: str, allow: Sequence[str] = ()) -> Any:
     Raises:
         ValueError: If the name or the place where it is defined is not allowed, or there is no such name.
     """
-    from hydra.utils import get_object
-
-    extra = [name.strip() for name in os.environ.get(EXTRA_VARIABLE, "").split(",") if name.strip()]
+    extra = allowed_by_environment()
     trusted = (*ALLOWED, *allow, *extra)
     parent, _, name = target.rpartition(".")
-    if not (_is_inside(target, trusted) or parent in _SHORT_NAMES) or name.startswith("_"):
+    private = any(not part.isidentifier() or part.startswith("_") for part in target.split("."))
+    if private or not (_is_inside(target, trusted) or parent in _SHORT_NAMES):
         raise ValueError(_refusal(target, trusted))
-    try:
-        found = get_object(target)
-    except (ImportError, ValueError, AttributeError) as error:
-        missing = error.__cause__ or error
-        if isinstance(missing, ModuleNotFoundError) and not str(missing.name or "").startswith(target.split(".")[0]):
-            raise missing from None  # the place is right and something that it needs is not installed
-        raise ValueError(f"`_target_: {target}` does not exist.") from error
+    if _is_inside(target, extra):
+        _find_beside_the_user(target.partition(".")[0])
+    found = _find(target)
     home = getattr(found, "__module__", None) or ""
-    if not callable(found) or not _is_inside(f"{home}.{name}", trusted) or _is_inside(home, _REFUSED):
+    top_level = isinstance(found, (type, FunctionType)) and "." not in found.__qualname__.rpartition("<locals>.")[2]
+    refused = _is_inside(home, _REFUSED) and not _is_inside(home, (*allow, *extra))
+    if not top_level or refused or not _is_inside(f"{home}.{name}", trusted):
         raise ValueError(_refusal(target, trusted))
     return found
+
+
+def allowed_by_environment() -> tuple[str, ...]:
+    """The packages that ``LIGHTNING_TRANSFER_ALLOW`` names."""
+    return tuple(name.strip() for name in os.environ.get(EXTRA_VARIABLE, "").split(",") if name.strip())
+
+
+def _find(target: str) -> Any:
+    """The object behind a name whose parent is a module."""
+    parent, _, name = target.rpartition(".")
+    try:
+        module = importlib.import_module(parent)
+    except ModuleNotFoundError as error:
+        if not _is_inside(parent, (error.name or "",)):
+            raise  # the place is right and something that it needs is not installed
+        raise ValueError(f"`_target_: {target}` does not exist: there is no module `{parent}`.") from error
+    found = getattr(module, name, None)
+    if found is None or isinstance(found, ModuleType):
+        raise ValueError(f"`_target_: {target}` does not exist.")
+    return found
+
+
+def _find_beside_the_user(package: str) -> None:
+    """Let a trusted package that is not installed be found in the working directory, after everything else."""
+    here = os.getcwd()
+    local = Path(here, package).is_dir() or Path(here, f"{package}.py").is_file()
+    if local and here not in sys.path and package not in sys.modules and importlib.util.find_spec(package) is None:
+        sys.path.append(here)
 
 
 def _is_inside(name: str, packages: Iterable[str]) -> bool:

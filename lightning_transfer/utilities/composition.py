@@ -1,0 +1,226 @@
+"""Hydra's command line with a check between composing a config and using it.
+
+Hydra builds callbacks, launchers and sweepers from its own section of the config, and Python's logging builds handlers
+from it, before a job starts. All configs of a run, those of a sweep's jobs included, come from one loader; the one
+below checks each as a whole before it hands it out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import yaml
+from hydra._internal import hydra as hydra_application
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from lightning_transfer.utilities.instantiate import (
+    EXTRA_VARIABLE,
+    allowed_by_environment,
+    check_config,
+    check_target,
+    walk,
+)
+
+_BUILT_BY_HYDRA = {
+    "launcher": (
+        "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+        "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+        "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
+        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
+        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+    ),
+    "sweeper": ("hydra._internal.core_plugins.basic_sweeper.BasicSweeper",),
+    "callbacks": ("hydra.experimental.callbacks.LogJobReturnCallback",),
+}
+_RUN_IN_SHELLS = frozenset({  # what launchers write into scripts, or hand to a shell
+    "setup", "python", "srun_args", "additional_parameters", "stderr_to_stdout", "runtime_env", "setup_commands",
+    "initialization_commands", "head_setup_commands", "worker_setup_commands",
+})  # fmt: skip
+_LOG_CLASSES = (
+    "logging.StreamHandler",
+    "logging.FileHandler",
+    "logging.NullHandler",
+    "logging.Formatter",
+    "colorlog.ColoredFormatter",
+)
+_LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
+_STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+_ENVIRONMENT = frozenset({  # of variables that nothing loads code by
+    "CUBLAS_WORKSPACE_CONFIG", "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "MKL_NUM_THREADS",
+    "NCCL_DEBUG", "NUMEXPR_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED", "SLURM_JOB_NAME",
+    "TOKENIZERS_PARALLELISM", "TRANSFORMERS_OFFLINE", "WANDB_MODE",
+})  # fmt: skip
+_NEEDS_TYPING = {"trust_program": (False, None)}  # values that a file may give; others are for the command line
+_PACKAGES = ("hydra.conf", "lightning_transfer.conf")
+
+
+@contextmanager
+def checked_configs(overrides: Sequence[str]) -> Iterator[None]:
+    """Let every config that Hydra composes meanwhile be checked before anything is built from it.
+
+    Args:
+        overrides: What the user typed; such values are the user's own decisions.
+    """
+    loader: Callable[..., ConfigLoaderImpl] = partial(CheckedLoader, typed=tuple(overrides))
+    with patch.object(hydra_application, "ConfigLoaderImpl", loader):
+        yield
+
+
+class CheckedLoader(ConfigLoaderImpl):
+    """A loader of configs that refuses those that name code.
+
+    Args:
+        config_search_path: Where configs are.
+        typed: Overrides of the command line.
+    """
+
+    def __init__(self, config_search_path: Any, typed: Sequence[str] = ()) -> None:
+        super().__init__(config_search_path)
+        self.typed = frozenset(override.partition("=")[0].lstrip("+") for override in typed)
+
+    def load_configuration(
+        self, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
+    ) -> DictConfig:
+        """Compose and check.
+
+        Raises:
+            ValueError: If something in the config may not be there.
+        """
+        try:
+            self._check_places(config_name, overrides)
+            config = super().load_configuration(config_name, overrides, *args, **kwargs)
+        except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
+            raise ValueError(f"Expected configs to be YAML, but got: {error}") from error
+        check_composed(config, self.typed)
+        return config
+
+    def _check_places(self, config_name: str | None, overrides: list[str]) -> None:
+        primary = self.repository.load_config(config_name) if config_name is not None else None
+        self._check_searchpath(OmegaConf.select(primary.config, "hydra.searchpath") if primary is not None else None)
+        for override in overrides:
+            if override.lstrip("+").startswith("hydra.searchpath"):
+                self._check_searchpath(override)
+
+    @staticmethod
+    def _check_searchpath(places: Any) -> None:
+        for package in re.findall(r"pkg://([^\s,'\"\]]*)", str(places or "")):
+            if package.replace("/", ".") not in (*_PACKAGES, *allowed_by_environment()):
+                raise ValueError(
+                    f"`hydra.searchpath: pkg://{package}` is not allowed: looking for configs in a package imports it. "
+                    f"Set {EXTRA_VARIABLE}={package} to trust it."
+                )
+
+
+def check_composed(config: DictConfig, typed: frozenset[str] = frozenset()) -> None:
+    """Check a composed config as a whole, Hydra's own section included.
+
+    Args:
+        config: As Hydra composed it. Of what Hydra builds itself the interpolations are resolved in place, so that what
+            is built is what was checked.
+        typed: Keys of the overrides that the user typed.
+
+    Raises:
+        ValueError: If something in it is not allowed.
+    """
+    job = {key: OmegaConf.to_container(node) for key, node in config.items_ex(resolve=False) if _is_node(key, node)}
+    check_config(job)
+    for path, key, value in walk(job):
+        if value not in _NEEDS_TYPING.get(str(key), (value,)) and path not in typed:
+            raise ValueError(
+                f"`{path}: {str(value).lower()}` is for the command line, not for a config file: {path}=true."
+            )
+    if "hydra" not in config:
+        return
+    for part, targets in _BUILT_BY_HYDRA.items():
+        _check_built(config.hydra, part, targets, typed)
+    for part in ("job_logging", "hydra_logging"):
+        _check_logging(OmegaConf.to_container(_plain_node(config.hydra, part) or OmegaConf.create()), f"hydra.{part}")
+    copied = config.hydra.job.env_copy
+    for name, value in config.hydra.job.env_set.items():
+        own = f"hydra.job.env_set.{name}" in typed or (name in copied and os.environ.get(name) == value)
+        if name not in _ENVIRONMENT and not own:
+            raise ValueError(
+                f"`hydra.job.env_set.{name}` is for the command line, not for a config file: such variables can bring "
+                f"code into a process. Those that a file may set are {', '.join(sorted(_ENVIRONMENT))}."
+            )
+
+
+def _is_node(key: Any, node: Any) -> bool:
+    return key != "hydra" and OmegaConf.is_config(node) and not node._is_none() and not node._is_interpolation()
+
+
+def _check_built(hydra: DictConfig, part: str, targets: Sequence[str], typed: frozenset[str]) -> None:
+    """Check a part of Hydra's section from which Hydra builds objects."""
+    node = _plain_node(hydra, part)
+    if node is None:
+        return
+    try:
+        with open_dict(hydra):
+            OmegaConf.resolve(node)
+    except OmegaConfBaseException as error:
+        raise ValueError(
+            f"Expected `hydra.{part}` to be plain values, but got: {str(error).splitlines()[0]}"
+        ) from error
+    plain = OmegaConf.to_container(node, resolve=False)
+    trusted = allowed_by_environment()
+    for path, key, value in walk({"hydra": {part: plain}}):
+        if isinstance(value, str) and ("${" in value or not value.isprintable()):
+            raise ValueError(f"Expected `{path}` to be a plain value, but got {value!r}.")
+        if key in _RUN_IN_SHELLS and value not in (None, [], {}, True, False) and path not in typed:
+            target = str(plain.get("_target_")) if isinstance(plain, dict) else ""
+            if not any(target.startswith(f"{package}.") for package in trusted):
+                raise ValueError(
+                    f"`{path}` is for the command line, not for a config file: it becomes part of a script. "
+                    f"Set {EXTRA_VARIABLE}={target.rpartition('.')[0]} to trust your configs with it."
+                )
+        if key == "_target_" and value not in targets:
+            _check_own_callback(value, path, part)
+
+
+def _plain_node(hydra: DictConfig, part: str) -> Any:
+    if OmegaConf.is_interpolation(hydra, part):
+        raise ValueError(f"Expected `hydra.{part}` to be plain values, but got an interpolation.")
+    return hydra.get(part)
+
+
+def _check_own_callback(target: Any, path: str, part: str) -> None:
+    from hydra.experimental.callback import Callback
+
+    found = None
+    if part == "callbacks" and isinstance(target, str) and target.startswith("lightning_transfer."):
+        found = check_target(target, allow=("lightning_transfer",))
+    elif isinstance(target, str) and any(target.startswith(f"{package}.") for package in allowed_by_environment()):
+        check_target(target)
+        return
+    if not (isinstance(found, type) and issubclass(found, Callback)):
+        raise ValueError(
+            f"`{path}: {target}` is not allowed here: Hydra builds its own launchers and sweepers, and callbacks of "
+            f"this package. Set {EXTRA_VARIABLE}=package to trust one of your own."
+        )
+
+
+def _check_logging(settings: Any, where: str) -> None:
+    """Refuse what would make Python's logging import, call or overwrite something."""
+    for path, key, value in walk(settings, where):
+        allowed = True
+        if key in ("()", "."):
+            allowed = False
+        elif key == "class":
+            allowed = value in _LOG_CLASSES
+        elif key == "filename":
+            allowed = value == _LOG_FILE or (isinstance(value, str) and value.endswith(".log") and "$" not in value)
+        if isinstance(value, str) and value != _LOG_FILE:
+            allowed = allowed and "${" not in value and ("://" not in value or value in _STREAMS)
+        if not allowed:
+            raise ValueError(
+                f"`{path}: {value}` is not allowed here: logging is made of {', '.join(_LOG_CLASSES)}, writes to files "
+                f"that end in .log, and its values are plain."
+            )
