@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_transfer.backbones.initialisation import reinitialise
 from lightning_transfer.backbones.module import ModuleBackbone
+from lightning_transfer.backbones.programs import check_exported, check_script
 from lightning_transfer.utilities.checks import check_path
 
 _EXPORTED = {".pt2", ".ep"}
@@ -132,6 +134,9 @@ class ProgramBackbone(ModuleBackbone):
     program's output is the feature; layers of exported programs can be named (they are unflattened then), those of
     TorchScript cannot.
 
+    A file is read only if all that it holds is known to compute with tensors and nothing else: no compiled libraries,
+    pickled objects or operations that touch files, and expressions of sizes by a grammar.
+
     Args:
         path: The file.
         input_shape: Shape of one prepared input.
@@ -139,12 +144,13 @@ class ProgramBackbone(ModuleBackbone):
         head: Dotted name of the classifier; ``None`` means that there is none.
         pretrained: ``False`` replaces the weights of the file by random ones: the control.
         seed: Seed of the random weights.
+        trust_program: Read the file whatever it holds: code in it may do all that you may.
         name: What tables call it; by default the stem of the file, with ``_random`` for the control.
         **kwargs: Further arguments of :class:`~lightning_transfer.backbones.ModuleBackbone`.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is no such program, or a layer is named in TorchScript.
+        ValueError: If the file is no such program, may run code, or a layer is named in TorchScript.
     """
 
     def __init__(
@@ -156,6 +162,7 @@ class ProgramBackbone(ModuleBackbone):
         head: str | None = None,
         pretrained: bool = True,
         seed: int = 0,
+        trust_program: bool = False,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -166,7 +173,8 @@ class ProgramBackbone(ModuleBackbone):
         exported = path.suffix in _EXPORTED
         if unflatten and not exported:
             raise ValueError(f"Expected `layer` and `head` to be None for TorchScript, but got {layer!r} and {head!r}.")
-        program = _load_exported(path, unflatten) if exported else _load_script(path)
+        content = _read_program(path, check_exported if exported else check_script, trust_program)
+        program = _load_exported(path, content, unflatten) if exported else _load_script(path, content)
         if not pretrained:
             reinitialise(program, seed)
         name = name or path.stem + ("" if pretrained else "_random")
@@ -178,18 +186,32 @@ class ProgramBackbone(ModuleBackbone):
         return self
 
 
-def _load_exported(path: Path, unflatten: bool) -> nn.Module:
+def _read_program(path: Path, check: Callable[[bytes], None], trusted: bool) -> BytesIO:
+    """The bytes that were checked are those that are loaded."""
+    content = path.read_bytes()
+    if not trusted:
+        try:
+            check(content)
+        except Exception as error:
+            raise ValueError(
+                f"Expected `{path}` to be a program that only computes, but {error}. Loading it could run code of its "
+                "author: `trust_program=True` does so."
+            ) from error
+    return BytesIO(content)
+
+
+def _load_exported(path: Path, content: BytesIO, unflatten: bool) -> nn.Module:
     try:
         with _tensors_only():
-            program = torch.export.load(path)
+            program = torch.export.load(content)
         return torch.export.unflatten(program) if unflatten else program.module()
     except Exception as error:
         raise ValueError(f"Expected `{path}` to be a program written by torch.export.save, but got: {error}") from error
 
 
-def _load_script(path: Path) -> nn.Module:
+def _load_script(path: Path, content: BytesIO) -> nn.Module:
     try:
-        script: nn.Module = torch.jit.load(str(path), map_location="cpu")
+        script: nn.Module = torch.jit.load(content, map_location="cpu")
         return script
     except RuntimeError as error:
         raise ValueError(f"Expected `{path}` to be a TorchScript file, but got: {error}") from error

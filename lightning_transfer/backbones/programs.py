@@ -1,0 +1,196 @@
+"""What a program file may hold: members, operations and expressions that cannot run code of the file's author.
+
+PyTorch's own loaders do more than read tensors: expressions in ``models/*.json`` are evaluated, compiled libraries are
+opened, objects are unpickled, guards are compiled, and TorchScript may write files.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+_EXPORTED_MEMBERS = re.compile(
+    r"(archive_format|archive_version|byteorder|version|\.format_version|\.data/(version|serialization_id)"
+    r"|models/[\w.-]+\.json|data/(weights|constants)/(weight_\d+|tensor_\d+|[\w.-]+_config\.json)"
+    r"|data/sample_inputs/[\w.-]+\.pt"
+    r"|serialized_(exported_program\.json|state_dict\.(pt|json)|constants\.(pt|json)|example_inputs\.pt))"
+)
+_SCRIPT_MEMBERS = re.compile(
+    r"(version|byteorder|constants\.pkl|data\.pkl|(traced_inputs|bytecode)\.pkl|\.data/(version|serialization_id)"
+    r"|(data|constants|traced_inputs)/\d+|code/[\w./<>-]+\.py(\.debug_pkl)?|attributes\.pkl)"
+)
+_OPERATIONS = re.compile(
+    r"torch\.ops\.(aten|prims|quantized|quantized_decomposed|torchvision)\.(?!from_file|save|_?load)\w+(\.\w+)?"
+    r"|torch\.ops\.higher_order\.(cond|while_loop|map_impl|scan|associative_scan|wrap_with_set_grad_enabled"
+    r"|wrap_with_autocast|flex_attention|strict_mode|checkpoint|tag_activation_checkpoint)"
+    r"|_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|pos|pow|eq|ne|lt|le|gt|ge|and_|or_|not_|index)"
+    r"|math\.(ceil|floor|trunc|sqrt)|torch\.(sym_|_sym_|_check)\w*"
+)
+_FUNCTIONS = frozenset((
+    "Add", "Mul", "Rational", "Abs", "Symbol", "Integer", "Float", "Max", "Min", "Mod", "PythonMod", "FloorDiv",
+    "ModularIndexing", "CleanDiv", "CeilDiv", "CeilToInt", "FloorToInt", "IntTrueDiv", "FloatTrueDiv", "TruncToInt",
+    "TruncToFloat", "RoundToInt", "RoundDecimal", "ToFloat", "Where", "Pow", "PowByNatural", "FloatPow", "Eq", "Ne",
+    "Lt", "Le", "Gt", "Ge", "Equality", "Unequality", "StrictLessThan", "LessThan", "StrictGreaterThan",
+    "GreaterThan", "And", "Or", "Not", "Identity", "Piecewise", "floor", "ceiling", "LShift", "RShift",
+))  # fmt: skip
+_QUESTIONS = frozenset(
+    ("size", "stride", "dim", "ndim", "shape", "dtype", "device", "numel", "storage_offset", "is_cuda")
+)
+_PLAIN = (
+    ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Name, ast.Load, ast.Tuple, ast.List,
+    ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
+)  # fmt: skip
+_LONGEST_EXPRESSION = 20_000
+_LARGEST_POWER = 16
+_SCRIPT_WRITES = re.compile(r"\b(save|from_file|rpc_\w+|_?load\w*)\s*\(")
+_SCRIPT_OPS = re.compile(r"\bops\.(\w+)\.(\w+)")
+_SCRIPT_CLASSES = re.compile(r"__torch__\.torch\.classes\.(\w+)")
+
+
+def check_exported(content: bytes) -> None:
+    """Check a program of ``torch.export.save``.
+
+    Args:
+        content: The file.
+
+    Raises:
+        ValueError: If it may do more than compute with tensors; the message says what was found.
+    """
+    with _archive(content, _EXPORTED_MEMBERS) as archive:
+        for member in archive.infolist():
+            if member.filename.endswith(".json"):
+                for kind, value in _statements(json.loads(archive.read(member))):
+                    _check_statement(kind, value)
+
+
+def check_script(content: bytes) -> None:
+    """Check a TorchScript file.
+
+    Args:
+        content: The file.
+
+    Raises:
+        ValueError: If it may do more than compute with tensors; the message says what was found.
+    """
+    with _archive(content, _SCRIPT_MEMBERS) as archive:
+        for member in archive.infolist():
+            if not member.filename.endswith(".py"):
+                continue
+            code = archive.read(member).decode()
+            if found := _SCRIPT_WRITES.search(code):
+                raise ValueError(f"its code calls `{found[1]}`")
+            for space, name in _SCRIPT_OPS.findall(code):
+                if space not in ("prim", "aten", "quantized", "torchvision"):
+                    raise ValueError(f"its code calls `ops.{space}.{name}`")
+            for name in _SCRIPT_CLASSES.findall(code):
+                if name not in ("quantized", "xnnpack"):
+                    raise ValueError(f"its code builds objects of `torch.classes.{name}`")
+
+
+def _archive(content: bytes, allowed: re.Pattern[str]) -> zipfile.ZipFile:
+    """Open an archive all of whose members are known ones, below one folder and each there once."""
+    try:
+        archive = zipfile.ZipFile(BytesIO(content))
+    except zipfile.BadZipFile as error:
+        raise ValueError("it is no archive") from error
+    names = [member.filename for member in archive.infolist()]
+    folder = names[0].partition("/")[0] if names and all("/" in name for name in names) else ""
+    seen: set[str] = set()
+    for name in names:
+        inner = name[len(folder) + 1 :] if folder else name
+        if folder and name.partition("/")[0] != folder:
+            raise ValueError(f"it has several folders, {folder!r} and that of {name!r}")
+        if not allowed.fullmatch(inner) or ".." in inner:
+            raise ValueError(f"it holds `{inner}`, which is no part of a program of tensors alone")
+        if name.lower() in seen:
+            raise ValueError(f"it holds `{inner}` twice")
+        seen.add(name.lower())
+    return archive
+
+
+def _statements(value: Any) -> Iterator[tuple[str, Any]]:
+    """Whatever in a program's description the loader evaluates, resolves or compiles."""
+    stack = [value]
+    while stack:
+        entry = stack.pop()
+        if isinstance(entry, dict):
+            for key, inner in entry.items():
+                if key in ("expr_str", "guards_code", "as_operator", "as_custom_obj", "custom_obj") or (
+                    key == "target" and "inputs" in entry
+                ):
+                    yield key, inner
+            stack.extend(entry.values())
+        elif isinstance(entry, list):
+            stack.extend(entry)
+
+
+def _check_statement(kind: str, value: Any) -> None:
+    if kind in ("as_custom_obj", "custom_obj"):
+        if value:
+            raise ValueError("it holds objects of its author's classes")
+    elif kind in ("target", "as_operator"):
+        if not isinstance(value, str) or not _OPERATIONS.fullmatch(value):
+            raise ValueError(f"it calls `{_short(value)}`")
+    elif kind == "expr_str":
+        _check_expression(value, guard=False)
+    else:
+        for guard in value or ():
+            _check_expression(guard, guard=True)
+
+
+def _check_expression(text: Any, guard: bool) -> None:
+    """Allow integers, symbols, arithmetic, comparisons and a few functions of them.
+
+    Args:
+        text: The expression.
+        guard: Whether it may ask inputs for their size and the like, ``L['x'].size()[0]``, too.
+    """
+    try:
+        if not isinstance(text, str) or len(text) > _LONGEST_EXPRESSION:
+            raise ValueError("too long")
+        for node in ast.walk(ast.parse(text.strip(), mode="eval")):
+            if not _is_harmless(node, guard):
+                raise ValueError(type(node).__name__)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"it would evaluate `{_short(text)}`") from error
+
+
+def _is_harmless(node: ast.AST, guard: bool) -> bool:
+    if isinstance(node, ast.Constant):
+        value = node.value
+        small = isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < 2**64)
+        return small or value is None or (isinstance(value, str) and re.fullmatch(r"[\w.]+", value) is not None)
+    if isinstance(node, ast.Name):
+        return not node.id.startswith("__")
+    if isinstance(node, ast.Call):
+        if isinstance(node.func, ast.Attribute):
+            return guard and node.func.attr in _QUESTIONS
+        if not isinstance(node.func, ast.Name):
+            return False
+        known = node.func.id in _FUNCTIONS or (guard and node.func.id in ("len", "int", "min", "max"))
+        power = "Pow" in node.func.id or "Shift" in node.func.id
+        return known and (not power or (len(node.args) == 2 and _is_small(node.args[1])))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Pow, ast.LShift)):
+        return _is_small(node.right)
+    if isinstance(node, ast.Attribute):
+        return guard and node.attr in _QUESTIONS
+    if isinstance(node, (ast.Subscript, ast.Slice)):
+        return guard
+    return isinstance(node, (ast.keyword, *_PLAIN))
+
+
+def _is_small(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Integer" and node.args:
+        node = node.args[0]
+    value = node.operand if isinstance(node, ast.UnaryOp) else node
+    return isinstance(value, ast.Constant) and isinstance(value.value, int) and abs(value.value) <= _LARGEST_POWER
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) < 60 else text[:57] + "..."

@@ -1,0 +1,158 @@
+"""Program files that would run code of their author are refused before they are opened."""
+
+import json
+import warnings
+import zipfile
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_transfer.backbones import ProgramBackbone
+from lightning_transfer.backbones.programs import _check_expression, check_exported
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x):
+        tokens = self.conv(x).flatten(2).mT
+        return self.attention(tokens, tokens, tokens)[0].mean(1)
+
+
+def _export(path, shape=(2, 3, 8, 8), dynamic=None):
+    dynamic = dynamic or {0: torch.export.Dim("batch", min=1, max=64)}
+    torch.export.save(torch.export.export(Net().eval(), (torch.rand(shape),), dynamic_shapes=(dynamic,)), path)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    path = tmp_path_factory.mktemp("program") / "net.pt2"
+    _export(path)
+    return path
+
+
+def _rewrite(source, target, change=None, extra=None):
+    """Copy an archive with its model description changed and members added."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        folder = old.namelist()[0].partition("/")[0]
+        for member in old.infolist():
+            content = old.read(member)
+            if change and member.filename.endswith("models/model.json"):
+                model = json.loads(content)
+                change(model)
+                content = json.dumps(model).encode()
+            new.writestr(member.filename, content)
+        for name, content in (extra or {}).items():
+            new.writestr(f"{folder}/{name}", content)
+    return target
+
+
+def _expression(text):
+    def change(model):
+        for value in model["graph_module"]["graph"]["tensor_values"].values():
+            for size in value["sizes"]:
+                if "as_expr" in size:
+                    size["as_expr"]["expr_str"] = text
+
+    return change
+
+
+def _operation(name):
+    def change(model):
+        model["graph_module"]["graph"]["nodes"][0]["target"] = name
+
+    return change
+
+
+ATTACKS = {
+    "call": _expression("__import__('os').system('touch {mark}')"),
+    "attribute": _expression("Symbol('s0').__class__.__mro__"),
+    "lambda": _expression("(lambda: open('{mark}', 'w'))()"),
+    "comprehension": _expression("[open('{mark}', 'w') for x in (1,)]"),
+    "unknown function": _expression("exec('x')"),
+    "text": _expression("Symbol('open(1)')"),
+    "tower": _expression("9**9**9**9"),
+    "power": _expression("PowByNatural(9, 99999999)"),
+    "long": _expression("1+" * 20_000 + "1"),
+    "deep": _expression("(" * 9_000 + "1" + ")" * 9_000),
+    "hub": _operation("torch.hub.load"),
+    "load": _operation("torch.load"),
+    "system": _operation("math.__loader__.load_module"),
+    "file": _operation("torch.ops.aten.from_file.default"),
+    "space": _operation("torch.ops.c10d.barrier.default"),
+    "guard": lambda model: model.update(guards_code=["__import__('os').system('touch {mark}')"]),
+    "guard attribute": lambda model: model.update(guards_code=["L['x'].__class__ is None"]),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_description_that_runs_code_is_refused(exported, tmp_path, attack):
+    path = _rewrite(exported, tmp_path / "trap.pt2", ATTACKS[attack])
+    with pytest.raises(ValueError, match="trust_program=True") as caught:
+        ProgramBackbone(path, (3, 8, 8))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        "data/aotinductor/model/x.so", "data/constants/custom_obj_0", "data/constants/opaque_obj_0", "extra/x.py",
+        "models/../x.json", "executorch/x.pte", "models/MODEL.json", "byteorder",
+    ],
+)  # fmt: skip
+def test_members_that_are_not_tensors_are_refused(exported, tmp_path, member):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a name that is there already
+        path = _rewrite(exported, tmp_path / "trap.pt2", extra={member: b"{}"})
+    with pytest.raises(ValueError, match="trust_program=True"):
+        ProgramBackbone(path, (3, 8, 8))
+
+
+def test_programs_as_they_are_written_are_read(exported, tmp_path):
+    assert ProgramBackbone(exported, (3, 8, 8))(torch.rand(5, 3, 8, 8)).features.shape == (5, 4)
+    sides = {2: torch.export.Dim("height", min=4, max=32), 3: torch.export.Dim("width", min=4, max=32)}
+    _export(tmp_path / "sides.pt2", dynamic=sides)
+    check_exported((tmp_path / "sides.pt2").read_bytes())
+    trusted = _rewrite(exported, tmp_path / "more.pt2", extra={"extra/note": b"hello"})
+    assert ProgramBackbone(trusted, (3, 8, 8), trust_program=True).feature_dim == 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Symbol('s31', positive=True, integer=True)", "s0*s1 + 2", "FloorDiv(s0 - 3, 2) + 1", "Max(1, Min(s0, 4))",
+        "Mod(s0, 2)", "s0**2", "Eq(s0, 4)", "-s0//2 % 3", "2*(((s0 - 1)//2)) + 1",
+        "Add(Mul(Integer(36), Pow(Symbol('s7', positive=True, integer=True), Integer(2))), Integer(-1))",
+    ],
+)  # fmt: skip
+def test_expressions_of_sizes_are_allowed(text):
+    _check_expression(text, guard=False)
+
+
+class Writer(nn.Module):
+    def forward(self, x):
+        return torch.from_file("mark", True, x.numel())
+
+
+def test_torchscript_that_touches_files_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.jit.script(Writer()).save("trap.pt")
+    with pytest.raises(ValueError, match=r"calls `from_file`.*trust_program=True"):
+        ProgramBackbone("trap.pt", (4,))
+    torch.jit.script(nn.ReLU()).save("plain.pt")
+    for code in ("(x).save('mark')", "ops.image.write_file(x)", "__torch__.torch.classes.c10d.Store"):
+        with zipfile.ZipFile("plain.pt") as old, zipfile.ZipFile("bad.pt", "w") as new:
+            for member in old.infolist():
+                content = old.read(member)
+                new.writestr(member.filename, content + f"\n{code}".encode() if ".py" in member.filename else content)
+        with pytest.raises(ValueError, match="trust_program=True"):
+            ProgramBackbone("bad.pt", (4,))
+    assert ProgramBackbone("plain.pt", (4,)).feature_dim == 4
+    assert not (tmp_path / "mark").exists()
