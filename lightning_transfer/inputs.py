@@ -69,6 +69,35 @@ def split_batch(
     return inputs, {"labels": values.long()}
 
 
+def split_sample(sample: Any, *, input_key: Key | None = None, label_key: Key | None = None) -> tuple[Any, Any]:
+    """Take one sample of a data set apart, as :func:`split_batch` does with batches.
+
+    Args:
+        sample: A dict with usual names, a pair ``(input, label)``, or an input alone.
+        input_key: Key or position of the input, where the usual names do not do.
+        label_key: Key or position of the label or target.
+
+    Returns:
+        The input and the label as they are; ``None`` for a label that is not found.
+
+    Raises:
+        ValueError: If no input is found, or nothing under a key; the message lists the keys that there are.
+
+    Example:
+        >>> from lightning_transfer.inputs import split_sample
+        >>> split_sample({"text": "a fine day", "mood": "good"}, label_key="mood")
+        ('a fine day', 'good')
+    """
+    if isinstance(sample, (list, tuple)) and sample:
+        first, second = sample[0], sample[1] if len(sample) > 1 else None
+        found = _find_labels(second) if isinstance(second, Mapping) else second
+    else:
+        first = _find_inputs(sample) if isinstance(sample, Mapping) and input_key is None else sample
+        found = _find_labels(sample)
+    inputs = first if input_key is None else _pick(sample, input_key, "input_key")
+    return inputs, found if label_key is None else _pick(sample, label_key, "label_key")
+
+
 def match_labels(named: Mapping[str, Tensor], wanted: str | None) -> dict[str, Tensor]:
     """Give what a batch is scored against the name that the task calls for.
 

@@ -7,6 +7,7 @@ from lightning_transfer.data.image_folder import ImageFolder
 from lightning_transfer.data.images import open_rgb
 from lightning_transfer.data.npz import NpzArrays
 from lightning_transfer.data.photo_patches import PhotoPatches
+from lightning_transfer.data.samples import Samples
 from lightning_transfer.data.table import BundledTable, Table
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "ImageFolder",
     "NpzArrays",
     "PhotoPatches",
+    "Samples",
     "Table",
     "TransferDataModule",
     "TransferDataset",

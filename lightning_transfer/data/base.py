@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from lightning_transfer.data.sampling import stratified_order
+from lightning_transfer.pictures import collate_pictures, is_pictures
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
 from lightning_transfer.utilities.digest import combine_digests, digest
 
@@ -242,8 +243,9 @@ class TransferDataModule(LightningDataModule, ABC):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input: ``(c, h, w)`` or ``(d,)``."""
-        return tuple(self.train_dataset[0]["inputs"].shape)
+        """Shape of the first input: ``(c, h, w)`` or ``(d,)``; of a picture as it is, in RGB; ``()`` of text."""
+        first: Any = self.train_dataset[0]["inputs"]
+        return (3, first.height, first.width) if is_pictures([first]) else tuple(getattr(first, "shape", ()))
 
     @property
     def train_dataset(self) -> TransferDataset:
@@ -321,6 +323,7 @@ class TransferDataModule(LightningDataModule, ABC):
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,
+            collate_fn=collate_pictures,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             generator=torch.Generator().manual_seed(self.seed),
@@ -335,6 +338,12 @@ def split_of(word: str) -> str | None:
     """
     word = re.sub("[ _-]?set$", "", word.lower())
     return word if word in SPLITS else _SPLIT_WORDS.get(word)
+
+
+def some_of(names: Sequence[str], limit: int = 5) -> str:
+    """The first of some names in one line, and how many there are besides."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def number_classes(count: int, n: int, first: int = 0) -> tuple[str, ...]:

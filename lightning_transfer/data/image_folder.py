@@ -9,7 +9,15 @@ from typing import Any
 
 import torch
 
-from lightning_transfer.data.base import SPLITS, LoadedData, TransferDataModule, TransferDataset, draw_splits, split_of
+from lightning_transfer.data.base import (
+    SPLITS,
+    LoadedData,
+    TransferDataModule,
+    TransferDataset,
+    draw_splits,
+    some_of,
+    split_of,
+)
 from lightning_transfer.data.images import ImageFiles, unreadable_pictures
 from lightning_transfer.utilities.checks import check_one_of, check_path, check_positive_int
 
@@ -18,7 +26,6 @@ _SUFFIXES = frozenset({
     ".tif", ".tiff", ".webp",
 })  # fmt: skip
 _LITTER = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"})  # of archives and systems
-_NAMED = 5  # of the pictures or folders that a remark is about
 
 
 class ImageFolder(TransferDataModule):
@@ -119,7 +126,7 @@ class ImageFolder(TransferDataModule):
                 f"Expected the folders in {self.root} to be either classes or one a split with `train` among them, but "
                 f"got {listed}; argument `split_folders` says which are splits."
             )
-        remarks = [f"passed over beside the folders of the splits: {_some(extra)}"] if extra else []
+        remarks = [f"passed over beside the folders of the splits: {some_of(extra)}"] if extra else []
         return {split: found[0] for split, found in named.items()}, remarks
 
     def _list(self, parent: Path, remarks: list[str]) -> dict[str, list[Path]]:
@@ -129,7 +136,7 @@ class ImageFolder(TransferDataModule):
             everything = [path for paths in pictures.values() for path in paths]
             bad = set(unreadable_pictures(everything))
             if bad:
-                listed = _some([str(path.relative_to(self.root)) for path in everything if path in bad])
+                listed = some_of([str(path.relative_to(self.root)) for path in everything if path in bad])
                 remarks.append(
                     f"{len(bad)} of {len(everything)} pictures could not be read and were left out: {listed}"
                 )
@@ -138,7 +145,7 @@ class ImageFolder(TransferDataModule):
             said = f": {'; '.join(remarks)}" if remarks else ""
             raise ValueError(f"Expected {parent} to hold folders with pictures, but got none{said}.")
         if empty := [name for name, paths in pictures.items() if not paths]:
-            remarks.append(f"classes without pictures in {parent.name} were left out: {_some(empty)}")
+            remarks.append(f"classes without pictures in {parent.name} were left out: {some_of(empty)}")
         return {name: paths for name, paths in pictures.items() if paths}
 
     def _dataset(self, parent: Path, pictures: Mapping[str, list[Path]], names: tuple[str, ...]) -> TransferDataset:
@@ -181,8 +188,3 @@ def _is_picture_file(path: Path) -> bool:
 
 def _refuse(error: OSError) -> None:
     raise ValueError(f"Expected argument `root` to be a folder that can be read, but got: {error}") from error
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

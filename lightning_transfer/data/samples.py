@@ -1,0 +1,290 @@
+"""Data that lie in memory or in somebody's data set: tensors, arrays, lists, and any map-style ``Dataset``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import IterableDataset, TensorDataset
+
+from lightning_transfer.data.base import (
+    LoadedData,
+    TransferDataModule,
+    TransferDataset,
+    draw_splits,
+    rounded_away,
+    some_of,
+)
+from lightning_transfer.data.images import open_rgb
+from lightning_transfer.data.truth import encode_truth
+from lightning_transfer.inputs import Key, split_sample
+from lightning_transfer.utilities.checks import check_one_of
+
+_LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "y")  # where data sets keep the labels of all samples
+_NAME_ATTRIBUTES = ("classes", "class_names", "categories")
+
+
+class LazyInputs:
+    """Inputs that a data set gives when they are asked for.
+
+    Args:
+        source: Anything with ``len`` and integer indices.
+        pick: From an item of the source to the raw input in it.
+        indices: Which items are meant, in order; by default all.
+    """
+
+    def __init__(self, source: Any, pick: Callable[[Any], Any], indices: Tensor | None = None) -> None:
+        self.source, self.pick = source, pick
+        self.indices = torch.arange(len(source)) if indices is None else indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+
+    @overload
+    def __getitem__(self, index: Tensor) -> LazyInputs: ...
+
+    def __getitem__(self, index: int | Tensor) -> Any:
+        if isinstance(index, Tensor):
+            return LazyInputs(self.source, self.pick, self.indices[index])
+        return as_input(self.pick(self.source[int(self.indices[index])]))
+
+
+@dataclass(frozen=True)
+class PickInput:
+    """From a sample of a data set to its raw input; see :func:`~lightning_transfer.inputs.split_sample`."""
+
+    input_key: Key | None = None
+    label_key: Key | None = None
+
+    def __call__(self, sample: Any) -> Any:
+        """The raw input of a sample."""
+        return split_sample(sample, input_key=self.input_key, label_key=self.label_key)[0]
+
+
+class Samples(TransferDataModule):
+    """Your own data: pairs of inputs and labels in memory, or data sets in PyTorch's sense.
+
+    Each split is a pair ``(inputs, labels)`` of tensors, arrays or lists, or a ``Dataset`` with a length whose samples
+    are pairs or dicts with usual names (torchvision's data sets, for example). Inputs are pictures (Pillow's objects,
+    paths as ``Path``, the bytes of files, uint8 arrays), vectors, texts, or tensors as the backbone takes them. What
+    labels may be says :func:`~lightning_transfer.data.truth.encode_truth`. Pictures reach each backbone as they are.
+
+    Args:
+        train: The samples to score.
+        val: Validation samples; without them ``val_fraction`` of ``train`` is taken.
+        test: Test samples; without them (and ``val``) ``test_fraction`` of ``train`` is taken.
+        input_key: Key of the inputs in a sample, or their position, where the usual names do not do.
+        label_key: Key or position of the labels or targets.
+        task: ``"classification"``, ``"multilabel"`` or ``"regression"``; by default what the labels look like.
+        class_names: Names by class id, or of the columns of labels or targets.
+        val_fraction: Share of the samples for validation where it is drawn.
+        test_fraction: Share of the samples for the test where it is drawn.
+        on_error: What a sample does that cannot be read: ``"raise"`` when its turn comes, or ``"skip"``: all are read
+            once beforehand, and those that fail are left out and named in :attr:`remarks`.
+        kwargs: Arguments of :class:`~lightning_transfer.data.TransferDataModule`.
+
+    Raises:
+        ValueError: If a split is nothing of that kind, samples have no labels, or labels are dense (on reading).
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.data import Samples
+        >>> data = Samples((torch.eye(4), ["cat", "dog", "cat", "dog"]))
+        >>> data.task, data.class_names, data.train_dataset[1]
+        ('classification', ('cat', 'dog'), {'inputs': tensor([0., 1., 0., 0.]), 'labels': tensor(1)})
+    """
+
+    default_name = "samples"
+
+    def __init__(
+        self,
+        train: Any,
+        val: Any = None,
+        test: Any = None,
+        *,
+        input_key: Key | None = None,
+        label_key: Key | None = None,
+        task: str | None = None,
+        class_names: Sequence[str] | None = None,
+        val_fraction: float = 0.0,
+        test_fraction: float = 0.0,
+        on_error: str = "raise",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        given = {"train": train, "val": val, "test": test}
+        self.given = {split: part for split, part in given.items() if part is not None}
+        if "train" not in self.given:
+            raise ValueError("Expected argument `train` to hold samples, but got None.")
+        for split, part in self.given.items():
+            _check_part(part, split)
+        check_one_of(on_error, ("raise", "skip"), "on_error")
+        self.input_key, self.label_key = input_key, label_key
+        self.wanted_task = task
+        self.known_names = None if class_names is None else list(class_names)
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.on_error = on_error
+
+    def load(self) -> LoadedData:
+        """Find the labels of all samples and what they are."""
+        remarks: list[str] = []
+        inputs: dict[str, Any] = {}
+        raw: dict[str, Any] = {}
+        for split, part in self.given.items():
+            inputs[split], raw[split] = self._read(part, split, remarks)
+        truth = encode_truth(raw, self.known_names or _names_of(self.given["train"], raw["train"]), self.wanted_task)
+        datasets = {split: TransferDataset(inputs[split], truth.values[split], truth.key) for split in inputs}
+        splits = draw_splits(datasets, self.seed, self.val_fraction, self.test_fraction)
+        return LoadedData(truth.task, splits, truth.names, tuple(remarks))
+
+    def _read(self, part: Any, split: str, remarks: list[str]) -> tuple[Any, Any]:
+        """The inputs of a split, and the raw labels of all its samples."""
+        if isinstance(part, TensorDataset) and self.input_key is None and self.label_key is None:
+            part = part.tensors[:2]
+        if isinstance(part, (tuple, list)):
+            inputs, labels = as_inputs(part[0], remarks), part[1]
+        else:
+            inputs = LazyInputs(part, PickInput(self.input_key, self.label_key))
+            labels = None if self.label_key is not None else _labels_of(part)
+        checked = self.on_error == "skip" and not isinstance(inputs, Tensor)
+        if labels is not None and not checked:
+            return inputs, labels
+        found: dict[int, Any] = {}
+        for index in range(len(inputs)):
+            label, error = self._try(part, inputs if checked else None, labels, index)
+            if error is None:
+                found[index] = label
+            elif self.on_error == "raise":
+                raise ValueError(f"Expected sample {index} of {self.name} to be readable, but got: {error}") from error
+        if len(found) < len(inputs):
+            bad = some_of([f"sample {index}" for index in range(len(inputs)) if index not in found])
+            where = "" if split == "train" else f" of {split}"
+            count = len(inputs) - len(found)
+            remarks.append(f"{count} of {len(inputs)} samples{where} could not be read and were left out: {bad}")
+        return inputs[torch.tensor(list(found), dtype=torch.long)], list(found.values())
+
+    def _try(self, part: Any, inputs: Any, labels: Any, index: int) -> tuple[Any, Exception | None]:
+        """The raw label of a sample, and what went wrong in reading it."""
+        try:
+            if inputs is not None:
+                inputs[index]
+            if labels is not None:
+                return labels[index], None
+            label = split_sample(part[index], input_key=self.input_key, label_key=self.label_key)[1]
+        except Exception as error:  # whatever a damaged sample raises
+            return None, error
+        if label is None:
+            return None, ValueError("it has no label; argument `label_key` says where one is")
+        return label, None
+
+
+def as_input(value: Any) -> Any:
+    """One raw input as datamodules give it: a picture as Pillow's object in RGB, a text, or a tensor.
+
+    Args:
+        value: A picture (Pillow's object, a ``Path``, bytes, a uint8 array ``(h, w)`` or ``(h, w, c)``, or a dict with
+            ``bytes`` or ``path`` as Hugging Face stores it), text, numbers, or a dict of tensors (tokenised text).
+
+    Raises:
+        ValueError: If a picture cannot be read, or the value is audio or something else.
+    """
+    if isinstance(value, (Tensor, str)):
+        return value
+    if isinstance(value, (Image.Image, Path, bytes)):
+        return open_rgb(value)
+    if isinstance(value, Mapping):
+        return _as_entries(value)
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim in (2, 3):
+        flat = value[:, :, 0] if value.shape[2:] == (1,) else value
+        if flat.ndim == 2 or flat.shape[2] in (3, 4):
+            return open_rgb(Image.fromarray(flat))
+    if isinstance(value, (np.ndarray, np.generic, list, tuple, int, float)):
+        numbers = np.atleast_1d(np.asarray(value))
+        if numbers.dtype.kind in "biuf":
+            return torch.from_numpy(numbers.astype(np.float32) if numbers.dtype.kind == "f" else numbers)
+    raise ValueError(f"Expected inputs to be pictures, numbers or text, but got {type(value).__name__}.")
+
+
+def _as_entries(value: Mapping[str, Any]) -> Any:
+    if "sampling_rate" in value:
+        raise ValueError("Expected inputs to be pictures, numbers or text; audio is not supported here.")
+    if set(value) == {"bytes", "path"}:
+        return open_rgb(value["bytes"] if value["bytes"] is not None else Path(value["path"]))
+    return {name: as_input(entry) for name, entry in value.items()}
+
+
+def as_inputs(values: Any, remarks: list[str]) -> Any:
+    """All inputs of a split at once, as a tensor where they are numbers.
+
+    Args:
+        values: A tensor, an array, or a list of what :func:`as_input` takes.
+        remarks: Where it is said if float32 cannot hold what tells the numbers apart.
+    """
+    if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+        values = torch.from_numpy(values)
+        if values.dtype == torch.uint8 and values.ndim in (3, 4):  # pictures as NumPy keeps them
+            last = values.ndim == 4 and values.shape[3] in (1, 3) and values.shape[1] not in (1, 3)
+            values = values[:, None] if values.ndim == 3 else values.movedim(3, 1) if last else values
+    if isinstance(values, Tensor):
+        if values.dtype == torch.float64:
+            if values.ndim == 2 and (lost := int(rounded_away(values).sum())):
+                remarks.append(
+                    f"float32 rounds too much away of {lost} of {values.shape[1]} features: centre them first"
+                )
+            values = values.float()
+        return values
+    values = list(values)
+    if values and isinstance(values[0], (int, float, list, tuple)):
+        return as_inputs(np.asarray(values), remarks)
+    return LazyInputs(values, _same)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _check_part(part: Any, split: str) -> None:
+    if isinstance(part, IterableDataset) or (
+        not isinstance(part, (tuple, list)) and not (hasattr(part, "__len__") and hasattr(part, "__getitem__"))
+    ):
+        raise ValueError(
+            f"Expected argument `{split}` to be a pair (inputs, labels) or a data set with a length, but got "
+            f"{type(part).__name__}."
+        )
+    if isinstance(part, (tuple, list)) and (len(part) != 2 or len(part[0]) != len(part[1])):
+        sizes = [len(entry) for entry in part]
+        raise ValueError(
+            f"Expected argument `{split}` to be a pair of as many inputs as labels, but got {sizes} entries."
+        )
+
+
+def _labels_of(dataset: Any) -> Any:
+    """The labels of all samples where a data set keeps them at hand, so that no picture needs to be opened."""
+    if getattr(dataset, "target_transform", None) is not None:
+        return None
+    for name in _LABEL_ATTRIBUTES:
+        values = getattr(dataset, name, None)
+        if isinstance(values, (Tensor, np.ndarray, list, tuple)) and len(values) == len(dataset):
+            return values
+    return None
+
+
+def _names_of(dataset: Any, labels: Any) -> list[str] | None:
+    """Names of the classes where a data set has them and labels are ids."""
+    first = labels[0] if len(labels) else None
+    if isinstance(first, str):
+        return None
+    names = next((getattr(dataset, name) for name in _NAME_ATTRIBUTES if hasattr(dataset, name)), None)
+    if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
+        return list(names)
+    return None
