@@ -13,72 +13,58 @@ from lightning_transfer.functional._rows import LabelledRows
 SMALLEST_SHRINKAGE = 1e-10
 
 
-class LinearDiscriminant(NamedTuple):
-    """A fitted classifier ``softmax(x @ weights.T + intercept)``.
+class WithinSpectrum(NamedTuple):
+    """Eigenvalues (of which some may be 0) and eigenvectors of the covariance about the class means.
 
     Attributes:
-        weights: Shape ``(c, r)``.
-        intercept: Shape ``(c,)``.
+        values: Shape ``(r,)``.
+        vectors: Shape ``(r, r)``.
     """
 
-    weights: Tensor
-    intercept: Tensor
-
-    def log_posterior(self, rows: Tensor) -> Tensor:
-        """Log-probabilities of the classes, shape ``(n, c)``, for rows of shape ``(n, r)``."""
-        return (rows @ self.weights.T + self.intercept).log_softmax(dim=1)
+    values: Tensor
+    vectors: Tensor
 
 
-def within_covariance(data: LabelledRows) -> Tensor:
-    """Covariance about the class means, normalised by n, shape ``(r, r)``."""
-    residuals = data.rows - data.class_means[data.classes]
-    return residuals.T @ residuals / len(residuals)
+def class_residuals(data: LabelledRows) -> Tensor:
+    """Samples less the means of their classes, shape ``(n, r)``."""
+    return data.rows - data.class_means[data.classes]
 
 
-def shrink_within(within: Tensor, total_variance: Tensor, num_features: int, shrinkage: float) -> Tensor:
-    r"""Pull the within-class covariance towards a multiple of the identity; the result is positive definite.
+def within_spectrum(data: LabelledRows) -> WithinSpectrum:
+    """Spectrum of the covariance about the class means, normalised by n, from the samples: no digit is squared away."""
+    residuals = class_residuals(data)
+    _, lengths, axes = torch.linalg.svd(torch.linalg.qr(residuals, mode="r").R)
+    return WithinSpectrum(lengths.square() / len(residuals), axes.T)
+
+
+def shrink(within: Tensor, total_variance: Tensor, num_features: int, shrinkage: float) -> Tensor:
+    r"""Pull the eigenvalues of the within-class covariance towards their mean; all are then above 0.
 
     :math:`(1 - \lambda) S_W + \lambda \operatorname{tr}(S_W) / d \; I`. Where every sample lies on the mean of its
     class, the limit of a vanishing round covariance takes its place.
 
     Args:
-        within: Shape ``(r, r)``.
+        within: Shape ``(r,)``.
         total_variance: Trace of the covariance about the overall mean, 0-d.
         num_features: Number of features ``d``, which ``r`` dimensions may span.
         shrinkage: :math:`\lambda`, in (0, 1].
     """
-    size, total = float(within.trace()), float(total_variance)
-    identity = torch.eye(len(within), dtype=within.dtype, device=within.device)
+    size, total = float(within.sum()), float(total_variance)
     eps = torch.finfo(within.dtype).eps
     if size <= eps * total or total == 0:
-        return identity * (eps * total / num_features or 1.0)
-    return (1 - shrinkage) * within + identity * (shrinkage * size / num_features)
+        return torch.full_like(within, eps * total / num_features or 1.0)
+    return (1 - shrinkage) * within + shrinkage * size / num_features
+
+
+def whiten(data: LabelledRows, within: WithinSpectrum, shrinkage: float, num_features: int | None = None) -> Tensor:
+    """Samples in coordinates in which the shrunk covariance about the class means is the identity, shape ``(n, r)``."""
+    shrunk = shrink(within.values, data.total_variance, num_features or data.num_features, shrinkage)
+    return data.rows @ (within.vectors / shrunk.sqrt())
 
 
 def adaptive_shrinkage(within: Tensor) -> float:
     r"""The strength :math:`\lambda = \max(\exp(-5\, \sigma(S_W)), 10^{-10})`, with the exact largest eigenvalue."""
-    return shrinkage_strength(5 * float(torch.linalg.eigvalsh(within)[-1]))
-
-
-def approximate_shrinkage(features: Tensor, data: LabelledRows) -> float:
-    """The strength as published codes compute it: the eigenvalue after three double power steps from the row sums.
-
-    Args:
-        features: The features in their own coordinates (row sums depend on them), shape ``(n, d)``.
-        data: The same samples.
-    """
-    rows = features.detach().double()
-    rows = rows - rows.mean(0)
-    residuals = rows - data._replace(rows=rows).class_means[data.classes]
-
-    def step(vector: Tensor) -> Tensor:
-        return residuals.T @ (residuals @ vector) / len(residuals)
-
-    x = y = step(residuals.new_ones(residuals.shape[1]))
-    for _ in range(3):
-        y = torch.nn.functional.normalize(step(x), dim=0)
-        x = torch.nn.functional.normalize(step(y), dim=0)
-    return shrinkage_strength(5 * float(x @ step(y)))
+    return shrinkage_strength(5 * float(within.max()))
 
 
 def shrinkage_strength(exponent: float) -> float:
@@ -86,30 +72,16 @@ def shrinkage_strength(exponent: float) -> float:
     return max(math.exp(-exponent), SMALLEST_SHRINKAGE)
 
 
-def fit_discriminant(means: Tensor, counts: Tensor, covariance: Tensor) -> LinearDiscriminant:
-    """Fit the classifier of Gaussian classes that share one covariance, with the class frequencies as priors.
+def log_posterior(data: LabelledRows) -> Tensor:
+    """Log-probabilities of the classes, shape ``(n, c)``, by the classifier of Gaussian classes with unit covariance.
 
-    Args:
-        means: Means of the classes, shape ``(c, r)``.
-        counts: Samples of each class, shape ``(c,)``.
-        covariance: Shape ``(r, r)``, positive definite.
+    The class frequencies are the priors.
     """
-    weights = torch.cholesky_solve(means.T, cholesky_factor(covariance)).T
-    return LinearDiscriminant(weights, (counts / counts.sum()).log() - 0.5 * (means * weights).sum(1))
+    means = data.class_means
+    priors = (data.counts / data.counts.sum()).log()
+    return (data.rows @ means.T + (priors - 0.5 * means.square().sum(1))).log_softmax(dim=1)
 
 
 def true_class(values: Tensor, data: LabelledRows) -> Tensor:
     """Pick the column of each sample's own class from a matrix of shape ``(n, c)``."""
     return values.gather(1, data.classes[:, None]).squeeze(1)
-
-
-def cholesky_factor(covariance: Tensor) -> Tensor:
-    """Lower triangular factor of a positive definite matrix that may be so by less than the rounding of its entries."""
-    factor: Tensor
-    factor, failed = torch.linalg.cholesky_ex(covariance)
-    if not int(failed):
-        return factor
-    values, vectors = torch.linalg.eigh(covariance)
-    root: Tensor = vectors * values.clamp(min=float(values[-1]) * torch.finfo(values.dtype).eps).sqrt()
-    factor = torch.linalg.qr(root.T, mode="r").R.T
-    return factor

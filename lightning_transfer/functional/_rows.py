@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from lightning_transfer.functional.counts import require_two_classes
-from lightning_transfer.functional.moments import shifted_rows
 from lightning_transfer.utilities.checks import check_features, check_labels
-from lightning_transfer.utilities.linalg import rank_cutoff
+from lightning_transfer.utilities.linalg import centred, thin_svd
+
+_SQUARED = 1e-6  # eigenvalues of a square down to this share of the largest keep ten digits
 
 
 class LabelledRows(NamedTuple):
@@ -75,9 +76,8 @@ def centred_rows(features: Tensor, *, rotate: bool) -> Tensor:
     Returns:
         Shape ``(n, r)``.
     """
-    rows = features.double()
-    rows = rows - rows.mean(0)  # before a rotation, which would mix rounding errors of the size of the mean into them
-    return shifted_rows(rows)[0] if rotate else rows - rows.mean(0)
+    rows = centred(features)[0]
+    return torch.linalg.qr(rows.T, mode="r").R.T if rotate and len(rows) < rows.shape[1] else rows
 
 
 def principal_components(rows: Tensor, num_components: int) -> tuple[Tensor, Tensor]:
@@ -91,7 +91,11 @@ def principal_components(rows: Tensor, num_components: int) -> tuple[Tensor, Ten
         The projected rows, shape ``(n, k)``, and the eigenvalues of their scatter, shape ``(k,)``, descending.
     """
     values, vectors = torch.linalg.eigh(rows.T @ rows)
-    k = max(1, min(num_components, int((values > rank_cutoff(values[-1], *rows.shape)).sum())))
+    k = min(num_components, len(values))
+    if values[-k] < _SQUARED * values[-1]:  # the square of the rows has lost too many digits
+        _, lengths, vectors = (part.flip(-1) for part in thin_svd(rows))
+        values = lengths.square()
+        k = max(1, min(k, int((lengths > max(rows.shape) * torch.finfo(rows.dtype).eps * lengths[-1]).sum())))
     axes = vectors[:, len(values) - k :].flip(1)
     signs = axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
     return rows @ (axes * signs), values[len(values) - k :].flip(0)

@@ -9,19 +9,14 @@ from lightning_transfer.functional.counts import (
     check_attributes,
     is_multilabel,
     refuse_ignored_columns,
-    require_two_classes,
 )
-from lightning_transfer.functional.moments import ClassMoments, TargetMoments
+from lightning_transfer.functional.moments import ClassMoments, FeatureMoments, TargetMoments
 from lightning_transfer.utilities.checks import (
     check_features,
-    check_labels,
     check_one_of,
     check_targets,
     flatten_positions,
 )
-from lightning_transfer.utilities.linalg import rank_cutoff
-
-_EPS = 1e-8  # added to standard deviations, as in the published code
 
 
 def emms(
@@ -70,59 +65,44 @@ def emms(
     if labels is not None:
         features, labels = flatten_positions(features, labels, ignore_index)
     features = check_features(features)
-    n = len(features)
     columns = None
     if targets is not None:
-        columns = check_targets(targets, n).double()
+        columns = check_targets(targets, len(features))
     elif labels is not None and is_multilabel(features, labels):
         refuse_ignored_columns(labels, ignore_index)
-        columns = check_attributes(labels, n).double()
+        columns = check_attributes(labels, len(features)).double()
         labels = None
     if columns is not None:
         if labels is not None or embeddings is not None:
             raise ValueError("Expected `targets` or several `labels` a sample alone, which are their own embedding.")
-        embeddings = columns
+        return emms_from_moments(TargetMoments.from_samples(features, columns), variant=variant)
     if labels is not None:
-        present, groups = check_labels(labels, n).unique(return_inverse=True)
-        require_two_classes(len(present))
-        embeddings = select_embeddings(embeddings, present)
-    elif embeddings is None:
+        return emms_from_moments(ClassMoments.from_samples(features, labels), embeddings, variant=variant)
+    if embeddings is None:
         raise ValueError("Expected argument `labels`, `targets` or `embeddings`, but got none.")
-    else:
-        embeddings = check_embeddings(embeddings, n)
-        groups = torch.arange(n, device=features.device)
-    rows = features.double()
-    rows = rows - rows.mean(0)
-    rows = rows / (rows.square().mean(0).sqrt() + _EPS)
-    if n < rows.shape[1]:
-        rows = torch.linalg.qr(rows.T, mode="r").R.T
-    sums = rows.new_zeros(len(embeddings), rows.shape[1]).index_add_(0, groups, rows)
-    counts = torch.bincount(groups, minlength=len(embeddings)).double()
-    return _score(rows.T @ rows, sums, counts, embeddings.to(rows), variant)
+    embeddings = check_embeddings(embeddings, len(features))
+    coordinates = FeatureMoments.of_features(features.double()).standard_spectrum.left
+    assert coordinates is not None
+    return _score(coordinates, coordinates.new_ones(len(coordinates)), embeddings.to(coordinates), variant)
 
 
 def emms_from_moments(
     moments: ClassMoments | TargetMoments, embeddings: Tensor | None = None, *, variant: str = "paper"
 ) -> Tensor:
-    """Compute the score from moments in the coordinates of the features.
+    """Compute the score from moments.
 
     Args:
-        moments: Moments in all ``d`` features. Targets are their own embedding.
+        moments: Of features with classes or with targets, which are their own embedding.
         embeddings: Of the classes, shape ``(classes, l, k)``, or None for one-hot vectors.
         variant: ``"paper"`` or ``"official"``.
     """
-    scale = (moments.scatter.diagonal() / moments.count).sqrt() + _EPS
     if isinstance(moments, TargetMoments):
-        deviation = (moments.target_scatter / moments.count).sqrt() + _EPS
-        values, vectors = _spectrum(moments.scatter / scale / scale[:, None], moments.count)
-        cross = moments.cross_scatter / scale[:, None] / deviation
-        explained = ((vectors.T @ cross).square() / values[:, None]).sum()
-        error = ((moments.target_scatter / deviation.square()).sum() - explained).clamp(min=0)
-        return _negated(error, moments.count, len(deviation), variant)
-    sums = moments.class_offsets * moments.counts[:, None] / scale
-    gram = moments.scatter / scale / scale[:, None]
+        variance = ((moments.target_scatter / moments.count).sqrt() + _floor(variant)).square()
+        error = torch.where(variance > 0, moments.least_squares().objective / variance, 0.0).sum()
+        return _negated(error, moments.count, len(variance), variant)
+    coordinates = moments.coordinates(moments.standard_spectrum, moments.feature_scale)
     chosen = select_embeddings(embeddings, moments.present)
-    return _score(gram, sums, moments.counts, chosen.to(gram), variant)
+    return _score(coordinates, moments.counts, chosen.to(coordinates), variant)
 
 
 def check_embeddings(embeddings: Tensor, rows: int | None = None) -> Tensor:
@@ -161,33 +141,38 @@ def select_embeddings(embeddings: Tensor | None, present: Tensor) -> Tensor:
     return embeddings[present.to(embeddings.device)]
 
 
-def _score(gram: Tensor, sums: Tensor, counts: Tensor, embeddings: Tensor, variant: str) -> Tensor:
-    """Score from the Gram matrix of standardised features and, for each group with one embedding, its sum and size."""
+def _score(coordinates: Tensor, counts: Tensor, embeddings: Tensor, variant: str) -> Tensor:
+    """Score of groups of samples with one embedding each.
+
+    Args:
+        coordinates: Sums over each group of an orthonormal basis of the standardised features, shape ``(g, r)``.
+        counts: Samples of each group, shape ``(g,)``.
+        embeddings: Shape ``(g, l, k)``.
+        variant: ``"paper"`` or ``"official"``.
+    """
     n = float(counts.sum())
-    centred = embeddings - torch.einsum("g,glk->lk", counts, embeddings) / n
+    mean = torch.einsum("g,glk->lk", counts, embeddings) / n
+    centred = embeddings - mean
     deviation = (torch.einsum("g,glk->lk", counts, centred.square()) / n).sqrt()
-    standard = centred / (deviation + _EPS)
-    target = standard.mean(2)
-    values, vectors = _spectrum(gram, round(n))
-    coefficients = (vectors.T @ sums.T @ target) / values[:, None]
-    fitted = sums @ vectors @ coefficients  # F W summed over each group
+    constant = deviation <= 8 * torch.finfo(deviation.dtype).eps * mean.abs()
+    standard = centred.masked_fill(constant, 0) / (deviation + _floor(variant)).masked_fill(constant, 1)
+    projected = coordinates.T @ standard.mean(2)
     overlap = torch.einsum("g,glk,glm->km", counts, standard, standard)
-    weights = _sparsemax(torch.linalg.pinv(overlap, hermitian=True) @ torch.einsum("gl,glk->k", fitted, standard))
-    target = standard @ weights
-    squares = (coefficients.square() * values[:, None]).sum()
-    error: Tensor = (squares - 2 * (fitted * target).sum() + (counts @ target.square()).sum()).clamp(min=0)
+    agreement = torch.einsum("gl,glk->k", coordinates @ projected, standard)  # of F W with each embedding
+    target = standard @ _sparsemax(torch.linalg.pinv(overlap, hermitian=True) @ agreement)
+    explained = coordinates.T @ target
+    error: Tensor = (projected - explained).square().sum()
+    error = error + ((counts @ target.square()).sum() - explained.square().sum()).clamp(min=0)
     return _negated(error, n, standard.shape[1], variant)
 
 
-def _spectrum(gram: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Eigenvalues above rounding noise, and their eigenvectors."""
-    values, vectors = torch.linalg.eigh(gram)
-    kept = values > rank_cutoff(values[-1], n, len(values))
-    return values[kept], vectors[:, kept]
+def _floor(variant: str) -> float:
+    """What is added to standard deviations."""
+    return 1e-8 if variant == "official" else 0.0
 
 
 def _negated(error: Tensor, n: float, width: int, variant: str) -> Tensor:
-    return -error / (n * width) if variant == "paper" else -error / n * width
+    return 0.0 - (error / (n * width) if variant == "paper" else error / n * width)
 
 
 def _sparsemax(values: Tensor) -> Tensor:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from lightning_transfer.functional._discriminant import (
     adaptive_shrinkage,
-    fit_discriminant,
-    shrink_within,
+    log_posterior,
     true_class,
-    within_covariance,
+    whiten,
+    within_spectrum,
 )
 from lightning_transfer.functional._rows import LabelledRows, labelled_rows
 from lightning_transfer.functional._zoo import scale_parts
@@ -74,7 +73,7 @@ def etran_parts(
         fit = _discriminant_fit(labelled_rows(features, labels, rotate=True), variant)
     else:
         assert targets is not None
-        fit = -_projection_residual(TargetMoments.from_samples(features, targets))
+        fit = 0.0 - _projection_residual(TargetMoments.from_samples(features, targets))
     return {"energy": energies.mean(), "fit": fit}
 
 
@@ -142,25 +141,16 @@ def combine_etran(
 
 def _discriminant_fit(data: LabelledRows, variant: str) -> Tensor:
     if variant == "paper":
-        within = within_covariance(data)
-        covariance = shrink_within(within, data.total_variance, data.num_features, adaptive_shrinkage(within))
-    else:
-        covariance = torch.eye(data.rows.shape[1], dtype=data.rows.dtype, device=data.rows.device)
-    discriminant = fit_discriminant(data.class_means, data.counts, covariance)
-    return true_class(discriminant.log_posterior(data.rows), data).exp().mean()
+        within = within_spectrum(data)
+        data = data._replace(rows=whiten(data, within, adaptive_shrinkage(within.values)))
+    return true_class(log_posterior(data), data).exp().mean()
 
 
 def _projection_residual(moments: TargetMoments) -> Tensor:
     """Mean square of what the targets keep after projection on the columns of the features, neither centred."""
-    values, vectors = moments.gram_spectrum
-    sums = moments.target_sum + moments.count * moments.target_shift
-    cross = (
-        moments.cross_moment + torch.outer(moments.feature_sum, moments.target_shift) + torch.outer(moments.shift, sums)
-    )
-    square = (
-        moments.target_square
-        + 2 * moments.target_shift * moments.target_sum
-        + moments.count * moments.target_shift.square()
-    )
-    explained = ((vectors.T @ cross).square() / values[:, None]).sum(0)
-    return (square - explained).clamp(min=0).sum() / (moments.count * len(square))
+    coordinates, left_over = moments.principal_coordinates
+    if float(moments.mean_outside) == 0:  # else the columns span the constant too, and all is as if centred
+        slope = moments.mean_along / moments.scatter_spectrum.values.sqrt()
+        missed = moments.target_mean - coordinates @ slope
+        left_over = left_over + moments.count * missed.square() / (1 + moments.count * slope.square().sum())
+    return left_over.sum() / (moments.count * len(left_over))

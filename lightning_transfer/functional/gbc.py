@@ -47,8 +47,8 @@ def gbc(
         labels: Shape ``(n,)``, any integer dtype; ids may have gaps, absent classes are ignored.
         covariance: ``"spherical"`` (one variance a class, the mean over dimensions) or ``"diagonal"``.
         pca_dim: Principal components kept where there are more features; ``None`` keeps the features as they are.
-        variance_floor: Smallest variance of a dimension of a class (population variance), in squared units of the
-            features; the variance of classes with one sample.
+        variance_floor: Smallest variance of a dimension of a class (population variance), which is that of classes with
+            one sample: a share of the mean variance of the dimensions, in the published code one in squared units.
         variant: ``"paper"`` or ``"official"``.
         ignore_index: Samples with this label are left out.
 
@@ -74,7 +74,10 @@ def gbc(
     means = data.class_means
     residuals = (data.rows - means[data.classes]).square()
     variances = data._replace(rows=residuals).class_means
-    return bhattacharyya_score(means, variances, covariance=covariance, variance_floor=variance_floor, variant=variant)
+    mean_variance = float(data.total_variance) / means.shape[1]
+    return bhattacharyya_score(
+        means, variances, mean_variance, covariance=covariance, variance_floor=variance_floor, variant=variant
+    )
 
 
 def check_gbc_options(covariance: str, pca_dim: int | None, variance_floor: float, variant: str) -> None:
@@ -91,22 +94,24 @@ def check_gbc_options(covariance: str, pca_dim: int | None, variance_floor: floa
 
 
 def bhattacharyya_score(
-    means: Tensor, variances: Tensor, *, covariance: str, variance_floor: float, variant: str
+    means: Tensor, variances: Tensor, mean_variance: float, *, covariance: str, variance_floor: float, variant: str
 ) -> Tensor:
     """Sum the coefficients of Gaussian classes over ordered pairs, negated.
 
     Args:
         means: Shape ``(c, d)``, float64.
         variances: Population variance of each class and dimension, shape ``(c, d)``.
+        mean_variance: Mean over dimensions of the variance of all samples.
         covariance: ``"spherical"`` or ``"diagonal"``.
-        variance_floor: Smallest variance.
+        variance_floor: Smallest variance, as a share of the mean one.
         variant: ``"paper"`` or ``"official"``.
 
     Returns:
         0-d tensor in ``[-c (c - 1), 0]``.
     """
     c, d = means.shape
-    variances = variances.clamp(min=variance_floor)
+    floor = variance_floor * mean_variance or 1.0  # samples that are all the same overlap whatever their variance
+    variances = variances.clamp(min=floor if variant == "paper" else variance_floor)
     log_weight = 1
     if covariance == "spherical":
         variances = variances.mean(1, keepdim=True)

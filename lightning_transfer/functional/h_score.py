@@ -68,19 +68,12 @@ def check_shrinkage(shrinkage: Shrinkage) -> None:
 def h_score_from_moments(moments: ClassMoments, shrinkage: Shrinkage = None) -> Tensor:
     """Compute the H-score from moments; see :func:`h_score`."""
     strength = float(ledoit_wolf_shrinkage(moments)) if isinstance(shrinkage, str) else float(shrinkage or 0)
-    if strength == 0:
-        lengths, rank, _ = moments.canonical_square
-        return lengths.sum().clamp(0, min(rank, moments.num_classes - 1))
     if strength == 1 or float(moments.total_variance) == 0:
         return moments.total_variance.new_zeros(())
-    ridge = strength * moments.total_variance / moments.num_features
-    shrunk = moments.scatter * ((1 - strength) / moments.count)
-    shrunk.diagonal().add_(ridge)
-    factor, failed = torch.linalg.cholesky_ex(shrunk)
-    if int(failed):  # shrinkage that is lost in rounding
-        return (1 - strength) * h_score_from_moments(moments)
-    square: Tensor = torch.linalg.solve_triangular(factor, moments.between_factor.T, upper=False).square()
-    return ((1 - strength) * square.sum() / moments.count).clamp(0, moments.num_classes - 1)
+    # (1 - a) S + a tr(S) / d I is S + penalty I, but for a factor that cancels
+    penalty = moments.count * float(moments.total_variance) / moments.num_features * strength / (1 - strength)
+    score = (moments.least_squares(penalty).explained / moments.counts).sum()
+    return score.clamp(0, min(moments.rank if penalty == 0 else moments.num_features, moments.num_classes - 1))
 
 
 def ledoit_wolf_shrinkage(moments: ClassMoments) -> Tensor:

@@ -43,10 +43,10 @@ def lfc_from_moments(moments: ClassMoments) -> Tensor:
     :math:`Z Z^\top + (Z m) 1^\top + 1 (Z m)^\top`, so its squared norm is :math:`|S|^2 + 2 n\, m^\top S m` and its
     product with the indicator of pairs of one class :math:`\sum_c n_c^2 (|o_c|^2 + 2\, o_c \cdot m)`.
     """
-    n, mean, scatter = moments.count, moments.mean, moments.scatter
-    kernel = scatter.square().sum() + 2 * n * (mean @ scatter @ mean)
-    pairs = moments.counts.square()
+    n, mean, counts, offsets = moments.count, moments.mean, moments.counts, moments.class_offsets
+    kernel = moments.scatter_square + 2 * n * moments.mean_variation
+    pairs = counts.square()
     indicator = pairs.sum() - pairs.sum().square() / n**2
-    product = pairs @ (moments.class_offsets.square().sum(1) + 2 * moments.class_offsets @ mean)
-    cosine = product / (kernel * indicator).sqrt()
+    along = 2 * (counts * (counts - pairs.sum() / n)) @ (offsets @ mean)  # the offsets of all samples sum to zero
+    cosine = (pairs @ offsets.square().sum(1) + along) / (kernel * indicator).sqrt()
     return torch.where(kernel > 0, cosine.clamp(-1, 1), torch.zeros_like(cosine))

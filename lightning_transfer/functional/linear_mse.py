@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from lightning_transfer.functional.moments import TargetMoments
@@ -102,17 +101,7 @@ def check_linear_mse_arguments(regularization: float, variant: str) -> None:
 
 def linear_mse_from_moments(moments: TargetMoments, regularization: float, variant: Variant) -> Tensor:
     """Compute linear MSE from moments; see :func:`linear_mse`."""
-    n = moments.count
-    if regularization == 0:
-        objective = (moments.target_scatter - moments.explained_square[0]).clamp(min=0) / n
-        return -(objective.sum() if variant == "paper" else objective.mean())
-    cross, ridge = moments.cross_scatter, moments.scatter.clone()
-    ridge.diagonal().add_(n * regularization)
-    factor, failed = torch.linalg.cholesky_ex(ridge)
-    if int(failed):  # a penalty that is lost in rounding
-        return linear_mse_from_moments(moments, 0, variant)
-    weights = torch.cholesky_solve(cross, factor)
-    objective = (moments.target_scatter - (cross * weights).sum(0)) / n
-    if variant == "paper":
-        return -objective.clamp(min=0).sum()
-    return -(objective - regularization * weights.square().sum(0)).clamp(min=0).mean()
+    fit = moments.least_squares(moments.count * regularization)
+    if variant == "official":
+        return 0.0 - (fit.objective / moments.count - regularization * fit.weights).clamp(min=0).mean()
+    return 0.0 - fit.objective.sum() / moments.count

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_transfer.functional.counts import check_attributes, is_multilabel, refuse_ignored_columns
-from lightning_transfer.functional.moments import ClassMoments, FeatureMoments, TargetMoments
+from lightning_transfer.functional.moments import ClassMoments, SupervisedMoments, TargetMoments
 from lightning_transfer.utilities.checks import check_features
 
 _GRID = 240
@@ -56,23 +56,14 @@ def log_maximum_evidence(features: Tensor, labels: Tensor, *, ignore_index: int 
     return log_maximum_evidence_from_moments(ClassMoments.from_samples(features, labels, ignore_index))
 
 
-def log_maximum_evidence_from_moments(moments: FeatureMoments) -> Tensor:
+def log_maximum_evidence_from_moments(moments: SupervisedMoments) -> Tensor:
     """Compute LogME from moments; see :func:`log_maximum_evidence`."""
     return column_evidence(moments).mean()
 
 
-def column_evidence(moments: FeatureMoments) -> Tensor:
+def column_evidence(moments: SupervisedMoments) -> Tensor:
     """Maximum log evidence a sample of each column (present class or target), shape ``(c,)``, nats."""
-    if isinstance(moments, ClassMoments):
-        share = moments.counts / moments.count
-        mean, square = share, moments.counts * (1 - share)
-        cross = moments.class_offsets * moments.counts[:, None]
-    elif isinstance(moments, TargetMoments):
-        mean, square = moments.target_shift + moments.target_offset, moments.target_scatter
-        cross = moments.cross_scatter.T
-    else:
-        raise TypeError(f"Expected moments with classes or targets, but got {type(moments).__name__}.")
-    return _ProfileEvidence(moments, mean, square, cross).maximum()
+    return _ProfileEvidence(moments).maximum()
 
 
 class _ProfileEvidence:
@@ -88,30 +79,25 @@ class _ProfileEvidence:
     the log-determinant.
 
     Args:
-        moments: Moments of the features.
-        mean: Mean of each column, shape ``(c,)``.
-        square: Sum of squares of each column about its mean, shape ``(c,)``.
-        cross: Sum of centred features times each column, shape ``(c, r)``.
+        moments: Moments of the features and the columns.
     """
 
-    def __init__(self, moments: FeatureMoments, mean: Tensor, square: Tensor, cross: Tensor) -> None:
+    def __init__(self, moments: SupervisedMoments) -> None:
         self.n = moments.count
-        self.values, vectors = moments.scatter_spectrum
-        self.mean = mean
-        along = vectors.T @ moments.mean
-        self.along_square = along.square()
-        self.outside = (moments.mean @ moments.mean - self.along_square.sum()).clamp(min=0)
-        projected = cross @ vectors
-        self.explained = projected.square() / self.values
-        self.crossed = projected * along
-        eps = torch.finfo(cross.dtype).eps
-        total = square + self.n * mean.square()
+        self.values = moments.scatter_spectrum.values
+        self.mean = moments.target_mean
+        self.along_square = moments.mean_along.square()
+        self.outside = moments.mean_outside
+        coordinates, left = moments.principal_coordinates
+        self.explained = coordinates.square()
+        self.crossed = coordinates * (self.values.sqrt() * moments.mean_along)
+        eps = torch.finfo(coordinates.dtype).eps
+        total = moments.target_scatter + self.n * self.mean.square()
         empty = total <= 0  # an all-zero column is explained without noise and without weights
         if len(self.values) >= self.n - 1:  # every column is fitted exactly, and the evidence stays bounded
             floor, left = torch.where(empty, torch.ones_like(total), eps**2 * total), torch.zeros_like(total)
         else:  # an exact fit would have unbounded evidence: what is left over is never below rounding noise
             floor = torch.where(empty, torch.ones_like(total), total) * (1000 * eps)
-            left = square - self.explained.sum(1)
         self.residual = torch.maximum(left, floor)
 
     def on_grid(self, log_t: Tensor) -> Tensor:

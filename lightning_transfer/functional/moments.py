@@ -1,71 +1,108 @@
-"""The shared statistics: additive float64 moments from which every moment-based score is computed.
+"""The shared statistics: float64 moments from which every moment-based score is computed.
 
-Moments are kept about a pilot ``shift`` near the mean of the features, so that features far from zero lose no digits,
-and are exact sums: those of two parts of a data set add up to those of the whole.
+They come in two kinds. Sums about a pilot ``shift`` near the mean are additive: those of two parts of a data set add up
+to those of the whole, in constant memory. Where all samples are at hand their centred ``rows`` are kept instead, and
+what follows from them keeps the digits that a matrix of squares has lost.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from lightning_transfer.functional.counts import require_two_classes
 from lightning_transfer.utilities.checks import check_features, check_labels, check_targets, flatten_positions
-from lightning_transfer.utilities.linalg import add_gram_, mirror_upper_, rank_cutoff, whitened_square
+from lightning_transfer.utilities.linalg import centred, mirror_upper_, rank_cutoff, thin_svd, whitened_square
+
+_COLUMNS = 64  # targets looked at together
 
 
 class Spectrum(NamedTuple):
-    """Eigenvalues (ascending, noise removed) and eigenvectors (columns) of a positive semi-definite matrix."""
+    """Singular value decomposition ``U diag(values).sqrt() V.T`` of centred features, without rounding noise.
+
+    Attributes:
+        values: Squared singular values, which are the eigenvalues of the scatter, shape ``(r,)``.
+        vectors: ``V``, shape ``(d, r)``.
+        left: ``U``, shape ``(n, r)``, where the samples are at hand.
+    """
 
     values: Tensor
     vectors: Tensor
+    left: Tensor | None = None
 
 
-@dataclass(frozen=True)
+class LeastSquares(NamedTuple):
+    """What a linear map of the centred features, with a penalty on its squared weights, makes of each target.
+
+    Attributes:
+        explained: ``y^T Z (Z^T Z + penalty)^+ Z^T y``, shape ``(m,)``.
+        objective: The least squared error plus penalty, shape ``(m,)``: the squares of the target less ``explained``.
+        weights: Squared norm of the weights, shape ``(m,)``.
+    """
+
+    explained: Tensor
+    objective: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeatureMoments:
     """Moments of ``n`` feature vectors about ``shift``.
 
     Attributes:
         count: Number of samples ``n``.
-        num_features: Width ``d`` of the features as handed in; the moments may live in a smaller space that holds them.
-        shift: Origin of the moments, shape ``(r,)``, float64.
-        feature_sum: Sum of the shifted features, shape ``(r,)``.
-        second_moment: Sum of their outer products, shape ``(r, r)``; only the upper triangle is read.
+        shift: Origin of the moments, shape ``(d,)``, float64.
+        feature_sum: Sum of the shifted features, shape ``(d,)``.
+        second_moment: Sum of their outer products, shape ``(d, d)``, of which only the upper triangle is read; None
+            where the samples are at hand.
+        rows: The centred samples, shape ``(n, d)``, where they are at hand; ``shift`` is then their mean.
     """
 
     count: int
-    num_features: int
     shift: Tensor
     feature_sum: Tensor
-    second_moment: Tensor
+    second_moment: Tensor | None = None
+    rows: Tensor | None = None
 
-    @classmethod
-    def of_features(cls, features: Tensor) -> FeatureMoments:
+    @staticmethod
+    def of_features(features: Tensor) -> FeatureMoments:
         """Moments of samples without classes or targets; float64 for float64 features, float32 for others.
 
         Args:
-            features: Shape ``(n, d)``, any floating dtype; with ``n < d`` in the space that they span.
+            features: Shape ``(n, d)``, any floating dtype.
         """
         dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
-        return FeatureMoments(**_sums(features, dtype)[1])
+        rows, mean = centred(features, dtype)
+        return FeatureMoments(count=len(rows), shift=mean, feature_sum=torch.zeros_like(mean), rows=rows)
+
+    @property
+    def num_features(self) -> int:
+        """Width ``d`` of the features."""
+        return len(self.shift)
 
     @cached_property
     def mean(self) -> Tensor:
-        """Mean of the features, shape ``(r,)``."""
+        """Mean of the features, shape ``(d,)``."""
         return self.shift + self.offset
 
     @cached_property
     def offset(self) -> Tensor:
-        """Mean of the shifted features, shape ``(r,)``."""
+        """Mean of the shifted features, shape ``(d,)``."""
         return self.feature_sum / self.count
 
     @cached_property
     def scatter(self) -> Tensor:
-        """Sum of outer products of the centred features, shape ``(r, r)``; exactly zero for constant features."""
+        """Sum of outer products of the centred features, shape ``(d, d)``; exactly zero for constant features."""
+        if self.second_moment is None:
+            assert self.rows is not None
+            return self.rows.T @ self.rows
         scatter = mirror_upper_(torch.addr(self.second_moment, self.offset, self.offset, alpha=-self.count))
         eps = torch.finfo(scatter.dtype).eps
         spread = scatter.diagonal()
@@ -74,68 +111,210 @@ class FeatureMoments:
         return scatter.index_fill_(0, constant, 0).index_fill_(1, constant, 0) if len(constant) else scatter
 
     @cached_property
-    def gram(self) -> Tensor:
-        """Sum of outer products of the features about the origin, shape ``(r, r)``."""
-        gram = torch.addr(self.second_moment, self.feature_sum + self.count * self.shift, self.shift)
-        return mirror_upper_(gram.addr_(self.shift, self.feature_sum))
-
-    @cached_property
-    def gram_spectrum(self) -> Spectrum:
-        """Spectrum of :attr:`gram`."""
-        return self._spectrum(self.gram)
-
-    @cached_property
     def scatter_spectrum(self) -> Spectrum:
-        """Spectrum of :attr:`scatter`."""
-        return self._spectrum(self.scatter)
+        """Spectrum of the centred features."""
+        return self._spectrum(None)
 
-    def _spectrum(self, matrix: Tensor) -> Spectrum:
-        values, vectors = torch.linalg.eigh(matrix)
-        noise = int((values <= rank_cutoff(values[-1].clamp(min=0), self.count, self.num_features)).sum())
-        return Spectrum(values[noise:], vectors[:, noise:])
+    @cached_property
+    def feature_scale(self) -> Tensor:
+        """Norm of each centred feature, 1 for a constant one, shape ``(d,)``."""
+        norm = self.scatter.diagonal().sqrt() if self.rows is None else torch.linalg.vector_norm(self.rows, dim=0)
+        return torch.where(norm > 0, norm, torch.ones_like(norm))
+
+    @cached_property
+    def standard_spectrum(self) -> Spectrum:
+        """Spectrum of the centred features divided by :attr:`feature_scale`."""
+        return self._spectrum(self.feature_scale)
+
+    def _spectrum(self, scale: Tensor | None) -> Spectrum:
+        if self.rows is None:
+            matrix = self.scatter if scale is None else self.scatter / scale / scale[:, None]
+            values, vectors = torch.linalg.eigh(matrix)
+            kept = values > rank_cutoff(values[-1].clamp(min=0), self.count, self.num_features)
+            return Spectrum(values[kept], vectors[:, kept])
+        left, lengths, vectors = thin_svd(self.rows if scale is None else self.rows / scale)
+        eps = torch.finfo(lengths.dtype).eps
+        # rounding of the rotation, and of the samples as they were handed in
+        noise = max(self.rows.shape) * lengths[0]
+        noise = noise + 4 * self.count**0.5 * (self.mean if scale is None else self.mean / scale).norm()
+        kept = lengths > eps * noise
+        return Spectrum(lengths[kept].square(), vectors[:, kept], left[:, kept])
+
+    @cached_property
+    def mean_along(self) -> Tensor:
+        """The mean along the vectors of :attr:`scatter_spectrum`, shape ``(r,)``."""
+        return self.scatter_spectrum.vectors.T @ self.mean
+
+    @cached_property
+    def mean_outside(self) -> Tensor:
+        """Squared length of the part of the mean outside the span of the centred features, 0-d; 0 below rounding."""
+        values, vectors, _ = self.scatter_spectrum
+        if len(values) == self.num_features:
+            return self.mean.new_zeros(())
+        outside = self.mean - vectors @ self.mean_along
+        outside = outside - vectors @ (vectors.T @ outside)
+        condition = float(values.max() / values.min()) ** 0.5 if len(values) else 0.0
+        noise = 10 * torch.finfo(outside.dtype).eps * condition * float(self.mean.norm())
+        square = outside.square().sum()
+        return square if float(square) > noise**2 else torch.zeros_like(square)
 
     @cached_property
     def total_variance(self) -> Tensor:
         """Trace of the covariance (normalised by ``n``), 0-d."""
-        return self.scatter.trace() / self.count
+        return (self.scatter.trace() if self.rows is None else self.rows.square().sum()) / self.count
 
     @cached_property
     def effective_rank(self) -> Tensor:
         """Participation ratio of the covariance: its squared trace over its squared Frobenius norm, 0-d, at least 0."""
         square = self.scatter_square
-        return torch.where(square > 0, self.scatter.trace().square() / square, torch.zeros_like(square))
+        trace = self.total_variance * self.count
+        return torch.where(square > 0, trace.square() / square, torch.zeros_like(square))
 
     @property
     def condition_number(self) -> float:
         """Condition number of the correlation matrix on its range, an estimate from below."""
-        return whitened_square(self.scatter, self.scatter[:, :0], self.count)[2]
+        if self.rows is None:
+            return whitened_square(self.scatter, self.scatter[:, :0], self.count)[2]
+        values = self.standard_spectrum.values
+        return float(values.max() / values.min()) if len(values) else 1.0
 
     @cached_property
     def scatter_square(self) -> Tensor:
         """Squared Frobenius norm of :attr:`scatter`, 0-d."""
-        norm: Tensor = torch.linalg.vector_norm(self.scatter)
+        wide = self.rows if self.count < self.num_features else None
+        square = self.scatter if wide is None else wide @ wide.T
+        norm: Tensor = torch.linalg.vector_norm(square)
         return norm.square()
 
+    @cached_property
+    def mean_variation(self) -> Tensor:
+        """Sum of squares of the centred features along their mean, times its squared length, 0-d."""
+        if self.rows is None:
+            return self.mean @ self.scatter @ self.mean
+        return (self.rows @ self.mean).square().sum()
 
-@dataclass(frozen=True)
-class ClassMoments(FeatureMoments):
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedMoments(FeatureMoments):
+    """Moments of features with ``m`` targets, which for class ids are the indicators of the classes present."""
+
+    @property
+    @abstractmethod
+    def target_mean(self) -> Tensor:
+        """Mean of each target, shape ``(m,)``."""
+
+    @property
+    @abstractmethod
+    def target_scatter(self) -> Tensor:
+        """Sum of squares of each target about its mean, shape ``(m,)``."""
+
+    @property
+    @abstractmethod
+    def cross_scatter(self) -> Tensor:
+        """Sum of centred features times each target, shape ``(d, m)``."""
+
+    @abstractmethod
+    def _target_columns(self) -> Iterator[Tensor]:
+        """Some centred targets of all samples at a time, shape ``(n, some)``, where they are at hand."""
+
+    def coordinates(self, spectrum: Spectrum, scale: Tensor | None = None) -> Tensor:
+        """Targets along the left vectors of a spectrum of this, shape ``(m, r)``.
+
+        Args:
+            spectrum: Of the features, or of the features divided by ``scale``.
+            scale: Shape ``(d,)``.
+        """
+        if spectrum.left is None:
+            cross = self.cross_scatter if scale is None else self.cross_scatter / scale[:, None]
+            return cross.T @ (spectrum.vectors / spectrum.values.sqrt())
+        return torch.cat([columns.T @ spectrum.left for columns in self._target_columns()])
+
+    def _left_over(self, spectrum: Spectrum, coordinates: Tensor) -> Tensor:
+        """Sum of squares of each target that the features do not explain, shape ``(m,)``."""
+        if spectrum.left is None:
+            return (self.target_scatter - coordinates.square().sum(1)).clamp(min=0)
+        parts = zip(self._target_columns(), coordinates.split(_COLUMNS), strict=True)
+        return torch.cat([(columns - spectrum.left @ some.T).square().sum(0) for columns, some in parts])
+
+    @cached_property
+    def principal_coordinates(self) -> tuple[Tensor, Tensor]:
+        """Targets along the left vectors of :attr:`scatter_spectrum`, ``(m, r)``, and squares left over, ``(m,)``."""
+        coordinates = self.coordinates(self.scatter_spectrum)
+        return coordinates, self._left_over(self.scatter_spectrum, coordinates)
+
+    @cached_property
+    def _whitened(self) -> tuple[LeastSquares, int, float]:
+        """Least squares without penalty, the rank, and the condition number of the correlation matrix on its range."""
+        if self.rows is None:
+            explained, rank, condition = whitened_square(self.scatter, self.cross_scatter, self.count)
+            left_over = (self.target_scatter - explained).clamp(min=0)
+            return LeastSquares(explained, left_over, torch.zeros_like(explained)), rank, condition
+        spectrum = self.standard_spectrum
+        coordinates = self.coordinates(spectrum)
+        fit = LeastSquares(
+            coordinates.square().sum(1), self._left_over(spectrum, coordinates), coordinates.new_zeros(len(coordinates))
+        )
+        return fit, len(spectrum.values), super().condition_number
+
+    @property
+    def rank(self) -> int:
+        """Numerical rank of the correlation matrix."""
+        return self._whitened[1]
+
+    @property
+    def condition_number(self) -> float:
+        """Condition number of the correlation matrix on its range, an estimate from below."""
+        return self._whitened[2]
+
+    def least_squares(self, penalty: float = 0.0) -> LeastSquares:
+        """Fit the targets by a linear map of the centred features.
+
+        Args:
+            penalty: Of the squared weights, not negative. Without one the weights, of which there may be many, are not
+                looked for.
+        """
+        if penalty == 0:
+            return self._whitened[0]
+        if self.rows is None:
+            largest = self.scatter.diagonal().max()
+            ridge = self.scatter + penalty * torch.eye(self.num_features).to(self.scatter)
+            factor, failed = torch.linalg.cholesky_ex(ridge)
+            if not int(failed) and penalty > 10 * float(rank_cutoff(largest, self.count, self.num_features)):
+                half = torch.linalg.solve_triangular(factor, self.cross_scatter, upper=False)
+                weights = torch.linalg.solve_triangular(factor.T, half, upper=True)
+                explained = half.square().sum(0)
+                objective = (self.target_scatter - explained).clamp(min=0)
+                return LeastSquares(explained, objective, weights.square().sum(0))
+        values = self.scatter_spectrum.values
+        coordinates, left_over = self.principal_coordinates
+        square = coordinates.square()
+        share = values / (values + penalty)
+        return LeastSquares(
+            square @ share, left_over + square @ (penalty / (values + penalty)), square @ (share / (values + penalty))
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassMoments(SupervisedMoments):
     """Moments of features with class ids.
 
     Attributes:
         class_counts: Samples of each class, shape ``(k,)``, float64; classes may be missing.
-        class_sums: Sum of the shifted features of each class, shape ``(k, r)``.
-        norm_weighted_sum: Sum of shifted features times their squared norm, shape ``(r,)``.
+        class_sums: Sum of the shifted features of each class, shape ``(k, d)``.
+        norm_weighted_sum: Sum of shifted features times their squared norm, shape ``(d,)``.
         norm_fourth: Sum of the fourth powers of their norms, 0-d.
+        labels: Where the samples are at hand, the positions of their classes among those present, shape ``(n,)``.
     """
 
     class_counts: Tensor
     class_sums: Tensor
     norm_weighted_sum: Tensor
     norm_fourth: Tensor
+    labels: Tensor | None = None
 
     @classmethod
-    def from_samples(cls, features: Tensor, labels: Tensor, ignore_index: int | None = None) -> ClassMoments:
-        """Compute the moments of a set of samples; with fewer samples than features, in the space that they span.
+    def from_samples(cls, features: Tensor, labels: Tensor, ignore_index: int | None = None) -> Self:
+        """Compute the moments of a set of samples.
 
         Args:
             features: Shape ``(n, d)`` (or tokens, pixels, see ``flatten_positions``), any floating dtype.
@@ -154,19 +333,33 @@ class ClassMoments(FeatureMoments):
         """
         features, labels = flatten_positions(features, labels, ignore_index)
         features = check_features(features)
-        labels = check_labels(labels, len(features))
-        rows, sums = _sums(features)
+        return cls.of_rows(features, check_labels(labels, len(features))).require_classes()
+
+    @classmethod
+    def of_rows(cls, features: Tensor, labels: Tensor, shift: Tensor | float = 0.0) -> Self:
+        """Compute the moments of samples that are checked already.
+
+        Args:
+            features: Shape ``(n, d)``, less ``shift``.
+            labels: Shape ``(n,)``, int64.
+            shift: Origin of the features, shape ``(d,)``.
+        """
+        rows, mean = centred(features)
         counts = torch.bincount(labels).to(rows.dtype)
         square = rows.square().sum(1)
         return cls(
-            **sums,
+            count=len(rows),
+            shift=shift + mean,
+            feature_sum=torch.zeros_like(mean),
+            rows=rows,
+            labels=((counts > 0).cumsum(0) - 1)[labels],
             class_counts=counts,
             class_sums=rows.new_zeros(len(counts), rows.shape[1]).index_add_(0, labels, rows),
             norm_weighted_sum=square @ rows,
             norm_fourth=square @ square,
-        ).require_classes()
+        )
 
-    def require_classes(self) -> ClassMoments:
+    def require_classes(self) -> Self:
         """Return itself if it holds at least two classes.
 
         Raises:
@@ -190,29 +383,48 @@ class ClassMoments(FeatureMoments):
         """Samples of each present class, shape ``(c,)``, float64."""
         return self.class_counts[self.present]
 
+    @property
+    def target_mean(self) -> Tensor:
+        """Share of each present class, shape ``(c,)``."""
+        return self.counts / self.count
+
+    @property
+    def target_scatter(self) -> Tensor:
+        """Sum of squares of the indicator of each present class about its mean, shape ``(c,)``."""
+        return self.counts * (1 - self.target_mean)
+
     @cached_property
     def class_offsets(self) -> Tensor:
-        """Means of the present classes about the overall mean, shape ``(c, r)``."""
+        """Means of the present classes about the overall mean, shape ``(c, d)``."""
         return self.class_sums[self.present] / self.counts[:, None] - self.offset
 
     @cached_property
     def class_means(self) -> Tensor:
-        """Means of the present classes, shape ``(c, r)``."""
+        """Means of the present classes, shape ``(c, d)``."""
         return self.class_offsets + self.mean
 
     @cached_property
-    def between_factor(self) -> Tensor:
-        """Rows ``sqrt(n_c) (mean_c - mean)``, shape ``(c, r)``: its Gram matrix is the between-class scatter."""
-        return self.class_offsets * self.counts.sqrt()[:, None]
+    def cross_scatter(self) -> Tensor:
+        """Sum of the centred features of each present class, shape ``(d, c)``; zero where the feature is constant."""
+        cross = (self.class_offsets * self.counts[:, None]).T
+        return cross if self.rows is not None else cross * (self.scatter.diagonal() > 0)[:, None]
+
+    def _target_columns(self) -> Iterator[Tensor]:
+        assert self.labels is not None
+        for classes in torch.arange(self.num_classes, device=self.labels.device).split(_COLUMNS):
+            yield (self.labels[:, None] == classes).double() - self.target_mean[classes]
 
     @cached_property
     def within_scatter(self) -> Tensor:
-        """Scatter about the class means, shape ``(r, r)``."""
-        return self.scatter - self.between_factor.T @ self.between_factor
+        """Scatter about the class means, shape ``(d, d)``."""
+        between = self.class_offsets * self.counts.sqrt()[:, None]
+        return self.scatter - between.T @ between
 
     @cached_property
     def centred_norm_fourth(self) -> Tensor:
         """Sum of the fourth powers of the norms of the centred features, 0-d."""
+        if self.second_moment is None:
+            return self.norm_fourth
         offset = self.offset
         length = offset @ offset
         along = self.scatter @ offset + self.count * length * offset
@@ -224,36 +436,28 @@ class ClassMoments(FeatureMoments):
             - 3 * self.count * length.square()
         ).clamp(min=0)
 
-    @cached_property
-    def canonical_square(self) -> tuple[Tensor, int, float]:
-        """Squared length of each whitened row of :attr:`between_factor`, the rank and the condition number."""
-        return whitened_square(self.scatter, self.between_factor.T, self.count)
 
-    @property
-    def condition_number(self) -> float:
-        """Condition number of the correlation matrix on its range, an estimate from below."""
-        return self.canonical_square[2]
-
-
-@dataclass(frozen=True)
-class TargetMoments(FeatureMoments):
+@dataclass(frozen=True, kw_only=True)
+class TargetMoments(SupervisedMoments):
     """Moments of features with real-valued targets.
 
     Attributes:
         target_shift: Origin of the moments of the targets, shape ``(m,)``.
         target_sum: Sum of the shifted targets, shape ``(m,)``.
         target_square: Sum of their squares, shape ``(m,)``.
-        cross_moment: Sum of shifted features times shifted targets, shape ``(r, m)``.
+        cross_moment: Sum of shifted features times shifted targets, shape ``(d, m)``.
+        targets: The centred targets, shape ``(n, m)``, where the samples are at hand.
     """
 
     target_shift: Tensor
     target_sum: Tensor
     target_square: Tensor
     cross_moment: Tensor
+    targets: Tensor | None = None
 
     @classmethod
-    def from_samples(cls, features: Tensor, targets: Tensor) -> TargetMoments:
-        """Compute the moments of a set of samples; with fewer samples than features, in the space that they span.
+    def from_samples(cls, features: Tensor, targets: Tensor) -> Self:
+        """Compute the moments of a set of samples.
 
         Args:
             features: Shape ``(n, d)``, any floating dtype.
@@ -263,14 +467,30 @@ class TargetMoments(FeatureMoments):
             ValueError: If an input is malformed.
         """
         features = check_features(features)
-        targets = check_targets(targets, len(features)).double()
-        rows, sums = _sums(features)
-        target_shift = targets.mean(0)
-        targets = targets - target_shift
+        return cls.of_rows(features, check_targets(targets, len(features)))
+
+    @classmethod
+    def of_rows(
+        cls, features: Tensor, targets: Tensor, shift: Tensor | float = 0.0, target_shift: Tensor | float = 0.0
+    ) -> Self:
+        """Compute the moments of samples that are checked already.
+
+        Args:
+            features: Shape ``(n, d)``, less ``shift``.
+            targets: Shape ``(n, m)``, less ``target_shift``.
+            shift: Origin of the features, shape ``(d,)``.
+            target_shift: Origin of the targets, shape ``(m,)``.
+        """
+        rows, mean = centred(features)
+        targets, target_mean = centred(targets)
         return cls(
-            **sums,
-            target_shift=target_shift,
-            target_sum=targets.sum(0),
+            count=len(rows),
+            shift=shift + mean,
+            feature_sum=torch.zeros_like(mean),
+            rows=rows,
+            targets=targets,
+            target_shift=target_shift + target_mean,
+            target_sum=torch.zeros_like(target_mean),
             target_square=targets.square().sum(0),
             cross_moment=rows.T @ targets,
         )
@@ -281,56 +501,26 @@ class TargetMoments(FeatureMoments):
         return self.target_sum / self.count
 
     @cached_property
+    def target_mean(self) -> Tensor:
+        """Mean of each target, shape ``(m,)``."""
+        return self.target_shift + self.target_offset
+
+    @cached_property
     def target_scatter(self) -> Tensor:
         """Sum of squares of the centred targets, shape ``(m,)``; exactly zero for a constant target."""
         scatter = self.target_square - self.count * self.target_offset.square()
         eps = torch.finfo(scatter.dtype).eps
-        mean = self.target_shift + self.target_offset
-        return torch.where(scatter > self.count * (8 * eps * mean.abs()) ** 2, scatter, torch.zeros_like(scatter))
-
-    @cached_property
-    def explained_square(self) -> tuple[Tensor, int, float]:
-        """Squares of the targets that a linear map explains, ``(m,)``; rank and condition number of the features."""
-        return whitened_square(self.scatter, self.cross_scatter, self.count)
-
-    @property
-    def condition_number(self) -> float:
-        """Condition number of the correlation matrix on its range, an estimate from below."""
-        return self.explained_square[2]
+        noise = self.count * (8 * eps * self.target_mean.abs()) ** 2
+        return torch.where(scatter > noise, scatter, torch.zeros_like(scatter))
 
     @cached_property
     def cross_scatter(self) -> Tensor:
-        """Sum of centred features times centred targets, shape ``(r, m)``; zero where the feature is constant."""
+        """Sum of centred features times centred targets, shape ``(d, m)``; zero where the feature is constant."""
+        if self.rows is not None:
+            return self.cross_moment
         cross = self.cross_moment - self.count * torch.outer(self.offset, self.target_offset)
         return cross * (self.scatter.diagonal() > 0)[:, None]
 
-
-def shifted_rows(features: Tensor, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, int]:
-    """Shift features to their mean; with n < d, first rotate them into the space that they span.
-
-    Args:
-        features: Shape ``(n, d)``, any floating dtype.
-        dtype: What the rows are computed in.
-
-    Returns:
-        The shifted rows ``(n, r)``, the shift ``(r,)``, and ``d``; ``r`` is ``min(n, d)``.
-    """
-    rows = features.to(dtype)
-    n, d = rows.shape
-    if n < d:
-        rows = torch.linalg.qr(rows.T, mode="r").R.T
-    shift = rows.mean(0)
-    return rows - shift, shift, d
-
-
-def _sums(features: Tensor, dtype: torch.dtype = torch.float64) -> tuple[Tensor, dict[str, Any]]:
-    """Shifted rows of samples, and what all kinds of moments keep of them."""
-    rows, shift, num_features = shifted_rows(features, dtype)
-    second_moment = add_gram_(rows.new_zeros(rows.shape[1], rows.shape[1]), rows)
-    return rows, {
-        "count": len(rows),
-        "num_features": num_features,
-        "shift": shift,
-        "feature_sum": rows.sum(0),
-        "second_moment": second_moment,
-    }
+    def _target_columns(self) -> Iterator[Tensor]:
+        assert self.targets is not None
+        yield from self.targets.split(_COLUMNS, dim=1)

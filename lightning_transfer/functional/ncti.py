@@ -9,12 +9,13 @@ from torch import Tensor
 
 from lightning_transfer.functional._discriminant import (
     SMALLEST_SHRINKAGE,
-    cholesky_factor,
-    fit_discriminant,
-    shrink_within,
+    class_residuals,
+    log_posterior,
+    shrink,
     shrinkage_strength,
     true_class,
-    within_covariance,
+    whiten,
+    within_spectrum,
 )
 from lightning_transfer.functional._rows import LabelledRows, labelled_rows, principal_components
 from lightning_transfer.functional._zoo import scale_parts
@@ -62,14 +63,13 @@ def ncti_parts(
     data = labelled_rows(*flatten_positions(features, labels, ignore_index), rotate=True)
     rows, variances = principal_components(data.rows, pca_dim)
     whitened, axes = _discriminant_space(data._replace(rows=rows), float(variances[:32].sum()) / (len(rows) - 1))
-    identity = torch.eye(whitened.shape[1], dtype=rows.dtype, device=rows.device)
     data = data._replace(rows=whitened)
-    log_posterior = fit_discriminant(data.class_means, data.counts, identity).log_posterior(whitened)
-    posteriors = data._replace(rows=log_posterior.exp()).by_class()
+    log_probabilities = log_posterior(data)
+    posteriors = data._replace(rows=log_probabilities.exp()).by_class()
     nuclear = torch.stack([torch.linalg.svdvals(block).sum() for block in posteriors])
     return {
         "seli": torch.linalg.svdvals(whitened @ axes).sum(),
-        "ncc": true_class(log_posterior, data).exp().mean(),
+        "ncc": true_class(log_probabilities, data).exp().mean(),
         "variability": nuclear.sum().log(),
     }
 
@@ -128,22 +128,21 @@ def combine_ncti(parts_of_zoo: Sequence[Mapping[str, Tensor | float]]) -> Tensor
 def _discriminant_space(data: LabelledRows, explained_variance: float) -> tuple[Tensor, Tensor]:
     """Rows whitened by the within-class covariance, shape ``(n, k)``, and the discriminant axes there, ``(k, m)``."""
     n, r = data.rows.shape
-    within = within_covariance(data)
     shrinkage = shrinkage_strength(explained_variance)
-    if shrinkage > SMALLEST_SHRINKAGE and float(within.trace()) > 0:
-        covariance = shrink_within(within, data.total_variance, r, shrinkage)
-        total = (1 - shrinkage) * data.rows.T @ data.rows / n
-        total.diagonal().add_(shrinkage * float(data.total_variance) / r)
-        factor = cholesky_factor(covariance)
-        whitener: Tensor = torch.linalg.solve_triangular(factor, torch.eye(r).to(factor), upper=False).T
-        axes = torch.linalg.eigh(whitener.T @ (total - covariance) @ whitener).eigenvectors
-        return data.rows @ whitener, axes[:, -min(len(data.counts) - 1, r) :]
+    within = within_spectrum(data)
+    if shrinkage > SMALLEST_SHRINKAGE and float(within.values.sum()) > 0:
+        whitened = whiten(data, within, shrinkage, r)
+        ridge = shrinkage * data.total_variance / r / shrink(within.values, data.total_variance, r, shrinkage)
+        between = (1 - shrinkage) / n * whitened.T @ whitened + ridge.diag()  # and the identity
+        return whitened, torch.linalg.eigh(between).eigenvectors[:, -min(len(data.counts) - 1, r) :]
     # without shrinkage: directions without variance within classes are left out, then those without any between them
-    deviation = within.diagonal().sqrt()
-    deviation = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
-    values, vectors = torch.linalg.eigh(within / deviation / deviation[:, None])
-    kept = values > _TOLERANCE**2
-    whitened = data.rows @ (vectors[:, kept] / deviation[:, None] / values[kept].sqrt())
+    residuals = class_residuals(data)
+    deviation = residuals.square().mean(0).sqrt()
+    noise = 1e3 * torch.finfo(deviation.dtype).eps * data.total_variance.sqrt()
+    deviation = torch.where(deviation > noise, deviation, torch.inf)
+    _, lengths, axes = torch.linalg.svd(torch.linalg.qr(residuals / deviation / n**0.5, mode="r").R)
+    kept = lengths > _TOLERANCE
+    whitened = data.rows @ ((axes.T[:, kept] / deviation[:, None]) / lengths[kept])
     means = data._replace(rows=whitened).class_means * data.counts.sqrt()[:, None]
     _, strengths, directions = torch.linalg.svd(means, full_matrices=False)
     rank = int((strengths > _TOLERANCE * strengths.max()).sum()) if strengths.numel() else 0

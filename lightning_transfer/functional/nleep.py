@@ -122,11 +122,11 @@ def responsibilities(
     projected = _leading_components(data.rows, variance)
     order = projected[:, 0].argsort(stable=True)
     samples = projected[order].cpu().numpy()
+    samples /= samples[:, 0].std() or 1.0  # the floor of the variances is a share of the largest then
     per_class = min(components_per_class, (n - 1) // num_classes)
     mixture = GaussianMixture(
         per_class * num_classes or n - 1,
         covariance_type=covariance,
-        reg_covar=max(1e-6, 1e-10 * float(samples[:, 0].var())),  # the default, unless rounding would swallow it
         random_state=seed,
     )
     with warnings.catch_warnings():

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import torch
 from torch import Tensor
 
 from lightning_transfer.functional._discriminant import (
-    LinearDiscriminant,
+    WithinSpectrum,
     adaptive_shrinkage,
-    approximate_shrinkage,
-    fit_discriminant,
-    shrink_within,
+    class_residuals,
+    log_posterior,
+    shrink,
+    shrinkage_strength,
     true_class,
-    within_covariance,
+    whiten,
+    within_spectrum,
 )
 from lightning_transfer.functional._rows import LabelledRows, labelled_rows
 from lightning_transfer.functional.moments import ClassMoments
 from lightning_transfer.utilities.checks import check_one_of, flatten_positions
+from lightning_transfer.utilities.linalg import centred
+
+
+class LinearDiscriminant(NamedTuple):
+    """A fitted classifier ``softmax(x @ weights.T + intercept)``.
+
+    Attributes:
+        weights: Shape ``(c, d)``.
+        intercept: Shape ``(c,)``.
+    """
+
+    weights: Tensor
+    intercept: Tensor
+
+    def log_posterior(self, rows: Tensor) -> Tensor:
+        """Log-probabilities of the classes, shape ``(n, c)``, for features of shape ``(n, d)``."""
+        return (rows @ self.weights.T + self.intercept).log_softmax(dim=1)
 
 
 def sfda(features: Tensor, labels: Tensor, *, variant: str = "paper", ignore_index: int | None = None) -> Tensor:
@@ -54,13 +76,10 @@ def sfda(features: Tensor, labels: Tensor, *, variant: str = "paper", ignore_ind
     check_one_of(variant, ("paper", "official"), "variant")
     features, labels = flatten_positions(features, labels, ignore_index)
     data = labelled_rows(features, labels, rotate=True)
-    within = within_covariance(data)
-    shrinkage = adaptive_shrinkage(within) if variant == "paper" else approximate_shrinkage(features, data)
-    posterior = _fit(data, within, shrinkage).log_posterior(data.rows).exp()
-    mixed = _confident_mix(data, true_class(posterior.softmax(dim=1), data))
-    second = _fit(mixed, within_covariance(mixed), shrinkage)
-    log_probability = true_class(second.log_posterior(mixed.rows), mixed)
-    return log_probability.mean() if variant == "paper" else log_probability.exp().mean()
+    within = within_spectrum(data)
+    if variant == "official":
+        return self_challenged(data, within, approximate_shrinkage(features, data)).exp().mean()
+    return self_challenged(data, within, adaptive_shrinkage(within.values)).mean().clamp(max=0) + 0.0
 
 
 def sfda_first_step(moments: ClassMoments) -> LinearDiscriminant:
@@ -81,15 +100,40 @@ def sfda_first_step(moments: ClassMoments) -> LinearDiscriminant:
         >>> classifier.log_posterior(features).argmax(dim=1)
         tensor([0, 0, 1, 1])
     """
-    within = moments.within_scatter / moments.count
-    covariance = shrink_within(within, moments.total_variance, moments.num_features, adaptive_shrinkage(within))
-    weights, intercept = fit_discriminant(moments.class_offsets, moments.counts, covariance)
-    return LinearDiscriminant(weights, intercept - weights @ moments.mean)
+    values, vectors = torch.linalg.eigh(moments.within_scatter / moments.count)
+    values = values.clamp(min=0)
+    shrunk = shrink(values, moments.total_variance, moments.num_features, adaptive_shrinkage(values))
+    weights = (moments.class_offsets @ vectors / shrunk) @ vectors.T
+    priors = (moments.counts / moments.count).log()
+    intercept = priors - 0.5 * (moments.class_offsets * weights).sum(1) - weights @ moments.mean
+    return LinearDiscriminant(weights, intercept)
 
 
-def _fit(data: LabelledRows, within: Tensor, shrinkage: float) -> LinearDiscriminant:
-    covariance = shrink_within(within, data.total_variance, data.num_features, shrinkage)
-    return fit_discriminant(data.class_means, data.counts, covariance)
+def self_challenged(data: LabelledRows, within: WithinSpectrum, shrinkage: float) -> Tensor:
+    """Log-probability of the true class of each mixed sample in step two, shape ``(n,)``; see :func:`sfda`."""
+    posterior = log_posterior(data._replace(rows=whiten(data, within, shrinkage))).exp()
+    mixed = _confident_mix(data, true_class(posterior.softmax(dim=1), data))
+    second = mixed._replace(rows=whiten(mixed, within_spectrum(mixed), shrinkage))
+    return true_class(log_posterior(second), mixed)
+
+
+def approximate_shrinkage(features: Tensor, data: LabelledRows) -> float:
+    """The strength as published codes compute it: the eigenvalue after three double power steps from the row sums.
+
+    Args:
+        features: The features in their own coordinates (row sums depend on them), shape ``(n, d)``.
+        data: The same samples.
+    """
+    residuals = class_residuals(data._replace(rows=centred(features)[0]))
+
+    def step(vector: Tensor) -> Tensor:
+        return residuals.T @ (residuals @ vector) / len(residuals)
+
+    x = y = step(residuals.new_ones(residuals.shape[1]))
+    for _ in range(3):
+        y = torch.nn.functional.normalize(step(x), dim=0)
+        x = torch.nn.functional.normalize(step(y), dim=0)
+    return shrinkage_strength(5 * float(x @ step(y)))
 
 
 def _confident_mix(data: LabelledRows, confidence: Tensor) -> LabelledRows:

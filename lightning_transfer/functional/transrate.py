@@ -8,6 +8,8 @@ from torch import Tensor
 from lightning_transfer.functional._rows import labelled_rows
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, flatten_positions
 
+_LARGE = 1e7
+
 
 def transrate(
     features: Tensor, labels: Tensor, *, eps: float = 1e-4, variant: str = "paper", ignore_index: int | None = None
@@ -49,8 +51,10 @@ def transrate(
     check_transrate_options(eps, variant)
     data = labelled_rows(*flatten_positions(features, labels, ignore_index), rotate=True)
     rates = torch.stack([_coding_rate(rows, eps) for rows in data.by_class()])
-    given_class = data.counts @ rates / len(data.rows) if variant == "paper" else rates.mean()
-    return _coding_rate(data.rows, eps) - given_class
+    rate = _coding_rate(data.rows, eps)
+    if variant == "official":
+        return rate - rates.mean()
+    return (rate - data.counts @ rates / len(data.rows)).clamp(min=0)
 
 
 def check_transrate_options(eps: float, variant: str) -> None:
@@ -65,8 +69,11 @@ def check_transrate_options(eps: float, variant: str) -> None:
 
 def _coding_rate(rows: Tensor, eps: float) -> Tensor:
     n, d = rows.shape
+    rows = rows / (n * eps) ** 0.5
+    if float(rows.square().sum()) > _LARGE:  # squared, small directions would be lost beside large ones
+        rate: Tensor = torch.linalg.svdvals(rows).square().log1p().sum() / 2
+        return rate
     small = rows.T @ rows if d <= n else rows @ rows.T
-    small = small / (n * eps)
     small.diagonal().add_(1.0)
-    rate: Tensor = torch.linalg.cholesky(small).diagonal().log().sum()
+    rate = torch.linalg.cholesky(small).diagonal().log().sum()
     return rate

@@ -14,17 +14,19 @@ from lightning_transfer.functional.gbc import bhattacharyya_score, check_gbc_opt
 from lightning_transfer.metrics.base import Health
 from lightning_transfer.metrics.moments import MomentMetric
 from lightning_transfer.metrics.samples import SampleMetric
+from lightning_transfer.utilities.linalg import centred
 
 
 @dataclass(frozen=True)
 class _Gaussians:
-    """Sums of shifted features and of their squares by class id."""
+    """Sums of shifted features by class id, and of their squares, about the shift or about the means of the classes."""
 
     count: int
     shift: Tensor
     class_counts: Tensor
     class_sums: Tensor
     class_squares: Tensor
+    about_means: bool = False
 
 
 class _GaussianSums:
@@ -42,7 +44,15 @@ class _GaussianSums:
         sums["class_squares"].index_add_(0, labels, rows.square())
 
     def moments(self, sums: Mapping[str, Tensor], shift: Tensor) -> _Gaussians:
-        return _Gaussians(int(sums["class_counts"].sum()), shift, **sums)
+        return _Gaussians(int(sums["class_counts"].sum()), shift, *(sums[name] for name in self.names))
+
+    def of_rows(self, rows: Tensor, labels: Tensor, shift: Tensor) -> _Gaussians:
+        rows, mean = centred(rows)
+        counts = torch.bincount(labels).double()
+        sums = rows.new_zeros(len(counts), rows.shape[1]).index_add_(0, labels, rows)
+        residuals = rows - (sums / counts[:, None])[labels]
+        squares = torch.zeros_like(sums).index_add_(0, labels, residuals.square())
+        return _Gaussians(len(rows), shift + mean, counts, sums, squares, about_means=True)
 
     def about(self, moments: _Gaussians, delta: Tensor) -> dict[str, Tensor]:
         counts = moments.class_counts[:, None]
@@ -57,7 +67,7 @@ class StreamingGBC(MomentMetric):
 
     Args:
         covariance: ``"spherical"`` or ``"diagonal"``.
-        variance_floor: Smallest variance of a dimension of a class.
+        variance_floor: Smallest variance of a dimension of a class, as a share of the mean variance.
         variant: ``"paper"`` or ``"official"``.
         kwargs: ``num_classes``, ``ignore_index``, ``jackknife_groups``, and keyword arguments of
             :class:`torchmetrics.Metric`.
@@ -100,8 +110,13 @@ class StreamingGBC(MomentMetric):
         require_two_classes(len(present))
         counts = moments.class_counts[present, None]
         means = moments.class_sums[present] / counts
-        variances = moments.class_squares[present] / counts - means.square()
-        return bhattacharyya_score(means, variances, **self.options)
+        variances = moments.class_squares[present] / counts
+        if not moments.about_means:
+            variances = (variances - means.square()).clamp(min=0)
+        mean_variance = (counts * (variances + (means - (counts * means).sum(0) / moments.count).square())).sum()
+        return bhattacharyya_score(
+            means, variances, float(mean_variance) / (moments.count * self._width), **self.options
+        )
 
 
 class GBC(SampleMetric):
@@ -123,7 +138,7 @@ class GBC(SampleMetric):
     Args:
         pca_dim: Principal components kept where there are more features; None for the features as they are.
         covariance: ``"spherical"`` or ``"diagonal"``.
-        variance_floor: Smallest variance of a dimension of a class.
+        variance_floor: Smallest variance of a dimension of a class, as a share of the mean variance.
         variant: ``"paper"`` or ``"official"``.
         kwargs: ``ignore_index``; with PCA ``max_samples``, ``seed`` and ``num_resamples`` of the sample, without it
             ``num_classes`` and ``jackknife_groups``; and keyword arguments of :class:`torchmetrics.Metric`.

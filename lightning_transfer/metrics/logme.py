@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lightning_transfer.functional.logme import log_maximum_evidence_from_moments
-from lightning_transfer.functional.moments import FeatureMoments
+from lightning_transfer.functional.moments import SupervisedMoments
 from lightning_transfer.metrics.moments import MomentMetric
 
 
@@ -51,5 +51,5 @@ class LogME(MomentMetric):
     title = "LogME"
     tasks = ("classification", "multilabel", "regression")
 
-    def _score(self, moments: FeatureMoments) -> Tensor:
+    def _score(self, moments: SupervisedMoments) -> Tensor:
         return log_maximum_evidence_from_moments(moments)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_transfer._compat import default_states
-from lightning_transfer.functional.moments import ClassMoments, FeatureMoments, TargetMoments
+from lightning_transfer.functional.moments import ClassMoments, TargetMoments
 from lightning_transfer.metrics.base import (
     Health,
     Task,
@@ -61,7 +61,11 @@ class _ClassSums:
     def moments(self, sums: Mapping[str, Tensor], **origin: Tensor) -> ClassMoments:
         """Make moments of the sums."""
         count, feature_sum = int(sums["class_counts"].sum()), sums["class_sums"].sum(0)
-        return ClassMoments(count, len(feature_sum), feature_sum=feature_sum, **origin, **sums)
+        return ClassMoments(count=count, feature_sum=feature_sum, **origin, **sums)
+
+    def of_rows(self, rows: Tensor, labels: Tensor, **origin: Tensor) -> ClassMoments:
+        """Make moments of shifted samples."""
+        return ClassMoments.of_rows(rows, labels, **origin)
 
     def about(self, moments: Any, delta: Tensor) -> dict[str, Tensor]:
         """Sums about an origin moved by ``delta``."""
@@ -113,7 +117,11 @@ class _TargetSums:
         """Make moments of the sums."""
         sums = dict(sums)
         count, feature_sum = int(sums.pop("target_counts")), sums.pop("feature_sums")
-        return TargetMoments(count, len(feature_sum), feature_sum=feature_sum, **origin, **sums)
+        return TargetMoments(count=count, feature_sum=feature_sum, **origin, **sums)
+
+    def of_rows(self, rows: Tensor, targets: Tensor, **origin: Tensor) -> TargetMoments:
+        """Make moments of shifted samples."""
+        return TargetMoments.of_rows(rows, targets, **origin)
 
     def about(self, moments: Any, delta: Tensor) -> dict[str, Tensor]:
         """Sums about an origin moved by ``delta``."""
@@ -124,9 +132,10 @@ class _TargetSums:
         }
 
 
-def _second_moment_about(moments: FeatureMoments, delta: Tensor) -> Tensor:
+def _second_moment_about(moments: Any, delta: Tensor) -> Tensor:
     cross = torch.outer(moments.feature_sum, delta)
-    return moments.second_moment - cross - cross.mT + moments.count * torch.outer(delta, delta)
+    second: Tensor = moments.second_moment - cross - cross.mT + moments.count * torch.outer(delta, delta)
+    return second
 
 
 class MomentMetric(JackknifeMetric):
@@ -356,7 +365,14 @@ class MomentMetric(JackknifeMetric):
             setattr(self, name, state[name].clone())
 
     def _moments_of(self, groups: Sequence[int]) -> Any:
+        """Moments of some of the groups; as long as all samples wait, of the samples themselves."""
         origin = {name: getattr(self, name) for name in ("shift", "target_shift") if name in default_states(self)}
+        count = int(self.pending_count)
+        if count and not int(self.seen):
+            group = torch.arange(count, device=self.device) % self.jackknife_groups
+            chosen = torch.isin(group, torch.tensor(groups, device=self.device))
+            rows, answers = self.pending_rows[:count][chosen], self.pending_responses[:count][chosen]
+            return self._sums.of_rows(rows, answers, **origin)
         if self.jackknife_groups == 1:
             return self._sums.moments({name: getattr(self, name)[0] for name in self._sums.names}, **origin)
         sums = {name: getattr(self, name)[list(groups)].sum(0) for name in self._sums.names}
@@ -364,13 +380,15 @@ class MomentMetric(JackknifeMetric):
 
     def _totals(self) -> Any:
         """Moments of all data; computed once for all metrics that share the states."""
-        self._flush()
-        moments = memo(self.seen).get(int(self.seen))
+        if int(self.seen):
+            self._flush()
+        state = int(self.seen), int(self.pending_count)
+        self._require_data(sum(state))
+        moments = memo(self.seen).get(state)
         if moments is None:
             moments = self._moments_of(range(self.jackknife_groups))
-            self._require_data(moments.count)
             memo(self.seen).clear()
-            memo(self.seen)[moments.count] = moments
+            memo(self.seen)[state] = moments
         return moments.require_classes() if isinstance(moments, ClassMoments) else moments
 
     def _totals_without_each(self) -> Iterator[Any]:

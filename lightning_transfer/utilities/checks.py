@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+LARGEST = 1e75  #: Larger features and targets are refused, since scores hold their fourth powers.
 _INTEGER_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -21,7 +22,8 @@ def check_features(features: Tensor, name: str = "features") -> Tensor:
         The same tensor, detached.
 
     Raises:
-        ValueError: If it is no finite floating matrix with at least one row and one column.
+        ValueError: If it is no finite floating matrix with at least one row and one column, or holds values so large
+            that their fourth powers overflow.
 
     Example:
         >>> import torch
@@ -196,6 +198,13 @@ def check_one_of(value: str | None, allowed: tuple[str | None, ...], name: str) 
 
 
 def _check_finite(values: Tensor, name: str) -> None:
+    if values.dtype == torch.float64:
+        low, high = values.aminmax() if values.numel() else (values.sum(), values.sum())
+        if low >= -LARGEST and high <= LARGEST:
+            return
+        if torch.isfinite(low) and torch.isfinite(high):
+            largest = max(-float(low), float(high))
+            raise ValueError(f"Expected argument `{name}` to be at most {LARGEST:g} in size, but got {largest:g}.")
     # the sum is finite only if every entry is, unless it overflows: the exact look is then worth its cost
     if not torch.isfinite(values.sum()) and not bool(torch.isfinite(values).all()):
         bad = int((~torch.isfinite(values)).sum())

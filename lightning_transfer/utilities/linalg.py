@@ -49,6 +49,50 @@ def mirror_upper_(matrix: Tensor) -> Tensor:
     return matrix
 
 
+def centred(features: Tensor, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """Centre samples so that no digit is lost to a mean far from zero; what varies by rounding alone becomes zero.
+
+    Args:
+        features: Shape ``(n, d)``, any floating dtype.
+        dtype: What is computed in.
+
+    Returns:
+        The centred samples, shape ``(n, d)``, in new memory, and the mean, shape ``(d,)``.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.utilities.linalg import centred
+        >>> centred(torch.tensor([[0.1, 1e6], [0.1, 1e6 + 2]]))[0]
+        tensor([[ 0., -1.],
+                [ 0.,  1.]], dtype=torch.float64)
+    """
+    rows = features.to(dtype)
+    mean = rows.mean(0)
+    rows = rows - mean
+    rest = rows.mean(0)  # of the rounding of the first mean
+    rows -= rest
+    mean = mean + rest
+    noise = 8 * torch.finfo(dtype).eps * len(rows) ** 0.5 * mean.abs()
+    constant = torch.linalg.vector_norm(rows, dim=0) <= noise
+    return (rows.masked_fill_(constant, 0) if bool(constant.any()) else rows), mean
+
+
+def thin_svd(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Singular value decomposition ``rows = U diag(s) V.T``, by way of a triangular factor.
+
+    Args:
+        rows: Shape ``(n, d)``.
+
+    Returns:
+        ``U`` of shape ``(n, r)``, ``s`` of shape ``(r,)``, descending, and ``V`` of shape ``(d, r)``, with
+        ``r = min(n, d)``.
+    """
+    tall = len(rows) >= rows.shape[1]
+    basis, factor = torch.linalg.qr(rows if tall else rows.T)
+    left, values, right = torch.linalg.svd(factor)
+    return (basis @ left, values, right.T) if tall else (right.T, values, basis @ left)
+
+
 def rank_cutoff(largest: Tensor, n: int, d: int) -> Tensor:
     """Eigenvalues of a Gram matrix up to this size are rounding noise.
 

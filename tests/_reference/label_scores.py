@@ -95,6 +95,7 @@ def reference_nleep(features, labels, variance=0.8, components_per_class=5, cova
     for column in projected.T:
         column *= np.sign(column[np.abs(column).argmax()])
     order = projected[:, 0].argsort(kind="stable")
+    projected /= projected[:, 0].std()
     components = components_per_class * len(set(labels))
     mixture = GaussianMixture(components, covariance_type=covariance, random_state=seed).fit(projected[order])
     return reference_leep(mixture.predict_proba(projected[order]), labels[order])

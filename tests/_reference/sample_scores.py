@@ -26,10 +26,12 @@ def reference_transrate(features, labels, eps=1e-4, weighted=True):
     return rate(z) - np.average(rates, weights=np.bincount(labels) if weighted else None)
 
 
-def reference_gbc(features, labels, covariance="spherical", pca_dim=64, floor=1e-4, dimension_in_log=True):
+def reference_gbc(features, labels, covariance="spherical", pca_dim=64, floor=1e-4, official=False):
     if pca_dim is not None and features.shape[1] > pca_dim:
         features = PCA(min(pca_dim, len(features)), svd_solver="full").fit_transform(features)
     d = features.shape[1]
+    if not official:
+        floor = floor * features.var(axis=0).mean()
     gaussians = []
     for c in np.unique(labels):
         rows = features[labels == c]
@@ -45,7 +47,7 @@ def reference_gbc(features, labels, covariance="spherical", pca_dim=64, floor=1e
                 delta = mean_a - mean_b
                 logs = [np.linalg.slogdet(m)[1] for m in (average, np.diag(var_a), np.diag(var_b))]
                 log_ratio = logs[0] - (logs[1] + logs[2]) / 2
-                if covariance == "spherical" and not dimension_in_log:
+                if covariance == "spherical" and official:
                     log_ratio /= d
                 total -= np.exp(-delta @ np.linalg.solve(average, delta) / 8 - log_ratio / 2)
     return total
@@ -220,11 +222,11 @@ def reference_lfc(features, labels):
     return (kernel * same).sum() / (np.linalg.norm(kernel) * np.linalg.norm(same))
 
 
-def reference_emms(features, embeddings):
+def reference_emms(features, embeddings, eps=0.0):
     """Minus the squared error summed over all entries."""
     n, width, k = embeddings.shape
     f = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-8)
-    y = (embeddings - embeddings.mean(axis=0)) / (embeddings.std(axis=0) + 1e-8)
+    y = (embeddings - embeddings.mean(axis=0)) / (embeddings.std(axis=0) + eps)
     w = np.linalg.lstsq(f, y.mean(axis=2), rcond=None)[0]
     free = np.linalg.lstsq(y.reshape(n * width, k), (f @ w).ravel(), rcond=None)[0]
     threshold = scipy.optimize.brentq(lambda t: np.maximum(free - t, 0).sum() - 1, free.min() - 1, free.max())

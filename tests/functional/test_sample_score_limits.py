@@ -117,8 +117,9 @@ def test_gbc_stays_in_its_range_and_scales(inputs, covariance, pca_dim):
     classes = len(labels.unique())
     score = gbc(features, labels, covariance=covariance, pca_dim=pca_dim)
     assert -classes * (classes - 1) <= score <= 0
-    scaled = gbc(30 * features, labels, covariance=covariance, pca_dim=pca_dim, variance_floor=900e-4)
-    assert float(scaled) == pytest.approx(float(score), rel=1e-8)
+    for scale in (1e-9, 30.0, 1e9):
+        scaled = gbc(scale * features, labels, covariance=covariance, pca_dim=pca_dim)
+        assert float(scaled) == pytest.approx(float(score), rel=1e-8)
 
 
 def test_gbc_limits():

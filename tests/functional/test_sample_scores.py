@@ -150,7 +150,7 @@ REFERENCES = [
      lambda x, y: reference_transrate(x, y, weighted=False), 1e-9),
     ("gbc", gbc, reference_gbc, 1e-9),
     ("gbc official", lambda x, y: gbc(x, y, variant="official"),
-     lambda x, y: reference_gbc(x, y, dimension_in_log=False), 1e-9),
+     lambda x, y: reference_gbc(x, y, official=True), 1e-9),
     ("gbc pca", lambda x, y: gbc(x, y, pca_dim=5, covariance="diagonal"),
      lambda x, y: reference_gbc(x, y, pca_dim=5, covariance="diagonal"), 1e-9),
     ("gbc floor", lambda x, y: gbc(x, y, pca_dim=None, variance_floor=0.8),

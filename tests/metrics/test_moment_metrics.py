@@ -18,7 +18,7 @@ from lightning_transfer.metrics import HScore, LabelMSE, LinearMSE, LogME
 
 
 def test_collection_updates_one_set_of_states_and_decomposes_once(monkeypatch):
-    inputs = make_inputs(0, n=300)
+    inputs = make_inputs(0, n=3000)
     collection = MetricCollection({"h": HScore(), "s": HScore(shrinkage="ledoit_wolf"), "l": LogME()})
     calls = {"update": 0, "eigh": 0}
     update, eigh = HScore._accumulate, torch.linalg.eigh
@@ -27,12 +27,12 @@ def test_collection_updates_one_set_of_states_and_decomposes_once(monkeypatch):
         lambda self, *args: (calls.__setitem__("update", calls["update"] + 1), update(self, *args))[1],
     )
     monkeypatch.setattr(torch.linalg, "eigh", lambda x: (calls.__setitem__("eigh", calls["eigh"] + 1), eigh(x))[1])
-    for start in range(0, 300, 50):
-        collection.update(inputs["features"][start : start + 50], inputs["labels"][start : start + 50])
+    for start in range(0, 3000, 500):
+        collection.update(inputs["features"][start : start + 500], inputs["labels"][start : start + 500])
     values = collection.compute()
     assert len(collection.compute_groups) == 1
     assert calls == {"update": 3 + 5, "eigh": 1}  # the first batch forms the group
-    assert float(values["l"]) == pytest.approx(float(log_maximum_evidence(**inputs_of(inputs))), rel=1e-12)
+    assert float(values["l"]) == pytest.approx(float(log_maximum_evidence(**inputs_of(inputs))), rel=1e-10)
     assert collection["h"].second_moment.data_ptr() != 0
 
 
@@ -107,7 +107,6 @@ def test_class_moments_against_their_definitions():
     centred = features - features.mean(0)
     torch.testing.assert_close(moments.mean, features.mean(0))
     torch.testing.assert_close(moments.scatter, centred.T @ centred)
-    torch.testing.assert_close(moments.gram, features.T @ features)
     torch.testing.assert_close(moments.centred_norm_fourth, centred.square().sum(1).square().sum())
     within = sum((f := features[labels == c] - features[labels == c].mean(0)).T @ f for c in range(4))
     torch.testing.assert_close(moments.within_scatter, within)

@@ -155,20 +155,15 @@ def test_metrics_of_other_packages_may_stand_beside_ours():
     assert float(collection.compute()["mean"]) == 2
 
 
-@pytest.mark.parametrize(("n", "d"), [(200, 24), (30, 50)])
-def test_shrunk_h_score_uses_the_eigenvectors_that_logme_needs_anyway(monkeypatch, n, d):
+@pytest.mark.parametrize(("n", "d"), [(2000, 24), (30, 50)])
+def test_no_score_depends_on_its_neighbours(n, d):
     inputs = make_inputs(8, n=n, d=d)
     inputs = {"features": inputs["features"] + 100, "labels": inputs["labels"]}
-    names = ["h_score_shrunk", "logme"]
-    expected = {name: build_metrics([name]) for name in names}
+    names = ["logme", "h_score_shrunk", "h_score", "lfc"]
     together = build_metrics(names)
-    for collection in (*expected.values(), together):
-        collection.update(**inputs)
-    expected = {name: float(collection.compute()[name]) for name, collection in expected.items()}
-    calls, eigh = [], torch.linalg.eigh
-    monkeypatch.setattr(torch.linalg, "eigh", lambda matrix: (calls.append(1), eigh(matrix))[1])
-    monkeypatch.delattr(torch.linalg, "cholesky")
+    together.update(**inputs)
     values = together.compute()
-    assert calls == [1]
     for name in names:
-        assert float(values[name]) == pytest.approx(expected[name], rel=1e-11)
+        alone = build_metrics([name])
+        alone.update(**inputs)
+        assert float(alone.compute()[name]) == float(values[name])
