@@ -11,11 +11,12 @@ from torch import Tensor
 
 from lightning_transfer.functional.counts import compact_ids, conditional_entropy, require_two_classes
 from lightning_transfer.utilities.checks import check_features, check_in_interval, check_labels, flatten_positions
+from lightning_transfer.utilities.renames import renamed
 
 Weights = tuple[float, float, float]
 
 
-class TransportedSource(NamedTuple):
+class TransportedReference(NamedTuple):
     """What optimal transport brings to each target sample; rows are target samples.
 
     Attributes:
@@ -30,9 +31,10 @@ class TransportedSource(NamedTuple):
     labels: Tensor
 
 
+@renamed(source_features="reference_features", source_labels="reference_labels")
 def otce(
-    source_features: Tensor,
-    source_labels: Tensor,
+    reference_features: Tensor,
+    reference_labels: Tensor,
     features: Tensor,
     labels: Tensor,
     *,
@@ -40,10 +42,10 @@ def otce(
     weights: Weights | None = None,
     ignore_index: int | None = None,
 ) -> Tensor:
-    r"""Optimal-transport conditional entropy of a source and a target set under one model; higher is better.
+    r"""Optimal-transport conditional entropy of a reference and a target under one model; higher is better.
 
-    The exact transport plan between the two sets of features (squared Euclidean cost, uniform weights) couples source
-    and target samples; summed over samples it is a joint distribution of source class and target class.
+    The exact transport plan between the two sets of features (squared Euclidean cost, uniform weights) couples
+    reference and target samples; summed over samples it is a joint distribution of reference class and target class.
 
     - F-OTCE (the default): :math:`-H(Y_t \mid Y_s)` of that distribution, in ``[-H(Y_t), 0]``.
     - JC-NCE (``label_weight=0.5``; Tan et al., 2021): the same with half of the cost replaced by the distance between
@@ -55,8 +57,8 @@ def otce(
       standardisation that the paper applies before is linear: fold it into the weights.
 
     Args:
-        source_features: Shape ``(m, d)``, any floating dtype.
-        source_labels: Source class ids, shape ``(m,)``, any integer dtype.
+        reference_features: Shape ``(m, d)``, any floating dtype.
+        reference_labels: Reference class ids, shape ``(m,)``, any integer dtype.
         features: Target features of the same model, shape ``(n, d)`` (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)``
             too).
         labels: Target class ids, shape ``(n,)``, any integer dtype.
@@ -77,16 +79,16 @@ def otce(
     Example:
         >>> import torch
         >>> from lightning_transfer.functional import otce
-        >>> source = torch.tensor([[0.0], [1.0], [9.0], [10.0]])
+        >>> reference = torch.tensor([[0.0], [1.0], [9.0], [10.0]])
         >>> target = torch.tensor([[0.5], [1.5], [8.0], [11.0]])
-        >>> otce(source, torch.tensor([0, 0, 1, 1]), target, torch.tensor([1, 1, 0, 0]))
+        >>> otce(reference, torch.tensor([0, 0, 1, 1]), target, torch.tensor([1, 1, 0, 0]))
         tensor(0., dtype=torch.float64)
     """
     weights = check_otce_options(label_weight, weights)
     features, labels = flatten_positions(features, labels, ignore_index)
-    source_features, source_labels = check_otce_source(source_features, source_labels)
+    reference_features, reference_labels = check_reference(reference_features, reference_labels)
     return score_from_transport(
-        transport_source(source_features, source_labels, features, labels, label_weight), weights
+        transport_reference(reference_features, reference_labels, features, labels, label_weight), weights
     )
 
 
@@ -104,20 +106,20 @@ def check_otce_options(label_weight: float, weights: Weights | None) -> Weights:
     return weights
 
 
-def check_otce_source(source_features: Tensor, source_labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Check the source set.
+def check_reference(reference_features: Tensor, reference_labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Check the reference.
 
     Raises:
         ValueError: If it is malformed.
     """
-    source_features = check_features(source_features, "source_features")
-    return source_features, check_labels(source_labels, len(source_features), name="source_labels")
+    reference_features = check_features(reference_features, "reference_features")
+    return reference_features, check_labels(reference_labels, len(reference_features), name="reference_labels")
 
 
-def transport_source(
-    source_features: Tensor, source_labels: Tensor, features: Tensor, labels: Tensor, label_weight: float = 0.0
-) -> TransportedSource:
-    """Transport a source set to a target set exactly; see :func:`otce`.
+def transport_reference(
+    reference_features: Tensor, reference_labels: Tensor, features: Tensor, labels: Tensor, label_weight: float = 0.0
+) -> TransportedReference:
+    """Transport a reference to a target exactly; see :func:`otce`.
 
     Raises:
         ValueError: If the target is malformed or of another width.
@@ -125,24 +127,24 @@ def transport_source(
     """
     features = check_features(features)
     labels = check_labels(labels, len(features))
-    if features.shape[1] != source_features.shape[1]:
+    if features.shape[1] != reference_features.shape[1]:
         raise ValueError(
-            f"Expected argument `features` to be as wide as `source_features` ({source_features.shape[1]}), "
+            f"Expected argument `features` to be as wide as `reference_features` ({reference_features.shape[1]}), "
             f"but got {features.shape[1]}."
         )
-    source_ids, num_source = compact_ids(source_labels)
+    reference_ids, num_source = compact_ids(reference_labels)
     ids, num_classes = compact_ids(labels)
     require_two_classes(num_classes)
-    cost = _squared_distances(source_features.to(features.device), features)
+    cost = _squared_distances(reference_features.to(features.device), features)
     if label_weight:
-        between = _class_distances(cost, source_ids, ids)
-        cost = (1 - label_weight) * cost + label_weight * between[source_ids][:, ids]
+        between = _class_distances(cost, reference_ids, ids)
+        cost = (1 - label_weight) * cost + label_weight * between[reference_ids][:, ids]
     plan = torch.as_tensor(_exact_plan(cost.cpu().numpy()), device=cost.device) * len(features)
-    probs = cost.new_zeros(num_source, len(features)).index_add_(0, source_ids, plan)
-    return TransportedSource(probs.T, (plan * cost).sum(0), ids)
+    probs = cost.new_zeros(num_source, len(features)).index_add_(0, reference_ids, plan)
+    return TransportedReference(probs.T, (plan * cost).sum(0), ids)
 
 
-def score_from_transport(transported: TransportedSource, weights: Weights) -> Tensor:
+def score_from_transport(transported: TransportedReference, weights: Weights) -> Tensor:
     """Combine transport cost and conditional entropy; see :func:`otce`."""
     probs, distance, labels = transported
     joint = probs.new_zeros(int(labels.max()) + 1, probs.shape[1]).index_add_(0, labels, probs)
@@ -157,11 +159,11 @@ def _squared_distances(first: Tensor, second: Tensor) -> Tensor:
     return torch.addmm(square, first, second.T, alpha=-2).clamp(min=0)
 
 
-def _class_distances(cost: Tensor, source_ids: Tensor, ids: Tensor) -> Tensor:
+def _class_distances(cost: Tensor, reference_ids: Tensor, ids: Tensor) -> Tensor:
     """Exact transport cost between the samples of each source class and of each target class."""
-    rows, columns = source_ids.argsort(stable=True), ids.argsort(stable=True)
+    rows, columns = reference_ids.argsort(stable=True), ids.argsort(stable=True)
     by_class = cost[rows][:, columns].cpu().numpy()
-    row_ends = torch.bincount(source_ids).cumsum(0)[:-1].tolist()
+    row_ends = torch.bincount(reference_ids).cumsum(0)[:-1].tolist()
     column_ends = torch.bincount(ids).cumsum(0)[:-1].tolist()
     parts = [np.split(band, column_ends, axis=1) for band in np.split(by_class, row_ends)]
     distances = [[float((_exact_plan(part) * part).sum()) for part in band] for band in parts]

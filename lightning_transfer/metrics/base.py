@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import wraps
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -311,6 +312,25 @@ def collapse_message(effective_rank: float, num_features: int) -> list[str]:
     if num_features < _WIDE or effective_rank >= _COLLAPSED:
         return []
     return [f"nearly all variance lies along one direction (effective rank {effective_rank:.2f} of {num_features})"]
+
+
+def outside_inference(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method change states in inference mode that can be changed after it, too.
+
+    Tensors made in inference mode refuse to be changed outside of it, and a state can come from there: by ``reset``, a
+    move to another device, or the end of a sync.
+    """
+
+    @wraps(method)
+    def run(self: TransferMetric, *args: Any, **kwargs: Any) -> Any:
+        with torch.inference_mode(False):
+            for name in default_states(self):
+                state = getattr(self, name)
+                if isinstance(state, Tensor) and state.is_inference():
+                    setattr(self, name, state.clone())
+            return method(self, *args, **kwargs)
+
+    return run
 
 
 class _Memo(dict[Any, Any]):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_transfer.functional.counts import add_joint_, check_cells, check_label_columns, conditional_entropy
-from lightning_transfer.metrics.base import Health, gather_rows, ignore_code
+from lightning_transfer.metrics.base import Health, gather_rows, ignore_code, outside_inference
 from lightning_transfer.metrics.jackknife import JackknifeMetric
 
 _LARGE_BIAS = 0.1  # nats
@@ -50,6 +50,7 @@ class CountMetric(JackknifeMetric):
             )
         return columns
 
+    @outside_inference
     def _count(self, source_labels: Tensor, columns: Tensor) -> None:
         """Add checked labels of shape ``(n,)`` and ``(n, columns)`` to the counts."""
         self._grow(columns.shape[1], int(source_labels.max()) + 1, int(columns.max()) + 1)

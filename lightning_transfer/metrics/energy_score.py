@@ -26,7 +26,7 @@ class EnergyScore(SampleMetric):
 
     Args:
         lowest_fraction: Average over this fraction of the samples only, those with the lowest score.
-        max_samples: Samples kept at most, over all ranks; None for all.
+        keep_samples: Samples kept at most, over all ranks; None for all.
         kwargs: ``seed``, ``num_resamples``, and keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -46,8 +46,8 @@ class EnergyScore(SampleMetric):
     tasks = ("classification", "multilabel", "regression")
     requires = ("source_outputs",)
 
-    def __init__(self, *, lowest_fraction: float = 1.0, max_samples: int | None = None, **kwargs: Any) -> None:
-        super().__init__(max_samples=max_samples, **kwargs)
+    def __init__(self, *, lowest_fraction: float = 1.0, keep_samples: int | None = None, **kwargs: Any) -> None:
+        super().__init__(keep_samples=keep_samples, **kwargs)
         check_fraction(lowest_fraction)
         self.lowest_fraction = lowest_fraction
 

@@ -29,7 +29,7 @@ class ETran(ZooSampleMetric):
 
     Args:
         variant: ``"paper"`` or ``"official"``.
-        kwargs: ``task`` (``"classification"`` or ``"regression"``), ``max_samples``, ``seed``, ``num_resamples`` and
+        kwargs: ``task`` (``"classification"`` or ``"regression"``), ``keep_samples``, ``seed``, ``num_resamples`` and
             ``ignore_index`` of the sample, and keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:

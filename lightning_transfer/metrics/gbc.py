@@ -140,7 +140,7 @@ class GBC(SampleMetric):
         covariance: ``"spherical"`` or ``"diagonal"``.
         variance_floor: Smallest variance of a dimension of a class, as a share of the mean variance.
         variant: ``"paper"`` or ``"official"``.
-        kwargs: ``ignore_index``; with PCA ``max_samples``, ``seed`` and ``num_resamples`` of the sample, without it
+        kwargs: ``ignore_index``; with PCA ``keep_samples``, ``seed`` and ``num_resamples`` of the sample, without it
             ``num_classes`` and ``jackknife_groups``; and keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -161,7 +161,7 @@ class GBC(SampleMetric):
     title = "GBC"
     plot_upper_bound: float = 0.0
 
-    def __new__(cls, *, pca_dim: int | None = 64, **kwargs: Any) -> Any:
+    def __new__(cls, *_: Any, pca_dim: int | None = 64, **kwargs: Any) -> Any:  # copies hand in something, too
         """Make one that streams where there is nothing to sample for."""
         return StreamingGBC(**kwargs) if pca_dim is None else super().__new__(cls)
 

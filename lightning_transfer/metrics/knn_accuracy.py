@@ -34,7 +34,7 @@ class KNNAccuracy(SampleMetric):
     Args:
         k: Number of neighbours.
         distance: ``"euclidean"`` or ``"cosine"``.
-        kwargs: ``max_samples`` (10 000), ``seed``, ``num_resamples``, ``ignore_index``, and keyword arguments of
+        kwargs: ``keep_samples`` (10 000), ``seed``, ``num_resamples``, ``ignore_index``, and keyword arguments of
             :class:`torchmetrics.Metric`.
 
     Raises:

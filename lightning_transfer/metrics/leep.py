@@ -20,8 +20,8 @@ class LEEP(SampleMetric):
     """Log expected empirical prediction, exact, from cached probabilities (Nguyen et al., ICML 2020); higher is better.
 
     The score needs two passes over the probabilities, so they are kept: ``4 k`` bytes a sample in float32. Where that
-    is too much, ``cache="float16"`` halves it (probabilities are rounded by at most 0.05 % or 3e-8) and ``max_samples``
-    bounds it.
+    is too much, ``cache="float16"`` halves it (probabilities are rounded by at most 0.05 % or 3e-8), and
+    ``keep_samples`` bounds it.
 
     As input to ``forward`` and ``update`` the metric accepts the following input:
 
@@ -35,7 +35,7 @@ class LEEP(SampleMetric):
       :func:`lightning_transfer.functional.leep`.
 
     Args:
-        max_samples: Samples kept at most, over all ranks; None for all.
+        keep_samples: Samples kept at most, over all ranks; None for all.
         cache: ``"float32"`` or ``"float16"`` to keep the probabilities in that precision at most; None for that of the
             input.
         kwargs: ``seed``, ``num_resamples``, ``ignore_index``, and keyword arguments of :class:`torchmetrics.Metric`.
@@ -59,8 +59,8 @@ class LEEP(SampleMetric):
     tasks = ("classification", "multilabel")
     requires = ("source_probs", "labels")
 
-    def __init__(self, *, max_samples: int | None = None, cache: str | None = None, **kwargs: Any) -> None:
-        super().__init__(max_samples=max_samples, **kwargs)
+    def __init__(self, *, keep_samples: int | None = None, cache: str | None = None, **kwargs: Any) -> None:
+        super().__init__(keep_samples=keep_samples, **kwargs)
         check_one_of(cache, _CACHES, "cache")
         self.cache = cache
         # metrics with other caches must not share states: collections compare states by value

@@ -20,6 +20,7 @@ from lightning_transfer.metrics.base import (
     gather_rows,
     ignore_code,
     memo,
+    outside_inference,
 )
 from lightning_transfer.metrics.jackknife import JackknifeMetric
 from lightning_transfer.utilities.checks import check_labels, check_positive_int
@@ -241,6 +242,7 @@ class MomentMetric(JackknifeMetric):
             self.target_shift = answers.mean(0)
         self._accumulate(features, answers - self.target_shift, answers.shape[1])
 
+    @outside_inference
     def _accumulate(self, features: Tensor, responses: Tensor, num_responses: int) -> None:
         """Add validated samples to the states.
 
@@ -268,6 +270,7 @@ class MomentMetric(JackknifeMetric):
             if int(self.pending_count) == _CHUNK:
                 self._flush()
 
+    @outside_inference
     def _flush(self) -> None:
         """Add the waiting rows to the sums, in place, so that metrics which share the states see it."""
         count = int(self.pending_count)

@@ -28,7 +28,7 @@ class NCTI(ZooSampleMetric):
 
     Args:
         pca_dim: Principal components kept.
-        kwargs: ``max_samples``, ``seed``, ``num_resamples`` and ``ignore_index`` of the sample, and keyword arguments
+        kwargs: ``keep_samples``, ``seed``, ``num_resamples`` and ``ignore_index`` of the sample, and keyword arguments
             of :class:`torchmetrics.Metric`.
 
     Raises:

@@ -32,7 +32,7 @@ class NLEEP(SampleMetric):
         variance: Share of the variance that the principal components hold.
         components_per_class: Components of the mixture for each class.
         covariance: ``"full"``, ``"diag"`` or ``"spherical"``.
-        kwargs: ``max_samples`` (10 000), ``seed`` (of the sample and of the fit), ``num_resamples``, ``ignore_index``,
+        kwargs: ``keep_samples`` (10 000), ``seed`` (of the sample and of the fit), ``num_resamples``, ``ignore_index``,
             and keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:

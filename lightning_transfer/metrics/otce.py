@@ -8,16 +8,17 @@ from typing import Any
 from torch import Tensor
 
 from lightning_transfer.functional.otce import (
-    TransportedSource,
+    TransportedReference,
     Weights,
     check_otce_options,
-    check_otce_source,
+    check_reference,
     score_from_transport,
-    transport_source,
+    transport_reference,
 )
 from lightning_transfer.functional.task_hardness import task_hardness
 from lightning_transfer.metrics.base import check_width
-from lightning_transfer.metrics.samples import SampleMetric, content_ranks
+from lightning_transfer.metrics.samples import SampleMetric, choose_rows
+from lightning_transfer.utilities.renames import renamed
 
 
 class OTCE(SampleMetric):
@@ -44,7 +45,7 @@ class OTCE(SampleMetric):
         reference_labels: Their class ids, shape ``(m,)``.
         label_weight: Share of the distance between classes in the cost; 0.5 for JC-NCE.
         weights: Weights of transport cost and conditional entropy, and the constant, for OTCE; None for F-OTCE.
-        max_samples: Samples kept at most on each side; None for all.
+        keep_samples: Samples kept at most on each side; None for all.
         kwargs: ``seed``, ``num_resamples``, ``ignore_index``, and keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -64,6 +65,7 @@ class OTCE(SampleMetric):
     title = "OTCE"
     needs_reference = True
 
+    @renamed(source_features="reference_features", source_labels="reference_labels")
     def __init__(
         self,
         reference_features: Tensor | None = None,
@@ -71,15 +73,10 @@ class OTCE(SampleMetric):
         *,
         label_weight: float = 0.0,
         weights: Weights | None = None,
-        max_samples: int | None = 1000,
+        keep_samples: int | None = 1000,
         **kwargs: Any,
     ) -> None:
-        for name in ("features", "labels"):  # what they were called before
-            if f"source_{name}" in kwargs:
-                warnings.warn(f"`source_{name}` of OTCE is called `reference_{name}` now.", FutureWarning, stacklevel=2)
-        reference_features = kwargs.pop("source_features", reference_features)
-        reference_labels = kwargs.pop("source_labels", reference_labels)
-        super().__init__(max_samples=max_samples, **kwargs)
+        super().__init__(keep_samples=keep_samples, **kwargs)
         self.weights = check_otce_options(label_weight, weights)
         self.label_weight = label_weight
         self._reference: tuple[Tensor, Tensor] | None = None
@@ -91,7 +88,7 @@ class OTCE(SampleMetric):
             self.set_reference(reference_features, reference_labels)
 
     def set_reference(self, features: Tensor, labels: Tensor) -> None:
-        """Fix the reference; beyond ``max_samples`` a seeded sample of it is used.
+        """Fix the reference; beyond ``keep_samples`` a seeded sample of it is used.
 
         Args:
             features: Shape ``(m, d)``, any floating dtype.
@@ -100,9 +97,9 @@ class OTCE(SampleMetric):
         Raises:
             ValueError: If an input is malformed.
         """
-        features, labels = check_otce_source(features, labels)
+        features, labels = check_reference(features, labels)
         check_width(self._width, features, "reference_features")
-        chosen = content_ranks([features, labels], self.seed).argsort(stable=True)[: self.max_samples]
+        chosen = choose_rows([features, labels], self.seed, self.keep_samples)
         self._reference = features[chosen], labels[chosen]
         self._computed = None
 
@@ -120,7 +117,7 @@ class OTCE(SampleMetric):
     def _prepare(self, **samples: Tensor) -> dict[str, Tensor]:
         if self._reference is None:
             raise ValueError("Expected `set_reference` to be called before `compute` of OTCE.")
-        return transport_source(*self._reference, **samples, label_weight=self.label_weight)._asdict()
+        return transport_reference(*self._reference, **samples, label_weight=self.label_weight)._asdict()
 
     def _score(self, **transported: Tensor) -> Tensor:
-        return score_from_transport(TransportedSource(**transported), self.weights)
+        return score_from_transport(TransportedReference(**transported), self.weights)

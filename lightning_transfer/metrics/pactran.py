@@ -20,7 +20,7 @@ from lightning_transfer.utilities.checks import check_one_of
 _DEFAULTS: dict[str, Any] = {
     "lambda_factor": 1.0, "variance_factor": 10.0, "max_iter": 200, "alpha": 1.0, "iterations": 10
 }  # fmt: skip
-_MAX_SAMPLES = 8000  # of the Gaussian prior, whose classifier is fitted
+_KEEP_SAMPLES = 8000  # of the Gaussian prior, whose classifier is fitted
 
 
 class PACTran(SampleMetric):
@@ -47,7 +47,7 @@ class PACTran(SampleMetric):
         max_iter: The same.
         alpha: Of the other priors, see :func:`lightning_transfer.functional.pactran_dirichlet`; None for its default.
         iterations: The same.
-        kwargs: ``max_samples`` (8000 with the Gaussian prior), ``seed``,
+        kwargs: ``keep_samples`` (8000 with the Gaussian prior), ``seed``,
             ``num_resamples`` and ``ignore_index`` of the sample; and keyword arguments of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -90,7 +90,8 @@ class PACTran(SampleMetric):
             if value is not None:
                 raise ValueError(f"Expected no argument `{name}` with prior {prior!r}, but got {value!r}.")
         if prior == "gauss":
-            kwargs.setdefault("max_samples", _MAX_SAMPLES)
+            if "max_samples" not in kwargs:  # the old name
+                kwargs.setdefault("keep_samples", _KEEP_SAMPLES)
         else:
             self.requires = ("source_probs", "labels")
             self.name, self.title = f"pactran_{prior}", f"PACTran ({prior.capitalize()})"

@@ -25,7 +25,7 @@ class PARC(SampleMetric):
 
     Args:
         pca_dim: Principal components kept; None keeps the features as they are.
-        max_samples: Samples kept at most, over all ranks: pairs of them are compared. The paper's probes have 500.
+        keep_samples: Samples kept at most, over all ranks: pairs of them are compared. The paper's probes have 500.
         variant: ``"paper"`` or ``"official"`` (which breaks ties by rounding).
         kwargs: ``seed``, ``num_resamples`` and ``ignore_index`` of the sample, and keyword arguments of
             :class:`torchmetrics.Metric`.
@@ -50,10 +50,10 @@ class PARC(SampleMetric):
     tasks = ("classification", "multilabel")
 
     def __init__(
-        self, *, pca_dim: int | None = None, max_samples: int | None = 500, variant: str = "paper", **kwargs: Any
+        self, *, pca_dim: int | None = None, keep_samples: int | None = 500, variant: str = "paper", **kwargs: Any
     ) -> None:
-        check_parc_options(pca_dim, max_samples, variant)
-        super().__init__(max_samples=max_samples, **kwargs)
+        check_parc_options(pca_dim, keep_samples, variant)
+        super().__init__(keep_samples=keep_samples, **kwargs)
         self.pca_dim = pca_dim
         self.variant = variant
 

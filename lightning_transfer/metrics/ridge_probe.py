@@ -14,7 +14,7 @@ from lightning_transfer.utilities.checks import check_in_interval
 class RidgeProbe(SampleMetric):
     """Leave-one-out accuracy or R² of a linear ridge probe, in closed form; higher is better.
 
-    Leaving a sample out needs the sample, so this score keeps at most ``max_samples`` of them.
+    Leaving a sample out needs the sample, so this score keeps at most ``keep_samples`` of them.
 
     As input to ``forward`` and ``update`` the metric accepts the following input:
 
@@ -29,8 +29,8 @@ class RidgeProbe(SampleMetric):
 
     Args:
         regularization: A fixed strength relative to the mean variance of the features; None to choose it.
-        kwargs: ``task``: ``"classification"`` or ``"multilabel"`` (accuracy), or ``"regression"`` (R²); ``max_samples``
-            (10 000), ``seed``, ``num_resamples``, ``ignore_index``, and keyword arguments of
+        kwargs: ``task``: ``"classification"`` or ``"multilabel"`` (accuracy), or ``"regression"`` (R²);
+            ``keep_samples`` (10 000), ``seed``, ``num_resamples``, ``ignore_index``, and keyword arguments of
             :class:`torchmetrics.Metric`.
 
     Raises:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -18,6 +20,7 @@ from lightning_transfer.metrics.base import (
     gather_rows,
     ignore_code,
     memo,
+    outside_inference,
 )
 from lightning_transfer.utilities.checks import check_in_interval, check_positive_int
 
@@ -31,18 +34,21 @@ _DTYPES = [
     torch.uint8,
     torch.bool,
 ]
+_MOST_LEFT = 2**20  # contents left out that are counted
 _MIX = (-7046029254386353131, -4417276706812531889)  # odd constants of a 64-bit finaliser
 
 
 class SampleMetric(TransferMetric):
     """Base of scores that need samples: keeps a bounded, seeded sample of the inputs that ``requires`` names.
 
-    Every sample has a rank of its own, drawn by hashing its values with the seed, and those with the lowest ranks are
-    kept. So the choice depends neither on the order of the samples nor on how they are split into batches or ranks,
-    and up to ``max_samples`` nothing is left out.
+    Samples are chosen by a hash of their values with the seed, so the choice depends neither on the order of the
+    samples nor on how they are split into batches or ranks, and up to ``keep_samples`` nothing is left out. Each of
+    ``m`` equal samples has a place of its own: with ``v`` in (0, 1) from the hash, the places are ``v / m``,
+    ``(v + 1) / m``, ..., and the samples at the lowest places of all are kept. So equal samples are kept in their
+    share. For that the hashes of samples that were left out are counted, up to a million different ones.
 
     Args:
-        max_samples: Samples kept at most, over all ranks; None for all.
+        keep_samples: Samples kept at most, over all ranks; None for all.
         seed: Seed of the choice and of the bootstrap.
         num_resamples: Bootstrap resamples of ``compute_with_interval``.
         ignore_index: Samples with this label are left out.
@@ -51,26 +57,39 @@ class SampleMetric(TransferMetric):
 
     seen: Tensor
     kept_ranks: list[Tensor]
+    kept_times: list[Tensor]
+    left_ranks: list[Tensor]
+    left_times: list[Tensor]
 
     def __init__(
         self,
         *,
-        max_samples: int | None = 10_000,
+        keep_samples: int | None = 10_000,
         seed: int = 0,
         num_resamples: int = 100,
         ignore_index: int | None = None,
         **kwargs: Any,
     ) -> None:
+        for old in ("max_samples", "kept_samples"):
+            if old in kwargs:
+                warnings.warn(f"`{old}` of {type(self).__name__} is called `keep_samples` now.", FutureWarning, 2)
+                keep_samples = kwargs.pop(old)
         super().__init__(**kwargs)
-        self.max_samples = None if max_samples is None else check_positive_int(max_samples, "max_samples", 2)
+        self.keep_samples = None if keep_samples is None else check_positive_int(keep_samples, "keep_samples", 2)
         self.seed = check_positive_int(seed, "seed", 0)
         self.num_resamples = check_positive_int(num_resamples, "num_resamples", 2)
         self.ignore_index = ignore_index
-        for name in (*self.requires, "ranks"):
-            self.add_state(f"kept_{name}", [], dist_reduce_fx="cat")
+        for name in self._lists:
+            self.add_state(name, [], dist_reduce_fx="cat")
         self.add_state("seen", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-        code = [*ignore_code(ignore_index), seed, max_samples or 0]
+        code = [*ignore_code(ignore_index), seed, keep_samples or 0]
         self.add_state("filter_code", torch.tensor(code), dist_reduce_fx="max")
+
+    @property
+    def _lists(self) -> list[str]:
+        """Names of the states that grow: rows with hash and number of equal samples, and both of those left out."""
+        rows = [*self.requires, "ranks", "times"]
+        return [f"kept_{name}" for name in rows] + ["left_ranks", "left_times"]
 
     def _prepare(self, **samples: Tensor) -> dict[str, Tensor]:
         """Do what all bootstrap resamples share, such as a fit; one row a sample goes in and comes out."""
@@ -80,6 +99,7 @@ class SampleMetric(TransferMetric):
     def _score(self, **samples: Tensor) -> Tensor:
         """Compute the score from what :meth:`_prepare` returns, by default the kept samples, named like the inputs."""
 
+    @outside_inference
     def _keep(self, **samples: Tensor) -> None:
         """Add validated samples to those kept."""
         first = samples[self.requires[0]]
@@ -87,30 +107,72 @@ class SampleMetric(TransferMetric):
         for name in self.requires:
             getattr(self, f"kept_{name}").append(samples[name].detach().clone())
         self.kept_ranks.append(content_ranks([samples[name] for name in self.requires], self.seed))
-        if self.max_samples is not None and sum(map(len, self.kept_ranks)) > 2 * self.max_samples:
-            self._kept()
+        self.kept_times.append(torch.ones_like(self.kept_ranks[-1]))
+        if self.keep_samples is not None and sum(map(len, self.kept_ranks)) > 2 * _room(self.keep_samples):
+            self._thin(self.keep_samples)
 
+    @outside_inference
     def _kept(self) -> dict[str, Tensor]:
-        """Samples with the lowest ranks, in the order of their ranks; others are dropped from the states."""
-        states = {name: getattr(self, f"kept_{name}") for name in (*self.requires, "ranks")}
-        joined = {name: _joined(parts) for name, parts in states.items()}
-        ranks = joined["ranks"]
-        self._require_data(len(ranks))
-        if len(ranks) > (self.max_samples or len(ranks)) or bool((ranks.diff() < 0).any()):
-            order = ranks.argsort(stable=True)[: self.max_samples]
-            joined = {name: values[order] for name, values in joined.items()}
-        for name, parts in states.items():
-            if isinstance(parts, Tensor):  # after a sync
-                setattr(self, f"kept_{name}", joined[name])
+        """The chosen samples by name, in an order of their own."""
+        count, most = int(self.seen), self.keep_samples
+        self._require_data(count)
+        found = memo(self.seen)
+        if found.get("seen") != count:
+            if most is None or count <= most:
+                rows = {name: _joined(getattr(self, name)) for name in self._lists}
+                ranks = rows["kept_ranks"]
+                if bool((ranks.diff() < 0).any()):
+                    order = ranks.argsort(stable=True)
+                    rows |= {name: rows[name][order] for name in self._lists if name.startswith("kept_")}
+                self._replace(rows)
+                samples = {name: rows[f"kept_{name}"] for name in self.requires}
             else:
-                parts[:] = [joined[name]]  # in place: other metrics may share the states
-        return joined
+                rows = self._thin(most)
+                copies = spread_copies(rows["kept_ranks"], rows["kept_times"], most)
+                alone = bool((copies[:most] == 1).all()) and not bool(copies[most:].any())
+                index: Any = slice(most) if alone else torch.arange(len(copies), device=copies.device)
+                index = index if alone else index.repeat_interleave(copies)
+                samples = {name: rows[f"kept_{name}"][index] for name in self.requires}
+            found |= {"seen": count, "samples": samples}
+        return dict(found["samples"])
+
+    def _thin(self, most: int) -> dict[str, Tensor]:
+        """Keep one row of each content that may be chosen, those of the lowest places first, and count the others."""
+        rows = {name: _joined(getattr(self, name)) for name in self._lists}
+        ranks, n = rows["kept_ranks"], len(rows["kept_ranks"])
+        ids, inverse = torch.unique(torch.cat([ranks, rows["left_ranks"].to(ranks)]), return_inverse=True)
+        counts = torch.cat([rows["kept_times"], rows["left_times"].to(ranks)])
+        times = torch.zeros_like(ids).index_add_(0, inverse, counts)
+        row = torch.full_like(ids, n).scatter_reduce_(0, inverse[:n], torch.arange(n, device=ids.device), "amin")
+        order = (_uniform(ids) / times).argsort(stable=True)
+        kept = order[row[order] < n][: _room(most)]
+        left = torch.ones_like(ids, dtype=torch.bool).index_fill_(0, kept, False)
+        left_ids = order[left[order]][:_MOST_LEFT]
+        thinned = {f"kept_{name}": rows[f"kept_{name}"][row[kept]] for name in self.requires}
+        thinned |= {"kept_ranks": ids[kept], "kept_times": times[kept]}
+        thinned |= {"left_ranks": ids[left_ids], "left_times": times[left_ids]}
+        self._replace(thinned)
+        return thinned
+
+    def _replace(self, rows: Mapping[str, Tensor]) -> None:
+        for name, values in rows.items():
+            parts = getattr(self, name)
+            if isinstance(parts, Tensor):  # after a sync
+                setattr(self, name, values)
+            else:
+                parts[:] = [values]  # in place: other metrics may share the states
+
+    def reset(self) -> None:
+        """Forget all data."""
+        for name in self._lists:  # new lists: torchmetrics would empty those that somebody else may hold
+            setattr(self, name, [])
+        super().reset()
 
     def _align_ranks(self, gather: Callable[..., list[Tensor]], group: Any) -> None:
-        if self.kept_ranks:
-            self._kept()
-        for name in (*self.requires, "ranks"):
-            self._match_empty(f"kept_{name}", gather, group)
+        if self.keep_samples is not None and int(self.seen) > self.keep_samples:
+            self._thin(self.keep_samples)
+        for name in self._lists:
+            self._match_empty(name, gather, group)
 
     def _match_empty(self, state: str, gather: Callable[..., list[Tensor]], group: Any) -> None:
         """On a rank without data, make the empty state look like that of the first rank with data."""
@@ -128,9 +190,7 @@ class SampleMetric(TransferMetric):
         return self._finish(self._score(**self._prepared()))
 
     def _prepared(self) -> dict[str, Tensor]:
-        samples = self._kept()
-        samples.pop("ranks")
-        return self._prepare(**samples)
+        return self._prepare(**self._kept())
 
     def compute_with_interval(self, level: float = 0.95) -> ScoreInterval:
         """Compute the score with a seeded bootstrap interval over the kept samples.
@@ -172,7 +232,7 @@ class SampleMetric(TransferMetric):
 
     def _describe(self) -> Health:
         samples = self._kept()
-        n, messages = len(samples["ranks"]), []
+        n, messages = len(samples[self.requires[0]]), []
         record: dict[str, Any] = {}
         features, labels = samples.get("features"), samples.get("labels")
         if features is not None:
@@ -185,7 +245,7 @@ class SampleMetric(TransferMetric):
             if record["smallest_class"] == 1:
                 messages.append("a class has a single sample")
         if int(self.seen) > n:
-            messages.append(f"computed on a seeded sample of {n} of {int(self.seen)} samples (`max_samples`)")
+            messages.append(f"computed on a seeded sample of {n} of {int(self.seen)} samples (`keep_samples`)")
         return Health(num_samples=n, messages=tuple(messages), **record)
 
     def update(self, features: Tensor, labels: Tensor | None = None, targets: Tensor | None = None) -> None:
@@ -223,9 +283,7 @@ class ZooSampleMetric(SampleMetric):
     def parts(self) -> dict[str, Tensor]:
         """Compute the raw parts, over all ranks, from those of every model the published scores are combined."""
         with self.sync_context(should_sync=not self._is_synced, should_unsync=True):
-            samples = self._kept()
-        samples.pop("ranks")
-        return self._parts(**samples)
+            return self._parts(**self._kept())
 
 
 def _joined(parts: list[Tensor] | Tensor) -> Tensor:
@@ -245,6 +303,61 @@ def _effective_rank(features: Tensor) -> float:
         rows /= torch.maximum(-low, high).clamp(min=torch.finfo(rows.dtype).tiny)  # float32 can square them
         memo(features)["effective_rank"] = float(FeatureMoments.of_features(rows).effective_rank)
     return cast(float, memo(features)["effective_rank"])
+
+
+def _room(most: int) -> int:
+    """Rows that are kept so that those chosen over all ranks are among them: their shares on the ranks vary."""
+    return most + 4 * math.isqrt(most) + 16
+
+
+def _uniform(ranks: Tensor) -> Tensor:
+    """Numbers in (0, 1) from hashes, in the order of these, float64."""
+    return (ranks.double() / 2.0**64 + 0.5).clamp(2.0**-53, 1 - 2.0**-53)
+
+
+def spread_copies(ranks: Tensor, times: Tensor, most: int) -> Tensor:
+    """Choose how many of equal samples are kept, each in its share: see :class:`SampleMetric`.
+
+    Args:
+        ranks: Hashes of different contents, shape ``(k,)``, int64.
+        times: How many samples have each, at least 1.
+        most: How many samples are kept of all.
+
+    Returns:
+        Number of each, shape ``(k,)``, int64, ``most`` in sum or all where there are fewer.
+    """
+    start, counts = _uniform(ranks), times.double()
+
+    def below(place: float) -> Tensor:
+        return torch.minimum((counts * place - start).floor() + 1, counts).clamp(min=0)
+
+    low, high = 0.0, 1.0
+    if int(times.sum()) <= most:
+        return times
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (low, middle) if float(below(middle).sum()) > most else (middle, high)
+    copies = below(low)
+    following = ((copies + start) / counts).masked_fill(copies == counts, math.inf)
+    copies[following.argsort(stable=True)[: most - int(copies.sum())]] += 1
+    return copies.long()
+
+
+def choose_rows(tensors: Sequence[Tensor], seed: int, most: int | None) -> Tensor:
+    """Rows of a seeded sample of one set of samples, as :class:`SampleMetric` chooses them.
+
+    Args:
+        tensors: Inputs, one sample a row.
+        seed: Seed of the choice.
+        most: Samples kept at most; None for all.
+    """
+    ranks = content_ranks(tensors, seed)
+    order = ranks.argsort(stable=True)
+    if most is None or len(order) <= most:
+        return order
+    ids, times = torch.unique_consecutive(ranks[order], return_counts=True)
+    first = times.cumsum(0) - times
+    copies = spread_copies(ids, times, most)
+    return order[first.repeat_interleave(copies)]
 
 
 def content_ranks(tensors: Sequence[Tensor], seed: int) -> Tensor:

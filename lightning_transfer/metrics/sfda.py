@@ -26,7 +26,7 @@ class SFDA(SampleMetric):
 
     Args:
         variant: ``"paper"`` (mean log-probability) or ``"official"`` (mean probability).
-        kwargs: ``max_samples``, ``seed``, ``num_resamples`` and ``ignore_index`` of the sample, and keyword arguments
+        kwargs: ``keep_samples``, ``seed``, ``num_resamples`` and ``ignore_index`` of the sample, and keyword arguments
             of :class:`torchmetrics.Metric`.
 
     Raises:

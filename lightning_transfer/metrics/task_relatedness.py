@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -80,12 +79,9 @@ class TaskRelatedness(SampleMetric):
         ignore_index: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if "kept_samples" in kwargs:
-            warnings.warn("`kept_samples` of `TaskRelatedness` is now `keep_samples`.", FutureWarning, stacklevel=2)
-            keep_samples = kwargs.pop("kept_samples")
         options = {name: kwargs.pop(name) for name in _OPTIONS & set(kwargs)}
         super().__init__(
-            max_samples=keep_samples, seed=seed, num_resamples=num_resamples, ignore_index=ignore_index, **kwargs
+            keep_samples=keep_samples, seed=seed, num_resamples=num_resamples, ignore_index=ignore_index, **kwargs
         )
         self.data = {name: options.pop(name) for name in DATA if name in options}
         self.config = BoundConfig.of(config, {**options, "seed": seed, "num_resamples": 0})

@@ -25,7 +25,7 @@ class TransRate(SampleMetric):
     Args:
         eps: Distortion in squared units of the features.
         variant: ``"paper"`` weighs classes by their frequency, ``"official"`` alike.
-        kwargs: ``max_samples``, ``seed``, ``num_resamples`` and ``ignore_index`` of the sample, and keyword arguments
+        kwargs: ``keep_samples``, ``seed``, ``num_resamples`` and ``ignore_index`` of the sample, and keyword arguments
             of :class:`torchmetrics.Metric`.
 
     Raises:

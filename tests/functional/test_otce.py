@@ -60,11 +60,11 @@ def test_an_unfinished_plan_is_refused(monkeypatch):
 
 def test_bad_input_is_refused():
     source, source_labels, target, labels = halves()
-    with pytest.raises(ValueError, match="`features` to be as wide as `source_features`"):
+    with pytest.raises(ValueError, match="`features` to be as wide as `reference_features`"):
         otce(source, source_labels, target[:, :3], labels)
-    with pytest.raises(ValueError, match="`source_labels`"):
+    with pytest.raises(ValueError, match="`reference_labels`"):
         otce(source, source_labels[:-1], target, labels)
-    with pytest.raises(ValueError, match="`source_features`"):
+    with pytest.raises(ValueError, match="`reference_features`"):
         otce(source * float("nan"), source_labels, target, labels)
     with pytest.raises(ValueError, match="`label_weight`"):
         otce(source, source_labels, target, labels, label_weight=2.0)

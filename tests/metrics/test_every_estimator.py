@@ -123,7 +123,7 @@ def assert_metric_equals_function_in_range(row, inputs):
     low, high = row.bounds(inputs)
     assert math.isfinite(value)
     assert low - 1e-9 <= float(value) <= high + 1e-9
-    options = {"max_samples": None} if hasattr(row.new_metric(), "max_samples") else {}
+    options = {"keep_samples": None} if hasattr(row.new_metric(), "keep_samples") else {}
     assert_close(feed(row.new_metric(**options), inputs, [11, 700]).compute(), value, row.tolerance)
 
 

@@ -75,7 +75,9 @@ def test_several_labels_a_sample_stream():
 @pytest.mark.parametrize("cls", [NegativeConditionalEntropy, TaskHardness, LEEP, KNNAccuracy, NLEEP, OTCE])
 def test_ignored_positions_do_not_count(cls):
     inputs = make_inputs()
-    source = {"source_features": inputs["features"], "source_labels": inputs["source_labels"]} if cls is OTCE else {}
+    source = (
+        {"reference_features": inputs["features"], "reference_labels": inputs["source_labels"]} if cls is OTCE else {}
+    )
     inputs = {name: inputs[name] for name in cls.requires}
     metric = feed(cls(ignore_index=-100, **source), rows(inputs, slice(0, 60)))
     before = float(metric.compute())
@@ -176,15 +178,17 @@ def test_leep_refuses_another_number_of_source_classes():
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_bounded_samples_do_not_depend_on_order_or_batches(cls):
     inputs = make_inputs(n=400)
-    source = {"source_features": inputs["features"], "source_labels": inputs["source_labels"]} if cls is OTCE else {}
+    source = (
+        {"reference_features": inputs["features"], "reference_labels": inputs["source_labels"]} if cls is OTCE else {}
+    )
     inputs = {name: inputs[name] for name in cls.requires}
-    whole = feed(cls(max_samples=60, **source), inputs)
+    whole = feed(cls(keep_samples=60, **source), inputs)
     order = torch.randperm(400, generator=torch.Generator().manual_seed(1))
-    shuffled = feed(cls(max_samples=60, **source), rows(inputs, order), [7] * 50)
+    shuffled = feed(cls(keep_samples=60, **source), rows(inputs, order), [7] * 50)
     assert float(shuffled.compute()) == pytest.approx(float(whole.compute()), abs=1e-9)
     assert shuffled.health().num_samples == 60
     assert any("60 of 400" in message for message in shuffled.health().messages)
-    other = feed(cls(max_samples=60, seed=1, **source), inputs)
+    other = feed(cls(keep_samples=60, seed=1, **source), inputs)
     assert float(other.compute()) != float(whole.compute())
 
 
@@ -247,10 +251,10 @@ def test_bad_sources_are_refused():
     inputs = make_inputs()
     with pytest.raises(ValueError, match="together"):
         OTCE(inputs["features"])
-    with pytest.raises(ValueError, match="`source_labels`"):
+    with pytest.raises(ValueError, match="`reference_labels`"):
         OTCE(inputs["features"], inputs["labels"][:-1])
     metric = feed(OTCE(), {name: inputs[name] for name in OTCE.requires})
-    with pytest.raises(ValueError, match="`source_features` to have 6 columns"):
+    with pytest.raises(ValueError, match="`reference_features` to have 6 columns"):
         metric.set_reference(inputs["features"][:, :4], inputs["labels"])
     with pytest.raises(ValueError, match="`weights`"):
         OTCE(weights=(1.0, float("nan"), 0.0))

@@ -1,0 +1,144 @@
+"""The bounded sample: equal samples in their share, whatever the order, the batches and the ranks."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from _helpers import feed, make_inputs, rows
+from torchmetrics.wrappers import Running
+
+from lightning_transfer.functional import transrate
+from lightning_transfer.metrics import LEEP, OTCE, PACTran, RidgeProbe, TaskRelatedness, TransRate
+from lightning_transfer.metrics.registry import METRICS
+from lightning_transfer.metrics.samples import SampleMetric, choose_rows, content_ranks, spread_copies
+
+SAMPLED = [
+    name
+    for name, spec in METRICS.items()
+    if issubclass(spec.metric_class, SampleMetric) and not spec.metric_class.needs_reference
+]
+
+
+class Mean(SampleMetric):
+    """The smallest sampled score."""
+
+    name, title = "mean", "Mean"
+
+    def _score(self, **samples):
+        return samples["features"].double().mean()
+
+
+def distinct(n=64, d=8, seed=0):
+    inputs = make_inputs(seed, n=n, d=d)
+    return {"features": inputs["features"], "labels": inputs["labels"]}
+
+
+def repeated(inputs, times):
+    return {name: values.repeat_interleave(torch.as_tensor(times), dim=0) for name, values in inputs.items()}
+
+
+def shuffled(inputs, seed=0):
+    n = len(inputs["labels"])
+    return rows(inputs, torch.randperm(n, generator=torch.Generator().manual_seed(seed)))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("times", [1, 20, 300])
+def test_repeated_samples_change_nothing(times):
+    inputs = distinct()
+    metric = feed(TransRate(keep_samples=1000), shuffled(repeated(inputs, times)), [97] * 50)
+    assert float(metric.compute()) == pytest.approx(float(transrate(**inputs)), rel=5e-3)
+    assert metric.health().num_samples == min(1000, 64 * times)
+    assert metric.health().num_classes == 4
+
+
+def test_each_content_is_kept_in_its_share():
+    times = torch.arange(1, 65) ** 2
+    inputs = shuffled(repeated(distinct(), times))
+    kept = feed(Mean(keep_samples=2000), inputs, [500] * 100)._kept()["features"]
+    shares = torch.tensor([(kept == row).all(1).sum() for row in distinct()["features"]])
+    assert int(shares.sum()) == len(kept) == 2000
+    assert float((shares - 2000 * times / times.sum()).abs().max()) <= 1 + 1e-2
+
+
+@pytest.mark.parametrize("most", [2, 10, 150])
+def test_the_sample_depends_neither_on_order_nor_on_batches_nor_on_ranks(most):
+    inputs = distinct(n=400)
+    inputs = repeated(inputs, torch.arange(400) % 4)
+    expected = feed(Mean(keep_samples=most), inputs)._kept()["features"]
+    assert len(expected) == most
+    for seed in range(3):
+        parts = shuffled(inputs, seed)
+        assert torch.equal(feed(Mean(keep_samples=most), parts, [31] * 30)._kept()["features"], expected)
+        first = feed(Mean(keep_samples=most), rows(parts, slice(0, 250)), [60] * 9)
+        second = feed(Mean(keep_samples=most), rows(parts, slice(250, None)), [9] * 99)
+        first.merge_state(second)
+        assert torch.equal(first._kept()["features"], expected)
+
+
+def test_rows_that_are_kept_are_bounded_and_others_are_counted():
+    metric = Mean(keep_samples=10)
+    for seed in range(40):
+        feed(metric, distinct(n=50, seed=seed))
+    assert sum(map(len, metric.kept_features)) <= 2 * (10 + 4 * 3 + 16)
+    metric._kept()
+    assert int(torch.cat(metric.kept_times + metric.left_times).sum()) == int(metric.seen) == 2000
+    assert len(torch.cat(metric.kept_ranks + metric.left_ranks).unique()) == 2000
+
+
+def test_copies_are_spread_evenly():
+    ranks = content_ranks([torch.arange(50.0)], seed=0).sort().values
+    assert spread_copies(ranks, torch.ones_like(ranks), 20).tolist() == [1] * 20 + [0] * 30
+    assert spread_copies(ranks, torch.full_like(ranks, 7), 350).tolist() == [7] * 50
+    copies = spread_copies(ranks, torch.full_like(ranks, 100), 270)
+    assert int(copies.sum()) == 270
+    assert set(copies.tolist()) == {5, 6}
+
+
+def test_rows_of_one_set_are_those_of_the_metric():
+    inputs = repeated(distinct(), 5)
+    chosen = choose_rows([inputs["features"], inputs["labels"]], 3, 100)
+    expected = feed(Mean(keep_samples=100, seed=3), inputs)._kept()
+    assert sorted(inputs["features"][chosen, 0].tolist()) == sorted(expected["features"][:, 0].tolist())
+    assert len(choose_rows([inputs["features"]], 0, None)) == 320
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_running_window_is_the_value_of_the_window(name):
+    metric = METRICS[name].build(METRICS[name].tasks[-1])
+    inputs = make_inputs(n=120)
+    if metric.task == "multilabel":
+        inputs["labels"] = (inputs["features"][:, :3] > 0).long()
+    inputs = {key: inputs[key] for key in metric.requires}
+    window = Running(metric.clone(), window=2)
+    for start in range(0, 120, 30):
+        window.update(**rows(inputs, slice(start, start + 30)))
+    assert float(window.compute()) == pytest.approx(float(feed(metric, rows(inputs, slice(60, 120))).compute()))
+
+
+@pytest.mark.parametrize("make", [TransRate, LEEP, PACTran, RidgeProbe])
+def test_old_names_of_the_bound_on_samples_still_work(make):
+    with pytest.warns(FutureWarning, match="called `keep_samples` now"):
+        assert make(max_samples=7).keep_samples == 7
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert make(keep_samples=7).keep_samples == 7
+
+
+def test_old_names_of_references():
+    features, labels = torch.randn(6, 2), torch.tensor([0, 0, 0, 1, 1, 1])
+    with pytest.warns(FutureWarning, match="reference_features"):
+        metric = OTCE(source_features=features, source_labels=labels)
+    with pytest.warns(FutureWarning, match="set_reference"):
+        metric.set_source(features, labels)
+    with pytest.warns(FutureWarning, match="keep_samples"):
+        assert TaskRelatedness(kept_samples=9).keep_samples == 9
+
+
+@pytest.mark.parametrize("value", [1, 0, 2.5, "x", True])
+def test_bad_bounds_are_refused(value):
+    with pytest.raises(ValueError, match="`keep_samples`"):
+        Mean(keep_samples=value)
