@@ -74,7 +74,7 @@ def show(board: Leaderboard, folder: Path) -> None:
     """
     terminal = console()
     terminal.print(board)
-    names = ", ".join(path.name for path in sorted(folder.glob("leaderboard.*")))
+    names = ", ".join(path.name for path in sorted(folder.glob("leaderboard*.*")))
     if names:
         terminal.print(f"\nWritten to {plain(folder)}: {names}", soft_wrap=True, markup=False)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lightning_transfer.screening.row import COSTS, Row
 from lightning_transfer.screening.storage import decode, encode
 from lightning_transfer.utilities.checks import check_in_interval
-from lightning_transfer.utilities.files import write_atomically
+from lightning_transfer.utilities.files import safe_name, write_atomically
 from lightning_transfer.utilities.text import csv_cell
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ class Leaderboard:
 
         return draw_leaderboard(self, cost=cost, columns=columns)
 
-    def save(self, folder: str | Path, *, figure: bool = True) -> dict[str, Path]:
+    def save(self, folder: str | Path, *, figure: bool = True, name: str = "leaderboard") -> dict[str, Path]:
         """Write ``leaderboard.csv``, ``leaderboard.json``, ``leaderboard.html`` and ``leaderboard.png`` into a folder.
 
         Each file is replaced as a whole: whoever reads it sees the old or the new one, never half of one.
@@ -251,6 +251,7 @@ class Leaderboard:
         Args:
             folder: Made if it is not there.
             figure: Whether to draw the figure (and the HTML report around it) too.
+            name: Of the files, without their endings.
 
         Returns:
             The paths by kind: ``csv``, ``json``, and ``png`` and ``html`` if there was something to draw.
@@ -263,7 +264,7 @@ class Leaderboard:
 
             contents["png"] = png_bytes(self.plot())
             contents["html"] = leaderboard_html(self, contents["png"]).encode()
-        paths = {kind: Path(folder) / f"leaderboard.{kind}" for kind in contents}
+        paths = {kind: Path(folder) / f"{safe_name(name)}.{kind}" for kind in contents}
         for kind, path in paths.items():
             write_atomically(path, contents[kind])
         return paths
@@ -292,7 +293,10 @@ class Leaderboard:
         file = path / "leaderboard.json" if path.is_dir() else path
         if not file.is_file():
             raise FileNotFoundError(f"There is no leaderboard `{file}`.")
-        return cls(**decode(file.read_bytes()))
+        try:
+            return cls(**decode(file.read_bytes()))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"Expected `{file}` to be a leaderboard, but got: {error}") from error
 
     def __rich__(self) -> RenderableType:
         from lightning_transfer.report.console import leaderboard_table

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_transfer.screening.leaderboard import Leaderboard
+from lightning_transfer.screening.merging import load_from_folder
 from lightning_transfer.utilities.checks import check_path
 from lightning_transfer.utilities.digest import SHORT, digest
 
@@ -30,7 +31,11 @@ def load_earlier(resume: Leaderboard | str | Path | None, settings: Mapping[str,
     """
     if resume is None:
         return Leaderboard()
-    board = resume if isinstance(resume, Leaderboard) else Leaderboard.load(check_path(resume, "resume"))
+    if isinstance(resume, Leaderboard):
+        board = resume
+    else:
+        path = check_path(resume, "resume")
+        board = load_from_folder(path, settings) if path.is_dir() else Leaderboard.load(path)
     difference = _first_difference(board.settings, dict(settings))
     if difference is not None:
         name, before, now = difference

@@ -18,6 +18,7 @@ from lightning_transfer.data.base import TransferDataModule, task_of
 from lightning_transfer.report.text import title
 from lightning_transfer.screening.candidates import BOUND, MetricFactory, check_relatedness, load_data, name_candidates
 from lightning_transfer.screening.leaderboard import Leaderboard
+from lightning_transfer.screening.merging import add_to_folder
 from lightning_transfer.screening.resume import as_settings, load_earlier
 from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.zoo import combine_zoo_scores
@@ -118,6 +119,7 @@ def screen(
     precision = check_trainer(trainer).precision
     board = _Board(rank_by, plan, output_dir, precision, info or {})
     earlier = load_earlier(resume, board.settings)
+    board.resumed = resume is not None
     board.waiting = {row.backbone: row for row in earlier.rows if not row.failed and row.backbone in candidates}
     board.info |= {name: earlier.info[name] for name in ("num_samples",) if name in earlier.info}
     try:
@@ -154,6 +156,7 @@ class _Board:
         self.output_dir = None if output_dir is None else check_path(output_dir, "output_dir")
         self._unwritten: set[str] = set()
         self.rows: list[Row] = []
+        self.resumed = False
         self.waiting: dict[str, Row] = {}  # of an earlier leaderboard, until their turn comes
         self.lower_is_better = plan.metrics.lower_is_better
         self.combiners = plan.metrics.combiners
@@ -185,9 +188,16 @@ class _Board:
         if self.rank_by in board.columns:
             board.rank_by = self.rank_by
         if self.output_dir is not None:
-            self._write("The leaderboard", partial(board.save, self.output_dir, figure=False))
+            save = partial(
+                add_to_folder,
+                board,
+                self.output_dir,
+                replace_changed=self.resumed,
+                combiners=self.combiners,
+            )
+            self._write("The leaderboard", partial(save, figure=False))
             if figure and not self._unwritten:
-                self._write("The figure of the leaderboard", partial(board.save, self.output_dir))
+                self._write("The figure of the leaderboard", save)
         return board
 
     def _write(self, what: str, save: Callable[[], Any]) -> None:
@@ -198,6 +208,8 @@ class _Board:
             if what not in self._unwritten:
                 warnings.warn(f"{what} is not written to `{self.output_dir}`: {Failure.of(error)}", stacklevel=4)
             self._unwritten.add(what)
+        else:
+            self._unwritten.discard(what)
 
     def _all_rows(self) -> list[Row]:
         return [*self.rows, *self.waiting.values()]

@@ -1,0 +1,137 @@
+"""Leaderboards of one folder: several screens, also of several processes at once, lose none of each other's rows."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lightning_transfer.screening.leaderboard import Leaderboard
+from lightning_transfer.screening.row import Row
+from lightning_transfer.screening.zoo import Combiner, combine_zoo_scores
+from lightning_transfer.utilities.files import lock_folder
+from lightning_transfer.utilities.text import plain
+
+_ABOUT_ONE_RUN = ("interrupted", "overrides")  # entries of ``info``
+
+
+def add_to_folder(
+    board: Leaderboard,
+    folder: Path,
+    *,
+    figure: bool = True,
+    replace_changed: bool = False,
+    combiners: Mapping[str, Combiner] | None = None,
+) -> dict[str, Path]:
+    """Save a leaderboard where others may be, or may be written meanwhile.
+
+    Rows of the same screen (equal settings) come into one leaderboard. A leaderboard of another screen, and a file that
+    cannot be read, stay as they are: this one is written beside them, as ``leaderboard-<digits>``, which a warning says.
+
+    Args:
+        board: With the settings of its screen.
+        folder: Made if it is not there.
+        figure: Whether to draw the figure (and the HTML report around it) too.
+        replace_changed: Whether a row takes the place of one with the same name and other weights. Otherwise both stay,
+            the new one with a number.
+        combiners: As in :func:`~lightning_transfer.screening.zoo.combine_zoo_scores`.
+
+    Returns:
+        The paths by kind.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
+    with lock_folder(folder):
+        name, earlier = _find(folder, board.settings)
+        if earlier is not None:
+            rows = _merge(earlier.rows, board.rows, replace_changed)
+            info = {**earlier.info, **board.info}
+            for entry in _ABOUT_ONE_RUN:
+                if earlier.info.get(entry) != board.info.get(entry):
+                    info.pop(entry, None)
+            merged = Leaderboard(
+                combine_zoo_scores(rows, combiners),
+                lower_is_better={*earlier.lower_is_better, *board.lower_is_better},
+                info=info,
+                settings=board.settings,
+            )
+            if board.rank_by in merged.columns:
+                merged.rank_by = board.rank_by
+            board = merged
+        return board.save(folder, figure=figure, name=name)
+
+
+def load_from_folder(folder: Path, settings: Mapping[str, Any]) -> Leaderboard:
+    """Read the leaderboard of a screen from a folder that may hold others.
+
+    Args:
+        folder: Where screens wrote.
+        settings: Those of the screen.
+
+    Returns:
+        The leaderboard with these settings; if there is none, the one called ``leaderboard.json``.
+
+    Raises:
+        ValueError: If that is damaged.
+        FileNotFoundError: If it is not there.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = _find(folder, settings)[1]
+    return Leaderboard.load(folder) if found is None else found
+
+
+def _find(folder: Path, settings: Mapping[str, Any]) -> tuple[str, Leaderboard | None]:
+    """The name under which a screen writes, and what it has written so far."""
+    own = json.loads(json.dumps(settings))
+    for name in _names(own):
+        path = folder / f"{name}.json"
+        if not path.exists():
+            return name, None
+        try:
+            found = Leaderboard.load(path)
+        except (ValueError, OSError) as error:
+            reason = f"is left as it is ({plain(error)})"
+        else:
+            if found.settings == own:
+                return name, found
+            reason = "is of another screen and stays"
+        warnings.warn(f"`{path}` {reason}; this leaderboard gets another name in the same folder.", stacklevel=4)
+    raise AssertionError("names do not end")
+
+
+def _names(settings: Any) -> Iterator[str]:
+    yield "leaderboard"
+    digits = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    yield f"leaderboard-{digits}"
+    yield from (f"leaderboard-{digits}-{count}" for count in itertools.count(2))
+
+
+def _merge(earlier: Iterable[Row], later: Iterable[Row], replace_changed: bool) -> list[Row]:
+    rows = {row.backbone: row for row in earlier}
+    for row in later:
+        name = row.backbone if replace_changed else _name_in(rows, row)
+        finished = name in rows and not rows[name].failed
+        if not (finished and row.failed and not row.scores):  # what was finished stays
+            rows[name] = replace(row, backbone=name)
+    return list(rows.values())
+
+
+def _name_in(rows: Mapping[str, Row], row: Row) -> str:
+    """The name of a row among others: its own, with a number if another backbone has it."""
+    numbered = re.compile(rf"{re.escape(row.backbone)}( \(\d+\))?")
+    versions = [name for name in rows if numbered.fullmatch(name)]
+    for name in versions:
+        if row.fingerprint and rows[name].fingerprint == row.fingerprint:
+            return name
+    known = row.backbone in rows and rows[row.backbone].fingerprint and not rows[row.backbone].failed
+    if not known or not row.fingerprint:
+        return row.backbone
+    return next(name for count in itertools.count(2) if (name := f"{row.backbone} ({count})") not in rows)

@@ -1,0 +1,129 @@
+"""Folders that several screens write into, one after the other or at once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+
+import pandas as pd
+import pytest
+
+from lightning_transfer.screening import Leaderboard, Row
+from lightning_transfer.screening import leaderboard as leaderboard_module
+from lightning_transfer.screening.merging import add_to_folder, load_from_folder
+
+SETTINGS = {"target": {"name": "digits"}, "metrics": {"logme": {}}}
+
+
+def board(*rows: Row, info=None, **settings) -> Leaderboard:
+    return Leaderboard(rows, info=info or {"target": "digits"}, settings={**SETTINGS, **settings})
+
+
+def row(name: str, score: float = 0.5, fingerprint: str = "f", **values) -> Row:
+    return Row(name, {"logme": score}, parameters=3, fingerprint=fingerprint, **values)
+
+
+def names(folder) -> list[str]:
+    return [found.backbone for found in Leaderboard.load(folder).rows]
+
+
+def test_rows_of_the_same_screen_come_together(tmp_path):
+    add_to_folder(board(row("a")), tmp_path)
+    paths = add_to_folder(board(row("b", 0.7)), tmp_path)
+    assert sorted(path.name for path in paths.values()) == [f"leaderboard.{e}" for e in ("csv", "html", "json", "png")]
+        f"leaderboard.{e}" for e in ("csv", "html", "json", "png")
+    )
+    assert names(tmp_path) == ["a", "b"]
+    assert pd.read_csv(tmp_path / "leaderboard.csv").backbone.tolist() == ["b", "a"]
+    add_to_folder(board(row("a", 0.9)), tmp_path)
+    assert names(tmp_path) == ["a", "b"]
+    assert Leaderboard.load(tmp_path)["a"].score("logme") == 0.9
+
+
+def _add(folder, number: int) -> None:
+    for _ in range(2):  # as a screen does, after each backbone and at the end
+        add_to_folder(board(row(f"net {number}", fingerprint=str(number))), folder, figure=False)
+
+
+def test_many_processes_at_once_keep_all_rows(tmp_path):
+    processes = [multiprocessing.get_context("fork").Process(target=_add, args=(tmp_path, n)) for n in range(24)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 24
+    assert sorted(names(tmp_path)) == sorted(f"net {n}" for n in range(24))
+    assert len(pd.read_csv(tmp_path / "leaderboard.csv")) == 24
+
+
+def test_other_weights_under_one_name(tmp_path):
+    add_to_folder(board(row("net", 0.1, "one")), tmp_path)
+    add_to_folder(board(row("net", 0.2, "two")), tmp_path)
+    add_to_folder(board(row("net", 0.3, "two")), tmp_path)
+    assert {r.backbone: r.score("logme") for r in Leaderboard.load(tmp_path).rows} == {"net": 0.1, "net (2)": 0.3}
+    add_to_folder(board(row("net", 0.4, "three")), tmp_path, replace_changed=True)
+    assert Leaderboard.load(tmp_path)["net"].score("logme") == 0.4
+
+
+@pytest.mark.parametrize("later", [Row("a", status="interrupted"), Row("a", status="OSError: gone", fingerprint="f")])
+def test_a_row_without_scores_takes_no_finished_ones_place(tmp_path, later):
+    add_to_folder(board(row("a")), tmp_path)
+    add_to_folder(board(later, row("b")), tmp_path)
+    assert [(r.backbone, r.status) for r in Leaderboard.load(tmp_path).rows] == [("a", "ok"), ("b", "ok")]
+    add_to_folder(board(Row("c", status="OSError: gone")), tmp_path)
+    add_to_folder(board(row("c")), tmp_path)
+    assert Leaderboard.load(tmp_path)["c"].status == "ok"
+
+
+def test_a_score_relative_to_the_table_is_relative_to_the_whole(tmp_path):
+    parts = [{"energy": 1.0, "fit": 2.0}, {"energy": 3.0, "fit": 1.0}]
+    for name, part in zip("ab", parts, strict=True):
+        add_to_folder(board(Row(name, {"etran": 0.0}, parts={"etran": part})), tmp_path, figure=False)
+    assert [r.score("etran") for r in Leaderboard.load(tmp_path).rows] == pytest.approx([0.85, 0.15])
+
+
+def test_another_screen_gets_another_name_and_both_are_found(tmp_path):
+    other = {"metrics": {"leep": {}}}
+    add_to_folder(board(row("a")), tmp_path)
+    before = (tmp_path / "leaderboard.json").read_bytes()
+    for name in "bc":
+        with pytest.warns(UserWarning, match="is of another screen and stays"):
+            paths = add_to_folder(board(row(name), **other), tmp_path)
+    assert (tmp_path / "leaderboard.json").read_bytes() == before
+    assert paths["json"].name.startswith("leaderboard-")
+    assert [r.backbone for r in load_from_folder(tmp_path, {**SETTINGS, **other}).rows] == ["b", "c"]
+    assert [r.backbone for r in load_from_folder(tmp_path, SETTINGS).rows] == ["a"]
+    assert load_from_folder(tmp_path, {"metrics": {}}).settings == SETTINGS  # the caller says what differs
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\x00", b'{"format": 2}', b"[" * 50_000])
+def test_a_damaged_file_is_named_and_never_overwritten(tmp_path, content):
+    (tmp_path / "leaderboard.json").write_bytes(content)
+    with pytest.warns(UserWarning, match=r"leaderboard\.json` is left as it is"):
+        paths = add_to_folder(board(row("a")), tmp_path)
+    assert (tmp_path / "leaderboard.json").read_bytes() == content
+    assert [r.backbone for r in Leaderboard.load(paths["json"]).rows] == ["a"]
+    with pytest.raises(ValueError, match=r"leaderboard\.json"):
+        Leaderboard.load(tmp_path)
+
+
+def test_what_differs_between_the_runs_is_not_told_of_all(tmp_path):
+    add_to_folder(board(row("a"), info={"num_samples": 9, "overrides": ["x=1"], "interrupted": True}), tmp_path)
+    add_to_folder(board(row("b"), info={"num_samples": 9, "overrides": ["x=2"]}), tmp_path)
+    assert Leaderboard.load(tmp_path).info == {"num_samples": 9}
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
+    add_to_folder(board(row("a")), tmp_path)
+
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leaderboard_module, "write_atomically", full)
+        with pytest.raises(OSError, match="No space left"):
+            add_to_folder(board(row("b")), tmp_path)
+    assert names(tmp_path) == ["a"]
+    add_to_folder(board(row("b")), tmp_path)
+    assert names(tmp_path) == ["a", "b"]
+    json.loads((tmp_path / "leaderboard.json").read_text())
