@@ -32,7 +32,7 @@ def add_to_folder(
     """Save a leaderboard where others may be, or may be written meanwhile.
 
     Rows of the same screen (equal settings) come into one leaderboard. A leaderboard of another screen, and a file that
-    cannot be read, stay as they are: this one is written beside them, as ``leaderboard-<digits>``, which a warning says.
+    cannot be read, stay as they are: this one is written beside them, as ``leaderboard-<digits>``, with a warning.
 
     Args:
         board: With the settings of its screen.

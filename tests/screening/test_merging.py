@@ -30,9 +30,8 @@ def names(folder) -> list[str]:
 def test_rows_of_the_same_screen_come_together(tmp_path):
     add_to_folder(board(row("a")), tmp_path)
     paths = add_to_folder(board(row("b", 0.7)), tmp_path)
-    assert sorted(path.name for path in paths.values()) == [f"leaderboard.{e}" for e in ("csv", "html", "json", "png")]
-        f"leaderboard.{e}" for e in ("csv", "html", "json", "png")
-    )
+    kinds = ("csv", "html", "json", "png")
+    assert sorted(path.name for path in paths.values()) == [f"leaderboard.{kind}" for kind in kinds]
     assert names(tmp_path) == ["a", "b"]
     assert pd.read_csv(tmp_path / "leaderboard.csv").backbone.tolist() == ["b", "a"]
     add_to_folder(board(row("a", 0.9)), tmp_path)
