@@ -5,6 +5,7 @@ Only light modules are imported here: ``--help`` answers without torch, and Hydr
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import sys
@@ -14,10 +15,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from lightning_transfer.jobs.arguments import arrange, resume_command
+from lightning_transfer.configs import CONF, known_configs, read_config
+from lightning_transfer.jobs.arguments import arrange, config_folders, resume_command
 from lightning_transfer.jobs.record import JOBS
 from lightning_transfer.utilities.allocator import tune_allocator
-from lightning_transfer.utilities.configs import CONF, known_configs
 from lightning_transfer.utilities.errors import Failure, JobFailedError
 from lightning_transfer.utilities.text import plain
 
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _fail(f"unknown job {job!r}; {_did_you_mean(job, JOBS)}known jobs are {', '.join(JOBS)}. See {PROGRAM} --help.")
     overrides = arrange(overrides)
     if "-h" in overrides or "--help" in overrides:
-        print(job_help(job))
+        print(job_help(job, overrides))
         sys.exit(0)
     sys.exit(_run(job, overrides))
 
@@ -109,17 +110,23 @@ def overview() -> str:
     )
 
 
-def job_help(name: str) -> str:
-    """The text of ``lightning-transfer JOB --help``: examples, choices and options, read from the packaged configs.
+def job_help(name: str, arguments: Sequence[str] = ()) -> str:
+    """The text of ``lightning-transfer JOB --help``: examples, choices and options, read from the configs.
 
     Args:
         name: Name of a job.
+        arguments: What else was typed: ``--config-dir`` adds choices, and a choice shows the values of its config.
     """
-    job = JOBS[name]
+    job, folders = JOBS[name], config_folders(arguments)
+    chosen = [argument.partition("=")[::2] for argument in arguments if argument.partition("=")[0] in job.groups]
+    if chosen:
+        return "\n\n".join(_choice_help(group, option, folders) for group, option in chosen)
     examples = "\n".join(f"  {PROGRAM} {name} {line}".rstrip() + f"\n      {why}" for line, why in job.examples)
-    choices = [f"  {group}={'|'.join(known_configs(group))}" for group in job.groups if known_configs(group)]
+    options = {group: known_configs(group, *folders) for group in job.groups}
+    choices = [f"  {group}={'|'.join(names)}" for group, names in options.items() if names]
     return (
         f"{PROGRAM} {name}: {job.summary}\n\nexamples:\n{examples}\n\nchoices:\n" + "\n".join(choices) + "\n\n"
+        f"{PROGRAM} {name} GROUP=NAME --help shows the values of a choice.\n"
         "any value of the config can be changed: key=value, key.sub=value, +new=value, ~gone\n"
         "  --cfg job      print the config and stop\n"
         "  -m             sweep over comma-separated values, one job each\n"
@@ -129,6 +136,15 @@ def job_help(name: str) -> str:
     )
 
 
+def _choice_help(group: str, option: str, folders: Sequence[Path]) -> str:
+    texts = [read_config(group, name, *folders) for name in option.strip("[]").split(",")]
+    if any(text is None for text in texts):
+        known = known_configs(group, *folders)
+        _fail(f"unknown {group} {option!r}; {_did_you_mean(option, known)}known are {', '.join(known)}.")
+    whole = "\n".join(text.rstrip() for text in texts if text)
+    return f"{group}={option}: change a value by {group}.KEY=VALUE\n\n{whole}"
+
+
 def _run(job: str, overrides: Sequence[str]) -> int:
     import hydra
 
@@ -136,6 +152,8 @@ def _run(job: str, overrides: Sequence[str]) -> int:
 
     if any(override.startswith("--e") for override in overrides):  # abbreviations are understood too
         _fail("--experimental-rerun reads a pickle, which can run any code; repeat the overrides instead.")
+    if folders := config_folders(overrides):
+        importlib.import_module(CONF).fill_store(*folders)
     os.environ[_FULL_ERROR] = "1"  # makes Hydra hand errors on instead of printing them
     sys.argv = [PROGRAM, *overrides]
     try:

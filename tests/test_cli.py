@@ -58,6 +58,20 @@ def test_help_of_a_job_shows_examples_and_choices(capsys, job):
     assert "photo_patches" in text
 
 
+def test_help_of_a_choice_shows_its_values(capsys):
+    assert exit_code("screen", "target=image_folder", "--help") == 0
+    assert "root: ???" in capsys.readouterr().out
+    assert exit_code("screen", "--help", "target=image_foldr") == 2
+    assert "did you mean 'image_folder'?" in capsys.readouterr().err
+
+
+def test_help_lists_the_configs_of_a_folder(capsys, tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target/mine.yaml").touch()
+    assert exit_code("relate", "--help", "--config-dir", str(tmp_path)) == 0
+    assert capsys.readouterr().out.count("|mine|") == 2  # as target and as reference
+
+
 def test_help_loads_nothing_heavy(tmp_path):
     code = (
         "import sys\nfrom lightning_transfer.cli import main\n"

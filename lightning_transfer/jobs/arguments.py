@@ -6,10 +6,13 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
+_CONFIG_DIR = ("--config-dir", "-cd")
 _WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"}
 _PLAIN = re.compile(r"[\w/.+@ :%*-]*")  # values that Hydra's grammar takes without quotes
+_QUOTE = re.compile(r"(\\*)('|$)")  # with the backslashes before it, which mean something only there
 _HOME = re.compile(r"(?<=[=,\[])~(?=/|$|,|\])")
 _RESULTS = ("leaderboard.json", "finetune.json", "relatedness.json", "checkpoints/last.ckpt")
 _ABOUT_RESUMING = ("resume=", "ckpt_path=", "hydra.run.dir=", "hydra.sweep.dir=")
@@ -43,11 +46,20 @@ def arrange(arguments: Sequence[str]) -> list[str]:
     return [*options, *overrides]
 
 
+def config_folders(arguments: Sequence[str]) -> list[Path]:
+    """The folders that ``--config-dir`` names."""
+    folders = [value for option, value in pairwise(arguments) if option in _CONFIG_DIR]
+    folders += [
+        argument.partition("=")[2] for argument in arguments if argument.startswith(tuple(f"{o}=" for o in _CONFIG_DIR))
+    ]
+    return [Path(folder) for folder in folders]
+
+
 def override(key: str, value: str) -> str:
     """An override as Hydra's grammar takes it, whatever is in its value."""
     if _PLAIN.fullmatch(value):
         return f"{key}={value}"
-    quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+    quoted = _QUOTE.sub(lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
     return f"{key}='{quoted}'"
 
 

@@ -34,7 +34,7 @@ def load_data(data: Any, group: str) -> LightningDataModule:
     from lightning.pytorch import LightningDataModule
     from omegaconf import OmegaConf
 
-    from lightning_transfer.utilities.configs import load_config
+    from lightning_transfer.configs import load_config
     from lightning_transfer.utilities.instantiate import instantiate
 
     if isinstance(data, str):
