@@ -213,7 +213,7 @@ def _load_script(path: Path, content: BytesIO) -> nn.Module:
     try:
         script: nn.Module = torch.jit.load(content, map_location="cpu")
         return script
-    except RuntimeError as error:
+    except Exception as error:  # also an IndexError or a KeyError of damaged files
         raise ValueError(f"Expected `{path}` to be a TorchScript file, but got: {error}") from error
 
 

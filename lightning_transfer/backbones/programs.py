@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import pickletools
 import re
 import zipfile
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ _SCRIPT_MEMBERS = re.compile(
     r"|(data|constants|traced_inputs)/\d+|code/[\w./<>-]+\.py(\.debug_pkl)?|attributes\.pkl)"
 )
 _OPERATIONS = re.compile(
-    r"torch\.ops\.(aten|prims|quantized|quantized_decomposed|torchvision)\.(?!from_file|save|_?load)\w+(\.\w+)?"
+    r"torch\.ops\.(aten|prims|quantized|quantized_decomposed|torchvision)\.(?!from_file|save|_?load)(?!__(?!r?(and|or|xor|lshift|rshift)__|i\w+__))"
+    r"\w+(\.(?!_)\w+)?"
     r"|torch\.ops\.higher_order\.(cond|while_loop|map_impl|scan|associative_scan|wrap_with_set_grad_enabled"
     r"|wrap_with_autocast|flex_attention|strict_mode|checkpoint|tag_activation_checkpoint)"
     r"|_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|pos|pow|eq|ne|lt|le|gt|ge|and_|or_|not_|index)"
@@ -45,10 +47,18 @@ _PLAIN = (
     ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Name, ast.Load, ast.Tuple, ast.List,
     ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
 )  # fmt: skip
+_CODE_NAMES = re.compile(r"[\w.:]*")  # what becomes names and attributes in code that PyTorch writes and compiles
+_TEXT = re.compile(r"[\w.,:;/+<>=@$#|()\[\]{}% *-]*")  # what stands between quotes there
+_STACK = re.compile(r"[\w.,:;@$<>()\[\]' *-]*")  # of modules
+_SPECIFICATIONS = ("in_spec", "out_spec")
+_TREES = (None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict", "immutable_collections")
+_PICKLED = re.compile(r"(collections|torch|torch\._utils|torch\.jit\._pickle|__torch__)[. ][\w. <>]*")
 _LONGEST_EXPRESSION = 20_000
 _LARGEST_POWER = 16
+_UNPACKED = 2**26  # bytes that small compressed members may come to
 _SCRIPT_WRITES = re.compile(r"\b(save|from_file|rpc_\w+|_?load\w*)\s*\(")
 _SCRIPT_OPS = re.compile(r"\bops\.(\w+)\.(\w+)")
+_SCRIPT_LIBRARIES = ("quantized", "xnnpack")
 _SCRIPT_CLASSES = re.compile(r"__torch__\.torch\.classes\.(\w+)")
 
 
@@ -64,8 +74,14 @@ def check_exported(content: bytes) -> None:
     with _archive(content, _EXPORTED_MEMBERS) as archive:
         for member in archive.infolist():
             if member.filename.endswith(".json"):
-                for kind, value in _statements(json.loads(archive.read(member))):
+                description = json.loads(archive.read(member))
+                for kind, value in _statements(description):
                     _check_statement(kind, value)
+                _check_texts(description)
+            if member.filename.endswith("_config.json"):
+                _check_sizes(
+                    description, {entry.filename.rpartition("/")[2]: entry.file_size for entry in archive.infolist()}
+                )
 
 
 def check_script(content: bytes) -> None:
@@ -79,6 +95,8 @@ def check_script(content: bytes) -> None:
     """
     with _archive(content, _SCRIPT_MEMBERS) as archive:
         for member in archive.infolist():
+            if member.filename.endswith("pkl"):
+                _check_pickle(archive.read(member))
             if not member.filename.endswith(".py"):
                 continue
             code = archive.read(member).decode()
@@ -88,7 +106,7 @@ def check_script(content: bytes) -> None:
                 if space not in ("prim", "aten", "quantized", "torchvision"):
                     raise ValueError(f"its code calls `ops.{space}.{name}`")
             for name in _SCRIPT_CLASSES.findall(code):
-                if name not in ("quantized", "xnnpack"):
+                if name not in _SCRIPT_LIBRARIES:
                     raise ValueError(f"its code builds objects of `torch.classes.{name}`")
 
 
@@ -96,8 +114,13 @@ def _archive(content: bytes, allowed: re.Pattern[str]) -> zipfile.ZipFile:
     """Open an archive all of whose members are known ones, below one folder and each there once."""
     try:
         archive = zipfile.ZipFile(BytesIO(content))
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, UnicodeDecodeError) as error:
         raise ValueError("it is no archive") from error
+    ends = content[-22:-18] == b"PK\5\6" and content[-2:] == b"\0\0" and content[:4] == b"PK\3\4"
+    if not ends or (archive.start_dir != int.from_bytes(content[-6:-2], "little") and len(content) < 2**32):
+        raise ValueError("it has something before, behind or between its members, so that readers may differ")
+    if sum(member.file_size for member in archive.infolist()) > 2 * len(content) + _UNPACKED:
+        raise ValueError("its members claim to be much larger than the file")
     names = [member.filename for member in archive.infolist()]
     folder = names[0].partition("/")[0] if names and all("/" in name for name in names) else ""
     seen: set[str] = set()
@@ -141,6 +164,79 @@ def _check_statement(kind: str, value: Any) -> None:
     else:
         for guard in value or ():
             _check_expression(guard, guard=True)
+
+
+def _check_texts(value: Any, key: str = "") -> None:
+    """Names in the description become code that PyTorch writes and compiles: none may end where it is put."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if key == "range_constraints":
+                _check_expression(name, guard=False)
+            elif not _TEXT.fullmatch(name):
+                raise ValueError(f"it has a name that is code, `{_short(name)}`")
+            if name == "metadata":
+                _check_metadata(inner)
+            elif name in _SPECIFICATIONS and isinstance(inner, str):
+                _check_tree(json.loads(inner))
+            elif name not in ("expr_str", "guards_code", "target"):
+                _check_texts(inner, name)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_texts(inner, key)
+    elif isinstance(value, str) and not (_TEXT if key in ("as_string", "torch_version") else _CODE_NAMES).fullmatch(
+        value
+    ):
+        raise ValueError(f"it has a name that is code, `{_short(value)}`")
+
+
+def _check_metadata(metadata: Any) -> None:
+    stack = metadata.get("nn_module_stack", "") if isinstance(metadata, dict) else ""
+    if not isinstance(stack, str) or not _STACK.fullmatch(stack):
+        raise ValueError(f"it has a name that is code, `{_short(stack)}`")
+
+
+def _check_tree(specification: Any) -> None:
+    """Inputs and outputs are tuples, lists and dicts: of other containers PyTorch would import the modules."""
+    stack = [specification]
+    while stack:
+        entry = stack.pop()
+        if isinstance(entry, list):
+            stack.extend(entry)
+        elif isinstance(entry, dict):
+            kind = entry.get("type")
+            if kind not in _TREES and "immutable_collections" not in str(kind):
+                raise ValueError(f"its inputs or outputs are `{_short(kind)}`")
+            context = entry.get("context")
+            keys = json.loads(context) if isinstance(context, str) and context else context
+            for name in keys if isinstance(keys, list) else [keys]:
+                if not (
+                    name is None or isinstance(name, int) or (isinstance(name, str) and _CODE_NAMES.fullmatch(name))
+                ):
+                    raise ValueError(f"its inputs or outputs are called `{_short(name)}`")
+            stack.append(entry.get("children_spec", []))
+
+
+def _check_sizes(description: Any, found: dict[str, int]) -> None:
+    """A tensor without bytes in the file is one without elements."""
+    for entry in description["config"].values():
+        meta = entry.get("tensor_meta") or {}
+        empty = not found.get(str(entry.get("path_name")))
+        if entry.get("use_pickle"):
+            raise ValueError("it holds pickled objects")
+        if empty and not any(size.get("as_int") == 0 for size in meta.get("sizes", ())):
+            raise ValueError("it claims tensors that it does not hold")
+
+
+def _check_pickle(content: bytes) -> None:
+    """TorchScript's own reader of pickles knows a few types, and classes that libraries register."""
+    for operation, argument, _ in pickletools.genops(content):
+        if operation.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
+            raise ValueError(f"it pickles by {operation.name}")
+        if operation.name == "GLOBAL":
+            name = str(argument).replace(" ", ".")
+            custom = _SCRIPT_CLASSES.match(name)
+            if not _PICKLED.fullmatch(name) or (custom and custom[1] not in _SCRIPT_LIBRARIES):
+                raise ValueError(f"it holds objects of `{_short(name)}`")
 
 
 def _check_expression(text: Any, guard: bool) -> None:

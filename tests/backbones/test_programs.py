@@ -156,3 +156,112 @@ def test_torchscript_that_touches_files_is_refused(tmp_path, monkeypatch):
             ProgramBackbone("bad.pt", (4,))
     assert ProgramBackbone("plain.pt", (4,)).feature_dim == 4
     assert not (tmp_path / "mark").exists()
+
+
+def _specification(change):
+    def rewrite(model):
+        for entry in model["graph_module"]["module_call_graph"]:
+            if entry["signature"]:
+                entry["signature"]["in_spec"] = json.dumps(change(json.loads(entry["signature"]["in_spec"])))
+
+    return rewrite
+
+
+def _typed(kind, context):
+    def change(specification):
+        specification[1]["children_spec"][0] |= {"type": kind, "context": json.dumps(context)}
+        return specification
+
+    return change
+
+
+def _first_node(**changes):
+    def change(model):
+        node = model["graph_module"]["graph"]["nodes"][0]
+        node.update({name: value for name, value in changes.items() if name != "argument"})
+        node["inputs"][0] |= {"name": changes["argument"]} if "argument" in changes else {}
+
+    return change
+
+
+def _constant(text):
+    def change(model):
+        signature = model["graph_module"]["signature"]["input_specs"]
+        signature.append({"constant_input": {"name": "x", "value": {"as_string": text}}})
+
+    return change
+
+
+MORE_ATTACKS = {
+    "an enumeration": _specification(_typed("builtins.tuple", {"__enum__": True, "fqn": "evil:E", "name": "A"})),
+    "a factory": _specification(_typed("collections.defaultdict", {"default_factory_module": "evil"})),
+    "a named tuple": _specification(_typed("collections.namedtuple", "evil.Point")),
+    "a key that is code": _specification(_typed("builtins.dict", ["x'] or open('{mark}', 'w') or L['x"])),
+    "a keyword that is code": _first_node(argument="input=open('{mark}', 'w'), x"),
+    "a node that is code": _first_node(name="x = open('{mark}', 'w')\ny"),
+    "a module that is code": _first_node(metadata={"nn_module_stack": 'L__self__,a") or open("{mark}", "w") or ("'}),
+    "a constant that is code": _constant("x' or open('{mark}', 'w') or '"),
+    "an attribute of a namespace": _operation("torch.ops.aten.__class__.mro"),
+    "an attribute of an operation": _operation("torch.ops.aten.add.__init__"),
+    "another module": _operation("torch.os.system"),
+    "an extension": _operation("#evil:op"),
+    "a symbol that is code": lambda model: model["range_constraints"].update({"open('{mark}', 'w')": {}}),
+}
+
+
+@pytest.mark.parametrize("attack", MORE_ATTACKS)
+def test_what_pytorch_would_import_or_compile_is_refused(exported, tmp_path, attack):
+    path = _rewrite(exported, tmp_path / "trap.pt2", MORE_ATTACKS[attack])
+    with pytest.raises(ValueError, match=r"that only computes, but .*trust_program=True"):
+        ProgramBackbone(path, (3, 8, 8))
+
+
+def test_tensors_that_the_file_does_not_hold_are_refused(exported, tmp_path):
+    with zipfile.ZipFile(exported) as old, zipfile.ZipFile(tmp_path / "trap.pt2", "w") as new:
+        for member in old.infolist():
+            content = old.read(member)
+            if member.filename.endswith("weights_config.json"):
+                description = json.loads(content)
+                entry = next(iter(description["config"].values()))
+                entry["tensor_meta"]["sizes"] = [{"as_int": 2**40}]
+                empty = entry["path_name"]
+                content = json.dumps(description).encode()
+            new.writestr(member.filename, content)
+    with zipfile.ZipFile(tmp_path / "trap.pt2") as old, zipfile.ZipFile(tmp_path / "bomb.pt2", "w") as new:
+        for member in old.infolist():
+            new.writestr(member.filename, b"" if member.filename.endswith(empty) else old.read(member))
+    with pytest.raises(ValueError, match="claims tensors that it does not hold"):
+        ProgramBackbone(tmp_path / "bomb.pt2", (3, 8, 8))
+
+
+def test_archives_that_readers_may_see_differently_are_refused(exported, tmp_path):
+    whole = exported.read_bytes()
+    for content in (b"x" + whole, whole + b"x", whole + whole, whole[:-2] + b"\1\0x"):
+        (tmp_path / "trap.pt2").write_bytes(content)
+        with pytest.raises(ValueError, match=r"trap\.pt2"):
+            ProgramBackbone(tmp_path / "trap.pt2", (3, 8, 8))
+
+
+def test_a_member_that_unpacks_to_much_is_refused(tmp_path):
+    torch.jit.script(nn.ReLU()).save(tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as old,
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for member in old.infolist():
+            new.writestr(member.filename, old.read(member) + b"\n" * 2**27 * member.filename.endswith(".py"))
+    with pytest.raises(ValueError, match="much larger than the file"):
+        ProgramBackbone(tmp_path / "bomb.pt", (4,))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"c__torch__.torch\nclasses.c10d.Store\n.", b"cos\nsystem\n.", b"\x80\x04\x8c\x02os\x8c\x06system\x93.", b"\xff"],
+)
+def test_objects_in_torchscript_are_of_known_types(tmp_path, content):
+    torch.jit.script(nn.ReLU()).save(tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as old, zipfile.ZipFile(tmp_path / "bad.pt", "w") as new:
+        for member in old.infolist():
+            new.writestr(member.filename, content if member.filename.endswith("/data.pkl") else old.read(member))
+    with pytest.raises(ValueError, match="trust_program=True"):
+        ProgramBackbone(tmp_path / "bad.pt", (4,))
