@@ -36,10 +36,11 @@ class TaskRelatednessMonitor(FeatureMonitor):
     ``transfer/distribution_mismatch``, beside ``transfer/target_loss``, the loss of the classifier that the bound is
     about; lower is better (``transfer/bound`` is the first again, deprecated). Target features come from the
     validation pass, as in :class:`~lightning_transfer.callbacks.TransferabilityMonitor`; reference data, unless given
-    as features, make a pass of their own through the network as it is now. Each look solves afresh and from the
-    transforms of the last look, and goes on with the better one until that pays no more: a single solve would tell how
-    long has been solved rather than what the features are. Features that have not changed keep their bound. Loggers
-    that take figures get the decomposition and the label map.
+    as features, make a pass of their own through the network as it is now. Each look learns the transforms on one half
+    of the samples and evaluates them on the other, both ways. With ``options={"folds": 1}`` it learns and evaluates on
+    the same samples, afresh and from the transforms of the last look, and goes on with the better one until that pays
+    no more: a single solve would tell how long has been solved rather than what the features are. Features that have
+    not changed keep their bound. Loggers that take figures get the decomposition and the label map.
 
     Args:
         reference: The reference task: a datamodule (its training data), a loader of labelled batches, or features that
@@ -51,10 +52,9 @@ class TaskRelatednessMonitor(FeatureMonitor):
         data: The target: ``"val"``, ``"train"``, a loader or a datamodule.
         max_samples: Look at no more target samples.
         reference_samples: Look at no more reference samples.
-        ground_cost: Cost between features. The published one, ``"feature"``, seldom says more here than the entropy of
-            the labels, unless ``options`` fix ``tau``; the others are valid bounds too, and never above it for the same
-            transforms.
-        settle: Solve on as long as this lowers the bound by more than this share; 1 for one solve from each start.
+        ground_cost: See :class:`~lightning_transfer.relatedness.BoundConfig`, whose defaults hold here too.
+        settle: With ``options={"folds": 1}``, solve on as long as this lowers the bound by more than this share; 1 for
+            one solve from each start. Halves are solved for once: transforms of the last look have seen other halves.
         prefix: Group of the names of the values.
         strict: Let an exception end the training instead of warning once.
         options: Further arguments of :func:`lightning_transfer.functional.task_relatedness`.
@@ -86,7 +86,7 @@ class TaskRelatednessMonitor(FeatureMonitor):
         data: Any = "val",
         max_samples: int | None = 1000,
         reference_samples: int | None = 1000,
-        ground_cost: GroundCost = "logit_range",
+        ground_cost: GroundCost = BoundConfig.ground_cost,
         settle: float = 0.05,
         prefix: str = "transfer",
         strict: bool = False,
@@ -215,7 +215,7 @@ class TaskRelatednessMonitor(FeatureMonitor):
     ) -> TaskRelatednessResult:
         """The best bound from no transforms and from the last ones, once solving on pays no more."""
         best = solve(None)
-        if self.config.method == "published":  # which starts nowhere else
+        if self.config.method == "published" or best.folds:  # which start nowhere else
             return best
         if previous is not None:
             with suppress(ValueError):  # classes or width are others than last time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,10 +13,21 @@ from torch import Tensor, nn
 
 from lightning_transfer.relatedness.bound import certify, sampled_constant
 from lightning_transfer.relatedness.config import BoundConfig
-from lightning_transfer.relatedness.estimate import bootstrap_error, probe, shrink, solve, solve_unlabelled
+from lightning_transfer.relatedness.crossfit import Data, combine, folds
+from lightning_transfer.relatedness.estimate import (
+    LabelMap,
+    bootstrap_error,
+    check_label_map,
+    probe,
+    solve,
+    solve_unlabelled,
+)
 from lightning_transfer.relatedness.head import SoftmaxHead
-from lightning_transfer.relatedness.problem import EvaluationData, Problem
+from lightning_transfer.relatedness.population import SMOOTHING, mean_bound, smoothed
+from lightning_transfer.relatedness.problem import EvaluationData, Problem, check_classes, one_row_each
 from lightning_transfer.relatedness.result import TaskRelatednessResult
+
+_FEWEST = 8  # samples a side that can be cut in halves
 
 
 @torch.inference_mode(mode=False)  # the solvers need gradients of their own, also in a validation loop
@@ -42,8 +54,11 @@ def task_relatedness(
 
     .. math:: E_T[-\log (B h(Gz+g))_y] \le \sum_j D_j L_j + H(Y''|Y') + \sum_k P_T(k) W_c(R''_k, T_k).
 
-    The right-hand side is evaluated exactly on all given samples (or on ``evaluation``), so it is an upper bound of the
-    loss of a concrete classifier on these samples, whatever the solver did. It says nothing certain of other samples.
+    The transforms are learned on one half of both sides and the right-hand side is evaluated exactly on the other, both
+    ways, so the answer is an upper bound of the loss of concrete classifiers on samples that they have not seen,
+    whatever the solver did; with ``folds=1`` both are done on all samples. Of the population it says nothing certain:
+    ``confidence`` adds a statement about that. No bound of this family is below the loss of the head on the reference
+    or that of the transformed classifier on the target.
 
     Args:
         reference_features: Shape ``(n_R, d)`` (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too), any floating
@@ -57,10 +72,10 @@ def task_relatedness(
             ``(K_R,)``, with one row for each reference class in ascending order of ids. None trains one.
         label_map: Label map where it is not learned: ``"matched"`` (default), ``"random"`` as in the paper, or ``B`` of
             shape ``(K_T, K_R)`` in ascending order of ids.
-        evaluation: Reference features, reference labels, target features and target labels to evaluate on instead. The
-            class prior follows that target; under ``tau="auto"`` so does the size of the head, between guessing and all
-            that was learned. Nothing else is learned there.
-        warm_start: An earlier result for the same classes and width, whose transforms are the first iterate.
+        evaluation: Reference features, reference labels, target features and target labels to evaluate on instead of
+            halves. The rows of ``M`` are weighted by the class shares of that target; nothing is learned there.
+        warm_start: An earlier result for the same classes and width, whose transforms are the first iterate (of halves:
+            those of its halves, if it has some).
         reference_class_names: Names by class id.
         target_class_names: Names by class id.
         options: Fields of :class:`~lightning_transfer.relatedness.BoundConfig`, on top of ``config``.
@@ -79,7 +94,7 @@ def task_relatedness(
         >>> generator = torch.Generator().manual_seed(0)
         >>> labels = torch.arange(60) % 3
         >>> features = torch.eye(3)[labels] * 4 + torch.randn(60, 3, generator=generator)
-        >>> result = task_relatedness(features, labels, features, labels, tau=0.5)
+        >>> result = task_relatedness(features, labels, features, labels, tau=0.5, folds=1)
         >>> result.label_mismatch, round(result.distribution_mismatch, 6)
         (0.0, 0.0)
         >>> result.bound >= result.target_loss
@@ -87,51 +102,85 @@ def task_relatedness(
     """
     began = time.perf_counter()
     config = BoundConfig.of(config, options)
-    problem = Problem.build(
-        reference_features,
-        reference_labels,
-        target_features,
-        target_labels,
-        head=head,
-        config=config,
-    )
+    check_label_map(config, label_map)
+    reference_features, reference_labels, _ = one_row_each(reference_features, reference_labels, "reference_features")
+    target_features, found, unlabelled = one_row_each(target_features, target_labels, "target_features")
+    data = reference_features, reference_labels, target_features, None if unlabelled else found
+    given: dict[str, Any] = {"head": head, "label_map": label_map}
+    enough = min(len(reference_features), len(target_features)) >= _FEWEST
+    if evaluation is not None or config.folds == 1 or not enough:
+        result = _solve(data, config, evaluation=evaluation, start=warm_start, **given)
+        if config.folds > 1 and not enough:
+            result = replace(result, messages=(*result.messages, "too few samples to hold some of them out"))
+    else:
+        num_classes = config.num_target_classes
+        if unlabelled and num_classes is None:  # halves may have different numbers of reference classes
+            num_classes = len(reference_labels.unique())
+        check_classes(data[3], config.num_target_classes)
+        share = None if config.confidence is None else (1 + config.confidence) / 2
+        half = replace(config, confidence=share, num_target_classes=num_classes if unlabelled else None)
+        starts = warm_start.folds if warm_start is not None else ()
+        parts, single = [], 0
+        for fold, (learn, rest, alone) in enumerate(folds(data, config.seed)):
+            start = starts[fold] if len(starts) == 2 else None
+            parts.append(_solve(learn, half, evaluation=rest, start=start, **given))
+            single = alone
+        result = replace(combine(parts, time.perf_counter() - began, single), config=config)
+    return result.with_names(reference_class_names, target_class_names)
+
+
+def _solve(
+    data: Data,
+    config: BoundConfig,
+    *,
+    head: nn.Linear | SoftmaxHead | tuple[Tensor, Tensor] | None,
+    label_map: LabelMap,
+    evaluation: EvaluationData | None,
+    start: TaskRelatednessResult | None,
+) -> TaskRelatednessResult:
+    """Learn on all of the data, and evaluate there or on other data."""
+    began = time.perf_counter()
+    problem = Problem.build(*data, head=head, config=config)
     if problem.head is not None and config.tau != "auto":
         problem.head = problem.head.limited(config.tau)
-    start, request = None, config
-    if warm_start is not None:
-        start = problem.start_from(warm_start)
-        config = replace(config, ridge=warm_start.ridge if config.ridge is None else config.ridge)
+    first, request = None, config
+    if start is not None:
+        first = problem.start_from(start)
+        config = replace(config, ridge=start.ridge if config.ridge is None else config.ridge)
     labels_used, published = "given", dict[str, float]()
     if config.method == "published":
         from lightning_transfer.published.task_relatedness import solve_published
 
-        if target_labels is None:
+        if data[3] is None:
             raise ValueError("Expected argument `target_labels` for `method='published'`, but got None.")
         solution, published = solve_published(problem, config, label_map)
-    elif target_labels is None:
+    elif data[3] is None:
         labels_used = "kmeans" if config.pseudo_labels == "kmeans" else "pseudo"
-        solution = solve_unlabelled(problem, config, label_map, start)
+        solution = solve_unlabelled(problem, config, label_map, first)
     else:
-        solution = solve(problem, config, label_map, start)
+        solution = solve(problem, config, label_map, first)
 
-    chosen, kind, certificate = solution.transforms, solution.kind, solution.certificate
+    chosen, certificate = solution.transforms, solution.certificate
     reference, target = problem.reference, problem.target
+    counts = target.counts + 1
+    log_prior = (counts / counts.sum()).log()
+    population = None
     if evaluation is not None:
         reference, target = problem.evaluation_samples(evaluation, solution.transforms)
-        if config.tau == "auto" and problem.head is None and config.method == "alternating":
-            chosen, share = shrink(chosen, reference, target, config)
-            kind = kind if share else "constant head"
-            if 0 < share < 1:
-                problem.messages.append(f"{share:.0%} of the learned head are kept: least bound on the evaluation data")
         certificate = certify(chosen, reference, target, config.ground_cost, config.block_size)
+        if config.confidence is not None:
+            log_p = smoothed(chosen.log_probabilities(target.features), log_prior)
+            largest = -float(log_prior.min()) - math.log(SMOOTHING)
+            losses = -log_p.gather(1, target.labels[:, None])[:, 0]
+            population = mean_bound(losses, largest, config.confidence)
     error = bootstrap_error(chosen, reference, target, config)
-    probe_loss, probe_accuracy = probe(
-        problem.target.thinned(config.fit_samples), target, chosen.head.lipschitz_constant
-    )  # fmt: skip
+    probe_loss, probe_accuracy = probe(problem.target.thinned(config.fit_samples), target)
     if not certificate.optimal:
         problem.messages.append(
             "a transport problem was not solved to optimality; its plan was made feasible, the bound is valid"
         )
+    if labels_used != "given":
+        problem.messages.append("the bound is one of the loss on labels that were found, not of that on the true ones")
     rows, columns = problem.target_ids.argsort(), problem.reference_ids.argsort()
     return TaskRelatednessResult(
         certificate=certificate,
@@ -140,7 +189,7 @@ def task_relatedness(
         config=request,
         tau=chosen.head.lipschitz_constant,
         tau_sampled=sampled_constant(chosen.head, chosen.label_map, chosen.feature_map(target.features), target.labels),
-        kind=kind,
+        kind=solution.kind,
         labels_used=labels_used,
         frame=problem.frame,
         head=SoftmaxHead(chosen.head.weight[columns], chosen.head.bias[columns]),
@@ -161,7 +210,9 @@ def task_relatedness(
         published=published,
         standard_error=error,
         interval=None if error is None else _interval(certificate.bound, error, config.level),
-    ).with_names(reference_class_names, target_class_names)
+        population_bound=population,
+        log_prior=log_prior[rows],
+    )
 
 
 def _interval(value: float, error: float, level: float) -> tuple[float, float]:

@@ -29,6 +29,7 @@ def run(cfg: DictConfig) -> float:
     Returns:
         The bound: the objective of a sweep, lower is better.
     """
+    from lightning_transfer.screening.candidates import check_relatedness
     from lightning_transfer.screening.relate import relate
 
     folder = output_dir()
@@ -46,7 +47,7 @@ def run(cfg: DictConfig) -> float:
         trainer=trainer_arguments(cfg),
         output_dir=folder,
         info={"overrides": overrides()},
-        **plain_part(cfg, "relatedness"),
+        **check_relatedness(plain_part(cfg, "relatedness")),
     )
     print(result)
     names = ", ".join(path.name for path in sorted(folder.glob("relatedness*")))

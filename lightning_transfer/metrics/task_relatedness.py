@@ -50,7 +50,7 @@ class TaskRelatedness(SampleMetric):
         >>> generator = torch.Generator().manual_seed(0)
         >>> labels = torch.arange(60) % 3
         >>> features = torch.eye(3)[labels] * 4 + torch.randn(60, 3, generator=generator)
-        >>> metric = TaskRelatedness(ground_cost="logit_range")
+        >>> metric = TaskRelatedness()
         >>> metric.set_reference(features, labels)
         >>> for start in (0, 20, 40):
         ...     metric.update(features[start : start + 20], labels[start : start + 20])

@@ -21,7 +21,7 @@ from lightning_transfer.relatedness.bound import (
 )
 from lightning_transfer.relatedness.certificate import Certificate
 from lightning_transfer.relatedness.config import BoundConfig, PublishedSchedule
-from lightning_transfer.relatedness.estimate import LabelMap, check_label_map, initial_label_map
+from lightning_transfer.relatedness.estimate import LabelMap, initial_label_map
 from lightning_transfer.relatedness.head import SoftmaxHead
 from lightning_transfer.relatedness.problem import Problem
 from lightning_transfer.relatedness.sample import Sample
@@ -251,7 +251,6 @@ def solve_published(problem: Problem, config: BoundConfig, label_map: LabelMap) 
     Raises:
         ValueError: If there are fewer reference than target classes, or the feature map is to be of another family.
     """
-    check_label_map(config, label_map)
     schedule = PublishedSchedule.of(config.schedule)
     if problem.reference.num_classes < problem.target.num_classes:
         raise ValueError(

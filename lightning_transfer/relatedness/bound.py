@@ -14,7 +14,7 @@ from lightning_transfer.relatedness.config import GroundCost
 from lightning_transfer.relatedness.head import SoftmaxHead
 from lightning_transfer.relatedness.sample import Sample
 from lightning_transfer.relatedness.transforms import FeatureMap
-from lightning_transfer.relatedness.transport import Coupling, couple, embed
+from lightning_transfer.relatedness.transport import Coupling, couple, couple_losses, embed
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -100,10 +100,14 @@ def sampled_constant(head: SoftmaxHead, label_map: Tensor, features: Tensor, lab
     return float(((p - posterior) @ head.weight).norm(dim=1).max())
 
 
+def sample_losses(head: SoftmaxHead, sample: Sample) -> Tensor:
+    """Cross-entropy of the head on each sample, shape ``(n,)``."""
+    return cross_entropy(head.logits(sample.features), sample.labels, reduction="none")
+
+
 def class_losses(head: SoftmaxHead, sample: Sample) -> Tensor:
     """Mean cross-entropy of the head on each class, shape ``(K,)``; zero for an empty class."""
-    losses = cross_entropy(head.logits(sample.features), sample.labels, reduction="none")
-    sums = losses.new_zeros(sample.num_classes).index_add_(0, sample.labels, losses)
+    sums = sample.features.new_zeros(sample.num_classes).index_add_(0, sample.labels, sample_losses(head, sample))
     return sums / sample.counts.clamp_min(1)
 
 
@@ -225,6 +229,16 @@ def rounding(transforms: Transforms, reference: Sample, target: Sample) -> float
 def _couple(
     transforms: Transforms, reference: Sample, target: Sample, ground_cost: GroundCost, block_size: int
 ) -> Coupling:
+    if ground_cost == "loss":
+        log_p = transforms.log_probabilities(target.features)
+        return couple_losses(
+            reference,
+            target,
+            sample_losses(transforms.head, reference),
+            -log_p.gather(1, target.labels[:, None])[:, 0],
+            transforms.conditional,
+            transforms.label_map,
+        )
     return couple(
         reference.with_features(embed(reference.features, transforms.head, ground_cost)),
         target.with_features(embed(transforms.feature_map(target.features), transforms.head, ground_cost)),

@@ -12,9 +12,9 @@ import torch
 
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
 
-GroundCost = Literal["feature", "logit_range", "logit_margin"]
+GroundCost = Literal["feature", "logit_range", "logit_margin", "loss"]
 FeatureMapKind = Literal["identity", "orthogonal", "affine", "low_rank"]
-GROUND_COSTS: tuple[GroundCost, ...] = ("feature", "logit_range", "logit_margin")
+GROUND_COSTS: tuple[GroundCost, ...] = ("feature", "logit_range", "logit_margin", "loss")
 DATA = ("head", "label_map", "evaluation", "warm_start", "reference_class_names", "target_class_names")
 _TRANSFORMS = ("features", "labels", "prior")
 _PRESETS = {"fixed_all": (), "learned_a": ("features",), "learned_all": _TRANSFORMS}
@@ -106,8 +106,9 @@ class BoundConfig:
     Attributes:
         ground_cost: The cost that dominates the change of the loss: ``"feature"`` (tau times the distance, as
             published, but only in the directions in which the rows of the head differ: no other changes its loss),
-            ``"logit_range"`` (never above it for the same transforms) or ``"logit_margin"`` (never above that one:
-            counts only what can raise the loss).
+            ``"logit_range"`` (never above it for the same transforms), ``"logit_margin"`` (never above that one: counts
+            only what can raise the loss) or ``"loss"`` (never above that one: the rise of the loss itself, by default).
+            The last is no distance: it looks at the very losses that the bound is about, and 0 does not mean alike.
         tau: Lipschitz constant of the loss of the head in the working space: a number to train the head under that
             constraint, or ``"auto"`` for the head with the smallest bound. Then the answer on the data that it was
             fitted on is never above the entropy of the target prior, which guessing by that prior reaches. A head of
@@ -120,7 +121,7 @@ class BoundConfig:
         ridge: Ridge of the feature map; None chooses it on a held-out quarter of the target.
         standardize: Standardise each task by its own statistics, as published.
         dimension: Width of the working space, by principal components of both tasks; ``"auto"`` reduces more than 512
-            features to 256 unless a head is given, None never reduces.
+            features to 256 (with fewer samples a side, to their number) unless a head is given, None never reduces.
         num_target_classes: Number of target classes. With labels, all of them must have samples; without, the number of
             clusters (by default that of the reference classes).
         pseudo_labels: Where labels come from if there are none: ``"classifier"`` (predictions of the transformed
@@ -130,6 +131,10 @@ class BoundConfig:
         fit_target_samples: Target samples of a class that the solver looks at; the certificate looks at all.
         block_size: Largest number of samples on a side of one transport problem. Larger classes are coupled in blocks:
             still every sample counts, and no matrix over all samples is ever formed.
+        folds: 2 learns the transforms on one half of both sides and evaluates them on the other, both ways: every
+            sample counts once, and none is looked at before. 1 learns and evaluates on the same samples.
+        confidence: Give ``population_bound``, which bounds the expected loss on new samples with that probability; None
+            for none. It needs evaluation data, or halves.
         num_resamples: Bootstrap resamples for a standard error and an interval of the bound; 0 for none.
         level: Nominal coverage of the interval.
         schedule: Schedule of the published method: ``"small"``, ``"large"`` or a :class:`PublishedSchedule`.
@@ -148,7 +153,7 @@ class BoundConfig:
         ValueError: Expected options of `task_relatedness`, but got 'ground_cots'; did you mean 'ground_cost'?
     """
 
-    ground_cost: GroundCost = "feature"
+    ground_cost: GroundCost = "loss"
     tau: float | Literal["auto"] = "auto"
     transforms: str | Collection[str] = "learned_all"
     method: Literal["alternating", "published"] = "alternating"
@@ -167,7 +172,9 @@ class BoundConfig:
     fit_target_samples: int = 1000
     block_size: int = 1000
     schedule: str | PublishedSchedule = "small"
-    # spread, chance
+    # what is evaluated, spread, chance
+    folds: int = 2
+    confidence: float | None = None
     num_resamples: int = 0
     level: float = 0.95
     seed: int = 0
@@ -191,6 +198,10 @@ class BoundConfig:
             if value is not None and (name, value) != ("tau", "auto"):
                 object.__setattr__(self, name, check_in_interval(value, 0, _LIMIT, name))
         check_in_interval(self.level, 0, 1, "level")
+        if self.folds not in (1, 2):
+            raise ValueError(f"Expected argument `folds` to be 1 or 2, but got {self.folds!r}.")
+        if self.confidence is not None and not 0 < check_in_interval(self.confidence, 0, 1, "confidence") < 1:
+            raise ValueError(f"Expected argument `confidence` to be between 0 and 1, but got {self.confidence!r}.")
         if not isinstance(self.standardize, bool):
             raise ValueError(f"Expected argument `standardize` to be true or false, but got {self.standardize!r}.")
         if self.dimension is not None and self.dimension != "auto":

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lightning_transfer.relatedness.bound import Transforms, class_losses, look
+from lightning_transfer.relatedness.bound import Transforms, look
 from lightning_transfer.relatedness.config import BoundConfig
-from lightning_transfer.relatedness.head import SoftmaxHead, train_head
+from lightning_transfer.relatedness.probe import validated_head
 from lightning_transfer.relatedness.problem import Problem
 from lightning_transfer.relatedness.pseudo_labels import cluster, first_guess
 from lightning_transfer.relatedness.sample import Sample
@@ -19,7 +19,6 @@ from lightning_transfer.relatedness.solvers import (
     AlternatingSolver,
     Solution,
     class_costs,
-    guessing,
     typical_tau,
 )
 from lightning_transfer.relatedness.transforms import assign_classes, fixed_label_map
@@ -44,7 +43,6 @@ def solve(problem: Problem, config: BoundConfig, label_map: LabelMap, start: Tra
     Raises:
         ValueError: If a fixed label map is impossible, malformed, or given where the label map is learned.
     """
-    check_label_map(config, label_map)
     fixed = None
     if start is None and problem.head is None and {"prior", "labels"} <= config.learn:
         chosen = assign_classes(rough_costs(problem, config), problem.target.prior)
@@ -133,52 +131,17 @@ def solve_unlabelled(
     return solution
 
 
-def shrink(transforms: Transforms, reference: Sample, target: Sample, config: BoundConfig) -> tuple[Transforms, float]:
-    """Take back as much of what the head says as pays on other data than it was learned on.
-
-    Between the head and guessing by the class prior the bound is convex, and the transport cost is in proportion: one
-    coupling and a line search.
-
-    Args:
-        transforms: What was learned.
-        reference: Reference sample to evaluate on.
-        target: Target sample to evaluate on.
-        config: What is asked for.
-
-    Returns:
-        The transforms, and the share of the head in them: 1 changes nothing, 0 is guessing.
-    """
-    from scipy.optimize import minimize_scalar
-
-    guess = guessing(transforms, target.prior, "labels" in config.learn)
-    whole = replace(guess, head=transforms.head)
-    cost = look(whole, reference, target, config.ground_cost, config.block_size).coupling.cost
-    prior = guess.joint(target.prior).sum(0)
-
-    def head(share: float) -> SoftmaxHead:
-        return SoftmaxHead(share * whole.head.weight, torch.lerp(guess.head.bias, whole.head.bias, share))
-
-    def bound(share: float) -> float:
-        return float(prior @ class_losses(head(share), reference)) + share * cost
-
-    between = float(minimize_scalar(bound, bounds=(0, 1), method="bounded", options={"xatol": 1e-3}).x)
-    share = min((0.0, between, 1.0), key=bound)
-    return replace(guess, head=head(share)), share
-
-
-def probe(train: Sample, test: Sample, tau: float) -> tuple[float, float]:
-    """Loss and accuracy of a linear classifier of target features under the same Lipschitz constraint.
+def probe(train: Sample, test: Sample) -> tuple[float, float]:
+    """Loss and accuracy of a linear classifier of target features.
 
     Args:
         train: Sample to fit it on.
         test: Sample to evaluate it on.
-        tau: The constraint.
 
     Returns:
         Mean cross-entropy in nats, and accuracy.
     """
-    head, _ = train_head(train, train.prior, tau, max_iter=40)
-    logits = head.logits(test.features)
+    logits = validated_head(train, train.prior).logits(test.features)
     return float(cross_entropy(logits, test.labels)), float((logits.argmax(1) == test.labels).double().mean())
 
 

@@ -77,7 +77,9 @@ class SoftmaxHead:
         """
         spread = self.weight - self.weight.mean(0)
         _, values, basis = torch.linalg.svd(spread, full_matrices=False)
-        return basis[values > max(spread.shape) * torch.finfo(values.dtype).eps * values[:1].clamp_min(1e-300)]
+        smallest = max(spread.shape) * torch.finfo(values.dtype).eps * values[:1].clamp_min(1e-300)
+        used: Tensor = basis[values > smallest]
+        return used
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits of shape ``(n, K)``."""

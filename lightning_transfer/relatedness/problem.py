@@ -73,19 +73,13 @@ class Problem:
         Raises:
             ValueError: If an input is malformed or does not fit the others.
         """
-        seed, dimension, num_target_classes = config.seed, config.dimension, config.num_target_classes
-        reference_features, reference_labels = flatten_positions(reference_features, reference_labels)
-        reference, labels, reference_ids = prepare(reference_features, reference_labels, "reference", seed)
-        target_features, target_labels, unlabelled = flat(target_features, target_labels, "target_features")
-        if not unlabelled and num_target_classes is not None:
-            present = torch.unique(check_labels(target_labels, len(target_labels), num_target_classes, "target_labels"))
-            missing = sorted(set(range(num_target_classes)) - set(present.tolist()))
-            if missing:
-                raise ValueError(
-                    f"Expected argument `target_labels` to hold samples of all {num_target_classes} classes, "
-                    f"but got none of {missing[:20]}."
-                )
-        target, target_labels, target_ids = prepare(target_features, target_labels, "target", seed)
+        seed, dimension = config.seed, config.dimension
+        reference, labels, reference_ids, _ = prepare(reference_features, reference_labels, "reference", seed)
+        unlabelled = target_labels is None
+        check_classes(target_labels, config.num_target_classes)
+        if target_labels is None:
+            target_labels = torch.zeros(len(target_features), dtype=torch.long)
+        target, target_labels, target_ids, _ = prepare(target_features, target_labels, "target", seed)
         width = reference.shape[1]
         if target.shape[1] != width:
             raise ValueError(
@@ -95,7 +89,8 @@ class Problem:
         target, target_labels = target.to(reference.device), target_labels.to(reference.device)
         own = None if head is None else SoftmaxHead.of(head, width, len(reference_ids))
         if isinstance(dimension, str):
-            reduced = _REDUCED if dimension == "auto" and width > _WIDEST and own is None else None
+            few = min(_REDUCED, len(reference), len(target))
+            reduced = few if dimension == "auto" and width > _WIDEST and own is None else None
         else:
             reduced = dimension
         if reduced is not None and own is not None:
@@ -207,7 +202,7 @@ class Problem:
         reference, labels = flatten_positions(data[0], data[1])
         reference = check_features(reference, "evaluation reference features")
         labels = check_labels(labels, len(reference), name="evaluation reference labels")
-        target, target_labels, unlabelled = flat(data[2], data[3], "evaluation target features")
+        target, target_labels, unlabelled = one_row_each(data[2], data[3], "evaluation target features")
         width = len(self.frame.reference_mean)
         if reference.shape[1] != width or target.shape[1] != width:
             raise ValueError(
@@ -243,7 +238,20 @@ class Problem:
         return sample, Sample(self.frame.target(target[order]), target_labels[order], count)
 
 
-def flat(features: Tensor, labels: Tensor | None, name: str) -> tuple[Tensor, Tensor, bool]:
+def check_classes(labels: Tensor | None, num_classes: int | None) -> None:
+    """Every one of the target classes must have samples, where there are labels and a number of classes is given."""
+    if labels is None or num_classes is None:
+        return
+    present = torch.unique(check_labels(labels, len(labels), num_classes, "target_labels"))
+    missing = sorted(set(range(num_classes)) - set(present.tolist()))
+    if missing:
+        raise ValueError(
+            f"Expected argument `target_labels` to hold samples of all {num_classes} classes, "
+            f"but got none of {missing[:20]}."
+        )
+
+
+def one_row_each(features: Tensor, labels: Tensor | None, name: str) -> tuple[Tensor, Tensor, bool]:
     """One sample a row, with the labels or, where there are none, zeros; and whether there were none."""
     if labels is not None:
         return (*flatten_positions(features, labels), False)

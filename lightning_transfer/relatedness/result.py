@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -18,6 +19,7 @@ from lightning_transfer.relatedness.certificate import Certificate
 from lightning_transfer.relatedness.config import BoundConfig, PublishedSchedule
 from lightning_transfer.relatedness.frame import Frame
 from lightning_transfer.relatedness.head import SoftmaxHead
+from lightning_transfer.relatedness.population import smoothed
 from lightning_transfer.relatedness.transforms import FeatureMap
 from lightning_transfer.utilities.text import plain
 
@@ -43,7 +45,8 @@ class TaskRelatednessResult:
     Attributes:
         certificate: The bound and its parts on the evaluated data: the answer.
         fit: The same on the data that the transforms were learned on.
-        evaluated_on: ``"fit data"`` or ``"evaluation data"``.
+        evaluated_on: ``"fit data"``, ``"evaluation data"``, or ``"held-out halves"``: figures are then means over both
+            halves, each with transforms learned on the other.
         config: What was asked for.
         tau: Certified Lipschitz constant of the head, in nats per unit of the working space: the largest distance
             between two rows of its weight.
@@ -59,8 +62,8 @@ class TaskRelatednessResult:
         target_prior: ``P_T`` on the evaluated data, shape ``(K_T,)``.
         reference_classes: Ids of the reference classes in use, shape ``(K_R,)``.
         target_classes: Ids of the target classes, shape ``(K_T,)``.
-        probe_loss: Loss on the evaluated target of a linear probe under the same constant, trained on the fit data. It
-            is there to compare with: the bound is about ``target_loss``.
+        probe_loss: Loss on the evaluated target of a linear classifier of the target features, fitted on the fit data.
+            It is there to compare with: the bound is about ``target_loss``.
         probe_accuracy: Its accuracy.
         ridge: Ridge of the feature map.
         rounds: Alternations made.
@@ -72,8 +75,13 @@ class TaskRelatednessResult:
         standard_error: Standard deviation of the bound over bootstrap resamples, transforms fixed; None if there are no
             resamples. On fit data it does not cover that the transforms were learned on them.
         interval: Normal interval of the bound on the evaluated data, for fixed transforms.
+        population_bound: With probability ``config.confidence`` over independent evaluation samples, an upper bound of
+            the expected loss of ``classifier`` on new ones (of two halves: of the mean over both classifiers); None if
+            it was not asked for. The plain bound is exact, but of these samples only.
+        log_prior: Logarithm of the smoothed class shares of the fit data, shape ``(K_T,)``.
         reference_class_names: Names of the reference classes in use.
         target_class_names: Names of the target classes.
+        folds: Results of the halves, each evaluated on the other half; the transforms above are those of the first.
     """
 
     certificate: Certificate
@@ -103,8 +111,11 @@ class TaskRelatednessResult:
     published: dict[str, float] = field(default_factory=dict)
     standard_error: float | None = None
     interval: tuple[float, float] | None = None
+    population_bound: float | None = None
+    log_prior: Tensor | None = None
     reference_class_names: tuple[str, ...] | None = None
     target_class_names: tuple[str, ...] | None = None
+    folds: tuple[TaskRelatednessResult, ...] = ()
 
     @property
     def bound(self) -> float:
@@ -180,7 +191,7 @@ class TaskRelatednessResult:
         return Transforms(self.head, self.feature_map, self.label_map, self.conditional)
 
     def log_probabilities(self, target_features: Tensor) -> Tensor:
-        """Classify target features with the transformed classifier.
+        """Classify target features with the transformed classifier; of two halves, with the mean of both.
 
         Args:
             target_features: Raw features, shape ``(n, d)``.
@@ -188,7 +199,27 @@ class TaskRelatednessResult:
         Returns:
             Log-probabilities of the target classes, shape ``(n, K_T)``, in the order of ``target_classes``.
         """
+        if self.folds:
+            both = torch.stack([part.log_probabilities(target_features) for part in self.folds])
+            return both.logsumexp(0) - math.log(len(self.folds))
         return self.transforms.log_probabilities(self.frame.target(target_features))
+
+    def classifier(self, target_features: Tensor) -> Tensor:
+        """Classify with ``(1 - w) B h + w pi``, ``pi`` being the class shares of the fit data, ``w`` 0.02.
+
+        No loss of it is unbounded, so :attr:`population_bound` can be about it.
+
+        Args:
+            target_features: Raw features, shape ``(n, d)``.
+
+        Returns:
+            Log-probabilities of the target classes, shape ``(n, K_T)``; of two halves, of the mean of both.
+        """
+        if self.folds:
+            both = torch.stack([part.classifier(target_features) for part in self.folds])
+            return both.logsumexp(0) - math.log(len(self.folds))
+        log_p = self.log_probabilities(target_features)
+        return log_p if self.log_prior is None else smoothed(log_p, self.log_prior)
 
     def certificates(self) -> dict[str, Certificate]:
         """The certificate, and beside one of other data that of the fit data, by what they are of."""
@@ -197,12 +228,11 @@ class TaskRelatednessResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all figures, the label map and the class prior as plain values, ready for JSON."""
-        left_out = {"certificate", "fit", "frame", "head", "feature_map"}
+        left_out = {"certificate", "fit", "frame", "head", "feature_map", "folds", "log_prior"}
         plain = {
             part.name: _plain(getattr(self, part.name)) for part in fields(self) if part.name not in left_out
         }  # fmt: skip
         return {
-            "format": FORMAT,
             **self.certificate.to_dict(),
             **plain,
             "class_prior": self.class_prior.tolist(),
@@ -223,6 +253,9 @@ class TaskRelatednessResult:
                 state.update({key: tensor.clone() for key, tensor in inner.items() if tensor is not None})
             elif isinstance(value, Tensor):
                 state[part.name] = value.clone()
+            elif part.name == "folds":
+                for i, each in enumerate(value):
+                    state.update({f"folds.{i}.{key}": tensor for key, tensor in each.state_dict().items()})
             else:
                 meta[part.name] = asdict(value) if isinstance(value, (Certificate, BoundConfig)) else value
         state["meta"] = torch.tensor(list(json.dumps(meta).encode()), dtype=torch.uint8)
@@ -258,8 +291,14 @@ class TaskRelatednessResult:
             for name, kind in (("frame", Frame), ("head", SoftmaxHead), ("feature_map", FeatureMap)):
                 inner: dict[str, Any] = {key.name: state.get(f"{name}.{key.name}") for key in fields(kind)}
                 values[name] = kind(**inner)
+            nested: dict[str, dict[str, Tensor]] = {}
+            for key, tensor in state.items():
+                if key.startswith("folds."):
+                    _, i, rest = key.split(".", 2)
+                    nested.setdefault(i, {})[rest] = tensor
+            values["folds"] = tuple(TaskRelatednessResult.from_state(nested[i]) for i in sorted(nested))
             for part in fields(TaskRelatednessResult):
-                if part.name not in values:
+                if part.name not in values and part.name in state:
                     values[part.name] = state[part.name]
             return TaskRelatednessResult(**values)
         except (KeyError, TypeError) as error:
@@ -282,6 +321,7 @@ class TaskRelatednessResult:
 
         return replace(
             self,
+            folds=tuple(part.with_names(reference_names, target_names) for part in self.folds),
             reference_class_names=pick(reference_names, self.reference_classes),
             target_class_names=pick(target_names, self.target_classes),
         )
@@ -330,9 +370,12 @@ class TaskRelatednessResult:
             low, high = self.interval
             spread = f"bound {self.bound:.4f}, {self.config.level:.0%} interval {low:.4f} to {high:.4f}"
         matches = ", ".join(plain(f"{target} <- {reference}") for target, reference, _ in self.matches()[:12])
+        if self.population_bound is not None:
+            confidence = self.config.confidence or 0.0
+            spread += f"\nloss on new samples at most {self.population_bound:.4f} ({confidence:.0%} confidence)"
         notes = [
-            spread,
-            f"linear target probe under the same constant: loss {self.probe_loss:.4f}, "
+            spread.strip(),
+            f"linear probe of the target: loss {self.probe_loss:.4f}, "
             f"accuracy {self.probe_accuracy:.4f}; guessing costs {self.certificate.guessing:.4f}"
             f"{': the bound is vacuous' if self.certificate.vacuous else ''}",
             f"tau {self.tau:.4g} (certified by the rows of the head; requested {self.config.tau}, "

@@ -108,7 +108,7 @@ def content_order(features: Tensor, seed: int, ties: Tensor | None = None) -> Te
     return first[torch.argsort(keys[first], stable=True)]
 
 
-def prepare(features: Tensor, labels: Tensor, side: str, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def prepare(features: Tensor, labels: Tensor, side: str, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Check one side of the comparison and bring it into its own order.
 
     Args:
@@ -118,8 +118,8 @@ def prepare(features: Tensor, labels: Tensor, side: str, seed: int) -> tuple[Ten
         seed: Seed of the order.
 
     Returns:
-        Features in their own order, labels ``0 .. K-1`` in that order, and the original id of each class; classes are
-        numbered by the first coordinate of the seeded projection of their means, so that ids carry no meaning.
+        Features in their own order, labels ``0 .. K-1`` in that order, the original id of each class, and the order;
+        classes are numbered by the seeded projection of their means, so that ids carry no meaning.
 
     Raises:
         ValueError: If an input is malformed or not finite.
@@ -136,4 +136,4 @@ def prepare(features: Tensor, labels: Tensor, side: str, seed: int) -> tuple[Ten
     number[by_content] = torch.arange(len(ids), device=ids.device)
     labels = number[labels]
     order = content_order(features, seed, labels)  # equal rows of several classes have an order of their own too
-    return features[order], labels[order], ids[by_content]
+    return features[order], labels[order], ids[by_content], order

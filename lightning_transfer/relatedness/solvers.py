@@ -13,6 +13,7 @@ from lightning_transfer.relatedness.bound import Look, Transforms, certify, clas
 from lightning_transfer.relatedness.certificate import Certificate
 from lightning_transfer.relatedness.config import BoundConfig
 from lightning_transfer.relatedness.head import SoftmaxHead, lbfgs, train_head
+from lightning_transfer.relatedness.probe import validated_head
 from lightning_transfer.relatedness.sample import Sample
 from lightning_transfer.relatedness.transforms import (
     FeatureMap,
@@ -26,6 +27,7 @@ from lightning_transfer.relatedness.transport import Coupling, couple
 
 RIDGES = (3e-2, 3e-3, 3e-4)
 _IRLS_ROUNDS = 4
+_CLASS_RIDGE = 0.1  # where the goals are means of classes
 
 
 @dataclass(frozen=True)
@@ -138,15 +140,24 @@ class AlternatingSolver:
         config = self.config
         target = self.target.thinned(config.fit_target_samples)
         first = self._initial(target)
-        candidates = {"identity map": self._finish_head(first, target)}
         ridge = config.ridge if config.ridge is not None else RIDGES[1]
-        if config.learns_map:
+        if config.ground_cost == "loss":
+            candidates = {"identity map": first}
+            if config.learns_map:
+                candidates["learned"] = replace(first, feature_map=self._map_by_classes(first, target, ridge))
+            if self.start is not None:
+                candidates["warm start"] = self._own_start(self.start)
+            if config.folds == 1 and config.learns_map:
+                candidates["logit_margin"] = self._by_margin()
+        else:
+            candidates = {"identity map": self._finish_head(first, target)}
+        if config.learns_map and config.ground_cost != "loss":
             start = self._first_iterate(first, candidates["identity map"], target)
             if config.ridge is None and self.start is None:
                 ridge, start = self._choose_ridge(start, target)
             learned = self._descend(start, target, ridge, config.rounds)
             candidates["learned"] = self._finish_head(learned, target) if config.ground_cost == "feature" else learned
-        elif self.start is not None:
+        elif self.start is not None and config.ground_cost != "loss":
             candidates["learned"] = self._finish_head(self.start, target)
         if config.tau == "auto" and self.own_head is None:
             candidates["constant head"] = guessing(first, target.prior, "labels" in config.learn)
@@ -155,11 +166,52 @@ class AlternatingSolver:
         return Solution(
             transforms=candidates[kind],
             certificate=certificates[kind],
-            kind=kind,
+            kind=kind if kind in ("identity map", "constant head") else "learned",
             ridge=ridge,
             rounds=max(len(self.history) - 1, 0),
             converged=self.heads_converged and certificates[kind].optimal,
             history=tuple(self.history),
+        )
+
+    def _by_margin(self) -> Transforms:
+        """The answer for the next larger cost, which bounds that of this one on the same samples.
+
+        Its maps fit the samples so closely that on others they say less than guessing, so it is no candidate there.
+        """
+        config = replace(self.config, ground_cost="logit_margin")
+        solver = AlternatingSolver(self.reference, self.target, config, self.own_head, self.fixed_label_map, self.start)
+        solution = solver.solve()
+        self.heads_converged = self.heads_converged and solver.heads_converged
+        self.history = solver.history
+        return solution.transforms
+
+    def _own_start(self, start: Transforms) -> Transforms:
+        """The transforms of an earlier result, with a head that meets what is asked for now."""
+        if self.own_head is not None or self.config.tau == "auto":
+            return start
+        return replace(start, head=start.head.limited(self.config.tau))
+
+    def _map_by_classes(self, first: Transforms, target: Sample, ridge: float) -> FeatureMap:
+        """A map of the target under which the head tells its classes apart, on other samples too.
+
+        Affine: the map behind which the head gives the logits of a validated classifier of the target, as far as the
+        rows of the head reach. Of another family: that with the means of the reference classes as its goals.
+        """
+        classes = first.conditional.argmax(1)
+        labels = classes[target.labels]
+        prior = first.joint(target.prior).sum(0)
+        matched = Sample(target.features, labels, self.reference.num_classes)
+        weight = first.head.weight - first.head.weight.mean(0)
+        if self.config.feature_map == "affine" and self.free_logits and _is_full(weight):
+            goal = validated_head(matched, prior)
+            matrix, offset = _lift(
+                weight, goal.weight, goal.bias - first.head.bias, FeatureMap.identity(target.features)
+            )
+            return FeatureMap(matrix, offset)
+        means = self.reference_fit.class_means[labels]
+        weights = (prior / matched.counts.clamp_min(1))[labels]
+        return fit_feature_map(
+            self.config.feature_map, target.features, means, weights, max(ridge, _CLASS_RIDGE), self.config.rank
         )
 
     def _first_iterate(self, first: Transforms, finished: Transforms, target: Sample) -> Transforms:
@@ -202,7 +254,12 @@ class AlternatingSolver:
         conditional = self._choose_classes(costs, target.prior)
         joint = target.prior[:, None] * conditional
         label_map = self.fixed_label_map if self.fixed_label_map is not None else label_map_of(joint, costs)
-        head = self.own_head if self.own_head is not None else self._train(joint.sum(0), tau, None)
+        if self.own_head is not None:
+            head = self.own_head
+        elif config.ground_cost == "loss" and config.tau == "auto":
+            head = validated_head(reference, joint.sum(0))
+        else:
+            head = self._train(joint.sum(0), tau, None)
         return Transforms(head, FeatureMap.identity(target.features), label_map, conditional)
 
     def _choose_classes(self, costs: Tensor, prior: Tensor) -> Tensor:
@@ -394,6 +451,14 @@ class AlternatingSolver:
         if free:
             matrix, offset = _lift(head.weight, matrix, offset, current.feature_map)
         return replace(current, head=head, feature_map=FeatureMap(matrix, offset))
+
+
+def _is_full(weight: Tensor) -> bool:
+    """Whether the centred rows of a head reach every direction of centred logits."""
+    if len(weight) < 2:
+        return True
+    values = torch.linalg.svdvals(weight)
+    return bool(values[len(weight) - 2] > 1e-6 * values[0]) and bool(values[0] > 0)
 
 
 def _lift(weight: Tensor, matrix: Tensor, offset: Tensor, near: FeatureMap) -> tuple[Tensor, Tensor]:

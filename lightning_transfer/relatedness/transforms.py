@@ -11,6 +11,10 @@ from torch import Tensor
 
 from lightning_transfer.relatedness.config import FeatureMapKind
 
+_RELATIVE = 1e-12
+_SWEEPS = 100
+_HUGE = 1e200  # costs beyond it could not be added up
+
 
 @dataclass(frozen=True)
 class FeatureMap:
@@ -158,7 +162,7 @@ def assign_classes(costs: Tensor, prior: Tensor) -> Tensor:
     Minimises :math:`\sum_{kj} M_{kj} c_{kj} + H(Y''|Y')` over all joint masses with rows that sum to the target prior.
     It is linear plus concave, so a minimum lies where every target class uses a single reference class; sharing one
     costs entropy. Starts from the best assignment (with repeated reference classes where there are too few) and moves
-    or swaps single classes as long as that helps.
+    or swaps single classes as long as that helps by more than rounding, over a limited number of sweeps.
 
     Args:
         costs: Shape ``(K_T, K_R)``, in nats.
@@ -167,14 +171,14 @@ def assign_classes(costs: Tensor, prior: Tensor) -> Tensor:
     Returns:
         The conditional, one-hot rows, shape ``(K_T, K_R)``.
     """
-    cost, weight = costs.cpu().numpy(), prior.cpu().numpy()
+    cost, weight = np.minimum(costs.cpu().numpy(), _HUGE), prior.cpu().numpy()
     targets, references = cost.shape
+    slack = _RELATIVE * (1 + float(np.abs(cost * weight[:, None]).max()))  # below it a gain may be rounding
     repeats = -(-targets // references)
     _, columns = _assignment(np.tile(cost * weight[:, None], (1, repeats)))
     choice = columns % references
     mass = np.bincount(choice, weight, minlength=references)
-    improved = True
-    while improved:
+    for _ in range(_SWEEPS):
         improved = False
         for k in range(targets):
             old = choice[k]
@@ -182,10 +186,11 @@ def assign_classes(costs: Tensor, prior: Tensor) -> Tensor:
             rest[old] -= weight[k]
             change = weight[k] * cost[k] + _plogp(rest + weight[k]) - _plogp(rest)
             new = int(change.argmin())
-            if change[new] < change[old] - 1e-12:
+            if change[new] < change[old] - slack:
                 choice[k], improved = new, True
                 mass = np.bincount(choice, weight, minlength=references)
-        improved = _swap(choice, cost, weight) or improved
+        if not _swap(choice, cost, weight, slack) and not improved:
+            break
         mass = np.bincount(choice, weight, minlength=references)
     conditional = torch.zeros_like(costs)
     conditional[torch.arange(targets), torch.from_numpy(choice)] = 1
@@ -218,7 +223,7 @@ def match_marginals(costs: Tensor, prior: Tensor, reference_prior: Tensor, max_r
     for _ in range(max_rounds):
         slope = cost - np.log(np.maximum(joint / joint.sum(0), 1e-12))
         candidate, _ = exact_plan(slope, rows, columns)
-        if value(candidate) >= value(joint) - 1e-12:
+        if not value(candidate) < value(joint) - _RELATIVE * (1 + abs(value(joint))):
             break
         joint = candidate
     return torch.from_numpy(joint / joint.sum(1, keepdims=True)).to(costs)
@@ -236,7 +241,7 @@ def _plogp(p: np.ndarray) -> np.ndarray:
     return np.where(p > 0, p * np.log(np.maximum(p, 1e-300)), 0.0)
 
 
-def _swap(choice: np.ndarray, cost: np.ndarray, weight: np.ndarray) -> bool:
+def _swap(choice: np.ndarray, cost: np.ndarray, weight: np.ndarray, slack: float) -> bool:
     """Exchange the reference classes of two target classes where that lowers the objective; the first best pair."""
 
     def entropy(mass: np.ndarray) -> float:
@@ -246,13 +251,13 @@ def _swap(choice: np.ndarray, cost: np.ndarray, weight: np.ndarray) -> bool:
     crossed = weight[:, None] * cost[:, choice]
     gain = own[:, None] + own[None] - crossed - crossed.T
     first, second = np.unravel_index(int(gain.argmax()), gain.shape)
-    if gain[first, second] <= 1e-12:
+    if gain[first, second] <= slack:
         return False
     trial = choice.copy()
     trial[[first, second]] = trial[[second, first]]
     size = cost.shape[1]
     change = entropy(np.bincount(trial, weight, minlength=size)) - entropy(np.bincount(choice, weight, minlength=size))
-    if change >= gain[first, second] - 1e-12:
+    if change >= gain[first, second] - slack:
         return False
     choice[:] = trial
     return True

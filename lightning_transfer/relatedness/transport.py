@@ -176,11 +176,7 @@ def couple(
     class_costs = torch.zeros_like(prior)
     converged, problems = True, 0
     for k in prior.nonzero()[:, 0].tolist():
-        used = conditional[k].nonzero()[:, 0].tolist()
-        if any(not len(of_reference[j]) for j in used):
-            raise ValueError(f"Expected samples of every reference class that is used, but got none of {used}.")
-        rows = torch.cat([of_reference[j] for j in used])
-        weight = torch.cat([(conditional[k, j] / len(of_reference[j])).expand(len(of_reference[j])) for j in used])
+        rows, weight = _mixture(conditional[k], of_reference)
         for part, columns, share in _block_pairs(rows, weight, of_target[k], block_size):
             cost = cost_matrix(reference.features[rows[part]], target.features[columns], ground_cost, support[k])
             # the exact solver works on the CPU, wherever the samples are
@@ -204,6 +200,89 @@ def couple(
         converged=converged,
         num_problems=problems,
     )
+
+
+def couple_losses(
+    reference: Sample,
+    target: Sample,
+    reference_losses: Tensor,
+    target_losses: Tensor,
+    conditional: Tensor,
+    label_map: Tensor,
+) -> Coupling:
+    r"""Couple both samples, class by class, so that the loss rises least: the ground cost ``"loss"``.
+
+    For target class ``k`` a reference sample of class ``j`` stands for the number :math:`-\log B_{kj} - \log h_j(z)`, a
+    target sample for :math:`-\log (B h)_k`, and the cost is the positive part of the difference. It is convex in it, so
+    on the line the monotone coupling is optimal, which sorting finds: no transport problem is solved, and every sample
+    counts. An infinite reference number makes the bound infinite already and costs nothing here.
+
+    Args:
+        reference: Reference sample; its features are not looked at.
+        target: Target sample; likewise.
+        reference_losses: ``-log h`` of the own class of each reference sample, shape ``(n,)``.
+        target_losses: ``-log (B h)`` of the own class of each target sample after the feature map, shape ``(m,)``.
+        conditional: Rows on the simplex, shape ``(K_T, K_R)``.
+        label_map: ``B``, shape ``(K_T, K_R)``.
+
+    Returns:
+        The coupling.
+
+    Raises:
+        ValueError: If a reference class that is needed has no samples.
+    """
+    prior = target.prior
+    of_reference, of_target = reference.members(), target.members()
+    shift = -label_map.log()
+    parts = []
+    class_costs = torch.zeros_like(prior)
+    for k in prior.nonzero()[:, 0].tolist():
+        rows, weight = _mixture(conditional[k], of_reference)
+        before = reference_losses[rows] + shift[k, reference.labels[rows]]
+        columns, after = of_target[k], target_losses[of_target[k]]
+        first, second, mass = monotone_plan(before, weight, after)
+        rise = (after[second] - before[first]).clamp_min(0)
+        class_costs[k] = mass @ torch.where(before[first] == torch.inf, 0, rise)
+        parts.append((rows[first], columns[second], mass * prior[k]))
+    source, other, mass = (torch.cat(each) for each in zip(*parts, strict=True))
+    return Coupling(source, other, mass, class_costs, float(prior @ class_costs), True, 0)
+
+
+def monotone_plan(source: Tensor, weight: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Couple two weighted samples of numbers in ascending order, quantile by quantile.
+
+    Args:
+        source: Shape ``(n,)``.
+        weight: Masses of ``source``, total one, shape ``(n,)``.
+        target: Shape ``(m,)``, equally heavy.
+
+    Returns:
+        Positions in both and masses of the pairs, each of shape ``(e,)`` with ``e < n + m``.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.relatedness.transport import monotone_plan
+        >>> half = torch.tensor([0.5, 0.5]).double()
+        >>> [part.tolist() for part in monotone_plan(torch.tensor([3.0, 1.0]), half, torch.tensor([5.0]))]
+        [[1, 0], [0, 0], [0.5, 0.5]]
+    """
+    rows, columns = source.argsort(stable=True), target.argsort(stable=True)
+    ends = weight[rows].cumsum(0).clamp_max(1)
+    others = torch.arange(1, len(target) + 1, dtype=ends.dtype, device=ends.device) / len(target)
+    ends[-1] = others[-1] = 1
+    cuts = torch.cat([ends, others]).sort().values
+    mass = cuts.diff(prepend=cuts.new_zeros(1))
+    cuts, mass = cuts[mass > 0], mass[mass > 0]
+    return rows[torch.searchsorted(ends, cuts)], columns[torch.searchsorted(others, cuts)], mass
+
+
+def _mixture(shares: Tensor, members: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Rows of the reference classes behind a target class, and their masses."""
+    used = shares.nonzero()[:, 0].tolist()
+    if any(not len(members[j]) for j in used):
+        raise ValueError(f"Expected samples of every reference class that is used, but got none of {used}.")
+    rows = torch.cat([members[j] for j in used])
+    return rows, torch.cat([(shares[j] / len(members[j])).expand(len(members[j])) for j in used])
 
 
 def _block_pairs(

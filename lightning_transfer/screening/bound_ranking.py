@@ -73,7 +73,7 @@ def rank_references(
         >>> noise = torch.randn(60, 3, generator=generator)
         >>> target = torch.eye(3)[labels] * 4 + noise
         >>> references = {"noise": (noise.flip(0), labels), "same": (target, labels)}
-        >>> list(rank_references(references, target, labels, ground_cost="logit_range"))
+        >>> list(rank_references(references, target, labels))
         ['same', 'noise']
     """
     candidates = {name: (*reference, target_features, target_labels) for name, reference in references.items()}

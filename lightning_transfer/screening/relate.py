@@ -40,7 +40,8 @@ def relate(
         reference: A datamodule, a config of one, or a name.
         target: Likewise.
         split: The split of both sides that transforms are learned on.
-        evaluation_split: The split of both sides that the bound is evaluated on; ``None``: where they were learned.
+        evaluation_split: The split of both sides that the bound is evaluated on; ``None``: halves of ``split``, each
+            with transforms learned on the other.
         max_samples: At most so many samples a side (seeded by the option ``seed``).
         trainer: A Trainer, or arguments of one, for Lightning's predict loop.
         output_dir: Where ``relatedness.json`` and ``relatedness.png`` are written.

@@ -61,6 +61,10 @@ def bound(reference, target, weight, bias, matrix, offset, label_map, conditiona
             cost = tau * np.linalg.norm(moved @ seen, axis=2)
         elif ground_cost == "logit_range":
             cost = change.max(2) - change.min(2)
+        elif ground_cost == "loss":
+            p = np.exp(log_softmax(mapped[columns] @ weight.T + bias, axis=1)) @ label_map[k]
+            before = losses[rows] - np.log(label_map[k, y[rows]])
+            cost = np.maximum(-np.log(p)[None] - before[:, None], 0)
         else:
             cost = change.max(2) - change[..., label_map[k] > 0].min(2)
         third += prior[k] * transport_cost(cost, mass, np.full(len(columns), 1 / len(columns)))

@@ -17,7 +17,7 @@ from lightning_transfer.callbacks import TaskRelatednessMonitor, Transferability
 from lightning_transfer.functional.task_relatedness import task_relatedness
 from lightning_transfer.relatedness import PublishedSchedule
 
-OPTIONS = {"tau": 0.5, "rounds": 2, "ground_cost": "feature"}
+OPTIONS = {"tau": 0.5, "rounds": 2, "ground_cost": "feature", "folds": 1}
 TERMS = ("reweighted_reference_loss", "label_mismatch", "distribution_mismatch")
 
 
@@ -170,7 +170,7 @@ def test_features_that_have_not_changed_keep_their_bound(starts):
 
 def test_the_published_method_is_run_once_a_look(starts):
     schedule = replace(PublishedSchedule.small(), steps=3, head_epochs=3)
-    options = {"method": "published", "ground_cost": "feature", "tau": 0.5, "schedule": schedule}
+    options = {"method": "published", "ground_cost": "feature", "tau": 0.5, "schedule": schedule, "folds": 1}
     monitor = _monitor(settle=0.02, options=options, strict=True)
     fit([monitor])
     assert starts == [None] * 3

@@ -1,7 +1,5 @@
 """The certificate against independent versions, and the inequalities that must hold for any transforms."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -10,14 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_transfer.relatedness.bound import Transforms, certify, class_losses, label_mismatch, look
-from lightning_transfer.relatedness.config import BoundConfig
-from lightning_transfer.relatedness.estimate import shrink
 from lightning_transfer.relatedness.head import SoftmaxHead
 from lightning_transfer.relatedness.sample import Sample
-from lightning_transfer.relatedness.solvers import guessing
 from lightning_transfer.relatedness.transforms import FeatureMap
 
-COSTS = ("feature", "logit_range", "logit_margin")
+COSTS = ("feature", "logit_range", "logit_margin", "loss")
 many = settings(deadline=None, max_examples=60)
 
 
@@ -69,11 +64,10 @@ def test_bound_is_never_below_the_loss_it_bounds(seed, num_reference, num_target
         case = as_tensors(random_case(seed, num_reference, num_target, sparse=sparse, spread=spread))
         certificates = [certify(*case, ground_cost, block_size) for ground_cost in COSTS]
         for certificate in certificates:
-            slack = 1e-9 * max(1, certificate.bound)
-            assert certificate.target_loss <= certificate.tighter_bound + slack
-            assert certificate.tighter_bound <= certificate.bound + slack
+            assert certificate.target_loss <= certificate.tighter_bound <= certificate.bound
         if block_size == 1000:  # blocks of different costs need not be comparable
-            feature, logit_range, logit_margin = (each.bound for each in certificates)
+            feature, logit_range, logit_margin, loss = (each.bound for each in certificates)
+            assert loss <= logit_margin + 1e-9
             assert logit_margin <= logit_range + 1e-9
             assert logit_range <= feature + 1e-9
 
@@ -92,27 +86,6 @@ def test_blocks_have_the_marginals_of_the_whole_sample(seed, block_size):
     on_reference.index_add_(0, coupling.source, coupling.mass)
     expected = (transforms.joint(prior).sum(0) / reference.counts)[reference.labels]
     torch.testing.assert_close(on_reference, expected, rtol=0, atol=1e-12)
-
-
-@many
-@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 4), st.booleans(), st.sampled_from(COSTS))
-def test_no_share_of_the_head_has_a_smaller_bound_than_the_one_kept(seed, num_reference, num_target, free, ground_cost):
-    transforms, reference, target = as_tensors(random_case(seed, num_reference, num_target))
-    options = BoundConfig(ground_cost=ground_cost, transforms={"labels"} if free else ())
-    chosen, share = shrink(transforms, reference, target, options)
-    found = certify(chosen, reference, target, ground_cost, 1000)
-    guess = guessing(transforms, target.prior, free)
-    assert 0 <= share <= 1
-    assert found.target_loss <= found.bound + 1e-9
-    assert found.bound <= certify(transforms, reference, target, ground_cost, 1000).bound + 1e-9
-    if free:
-        joint = transforms.joint(target.prior)
-        assert found.bound <= float(-torch.special.xlogy(joint, joint).sum()) + 1e-9
-    for other in (0.0, 0.01, 0.3, 0.7, 0.99):
-        weight = other * transforms.head.weight
-        bias = other * transforms.head.bias + (1 - other) * guess.head.bias
-        trial = certify(replace(guess, head=SoftmaxHead(weight, bias)), reference, target, ground_cost, 1000)
-        assert found.bound <= trial.bound + 1e-3
 
 
 def test_golden_example():

@@ -44,6 +44,8 @@ def test_transforms(transforms, learn, learns_map):
         ({"num_target_classes": 0}, "`num_target_classes`"),
         ({"schedule": "huge"}, "`schedule`"),
         ({"level": 2}, "`level`"),
+        ({"folds": 0}, "`folds`"),
+        ({"confidence": 0.0}, "`confidence`"),
         ({"seed": 0.5}, "`seed`"),
         ({"grond_cost": "feature"}, "'grond_cost'; did you mean 'ground_cost'"),
         ({"warm_stat": None}, "did you mean 'warm_start'"),
@@ -73,14 +75,14 @@ def test_old_spellings_warn_and_work():
         config = BoundConfig.of(None, {"max_samples": 50})
     assert (config.block_size, config.fit_target_samples) == (50, 50)
     with pytest.warns(FutureWarning, match="keep_samples"):
-        assert TaskRelatedness(kept_samples=5).max_samples == 5
+        assert TaskRelatedness(kept_samples=5).keep_samples == 5
     with pytest.warns(DeprecationWarning, match="Certificate"):
         from lightning_transfer.relatedness import Figures
     assert Figures.__name__ == "Certificate"
 
 
 def test_old_attributes_of_a_result_warn_and_work(blobs):
-    result = task_relatedness(*blobs(), rounds=1, tau=0.5)
+    result = task_relatedness(*blobs(), rounds=1, tau=0.5, folds=1)
     for old, value in (
         ("figures", result.certificate),
         ("fit_figures", result.fit),

@@ -1,6 +1,7 @@
 """The released algorithm: gradients, schedules, and what is certified in the end."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from _reference.relatedness import published_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_transfer.functional.task_relatedness import task_relatedness
+from lightning_transfer.functional.task_relatedness import task_relatedness as cross_fitted
 from lightning_transfer.published.task_relatedness import (
     PublishedParameters,
     published_objective,
@@ -19,6 +20,7 @@ from lightning_transfer.relatedness import PublishedSchedule, SoftmaxHead
 from lightning_transfer.relatedness.bound import sampled_constant
 from lightning_transfer.relatedness.sample import Sample
 
+task_relatedness = partial(cross_fitted, folds=1)
 UNKNOWNS = ("forward", "inverse", "offset", "label_logits", "prior_logits")
 SHORT = replace(PublishedSchedule.small(), steps=60, head_epochs=30, batch=60)
 

@@ -53,7 +53,7 @@ def test_a_solver_that_gives_up_is_noticed_and_its_plan_made_feasible():
 def test_the_result_names_a_solver_that_gives_up(monkeypatch, blobs):
     solve = ot.emd
     monkeypatch.setattr(ot, "emd", lambda a, b, cost, **options: solve(a, b, cost, **{**options, "numItermax": 1}))
-    result = task_relatedness(*blobs(), tau=0.5)
+    result = task_relatedness(*blobs(), tau=0.5, ground_cost="feature")
     assert not result.converged
     assert any("not solved to optimality" in message for message in result.messages)
     assert result.bound >= result.target_loss
