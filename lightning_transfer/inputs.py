@@ -16,11 +16,11 @@ INPUTS = ("features", "labels", "targets", "source_outputs", "source_probs", "so
 #: Those of them that are made of the logits ``(n, k)`` of the original head.
 SOURCE_INPUTS = INPUTS[3:]
 
-_INPUT_KEYS = (
+INPUT_KEYS = (
     "inputs", "input", "image", "images", "img", "imgs", "x", "features", "pixel_values", "input_values",
     "input_features", "text", "audio", "jpg", "jpeg", "png", "webp", "data",
 )  # fmt: skip
-_LABEL_KEYS = (
+LABEL_KEYS = (
     "labels", "label", "targets", "target", "y", "class", "classes", "cls", "category", "fine_label", "label_ids",
     "class_id", "coarse_label", "mask",
 )  # fmt: skip
@@ -214,13 +214,13 @@ def first_samples(batch: Any, n: int, size: int) -> Any:
 def _find_inputs(batch: Any) -> Any:
     if isinstance(batch, Mapping):
         if "input_ids" in batch:
-            labels = set(_LABEL_KEYS) - {_AMONG_TOKENS}
+            labels = set(LABEL_KEYS) - {_AMONG_TOKENS}
             return {name: value for name, value in batch.items() if name not in labels and isinstance(value, Tensor)}
-        key = next((name for name in _INPUT_KEYS if name in batch), None)
+        key = next((name for name in INPUT_KEYS if name in batch), None)
         if key is not None:
             return batch[key]
         raise ValueError(
-            f"Expected a batch to have inputs under one of the keys {_INPUT_KEYS}, but got {describe_batch(batch)}; "
+            f"Expected a batch to have inputs under one of the keys {INPUT_KEYS}, but got {describe_batch(batch)}; "
             "`input_key` says which it is."
         )
     if isinstance(batch, (list, tuple)) and batch:
@@ -238,7 +238,7 @@ def _is_one_column(batch: Sequence[Any]) -> bool:
 def _find_labels(batch: Any) -> Any:
     if isinstance(batch, Mapping):
         passed_over = _AMONG_TOKENS if "input_ids" in batch else None
-        return next((batch[name] for name in _LABEL_KEYS if name in batch and name != passed_over), None)
+        return next((batch[name] for name in LABEL_KEYS if name in batch and name != passed_over), None)
     if not isinstance(batch, (list, tuple)) or len(batch) < 2 or _is_one_column(batch):
         return None
     if isinstance(batch[1], Mapping):

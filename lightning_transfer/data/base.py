@@ -400,8 +400,13 @@ def rounded_away(values: Tensor) -> Tensor:
     return lost > 1e-5 * values.std(dim=0, correction=0)
 
 
-def _digest_input(inputs: Tensor | Mapping[str, Tensor]) -> str:
-    return digest(inputs.values() if isinstance(inputs, Mapping) else [inputs])
+def _digest_input(value: Any) -> str:
+    """Name one input: a tensor, a text, a picture, or a dict of these."""
+    if isinstance(value, Mapping):
+        return combine_digests([_digest_input(entry) for entry in value.values()])
+    if is_pictures([value]):
+        return digest([torch.frombuffer(bytearray(value.tobytes()), dtype=torch.uint8)], repr(value.size))
+    return digest([], value) if isinstance(value, str) else digest([value])
 
 
 def task_of(data: LightningDataModule) -> Task:

@@ -25,7 +25,7 @@ _WHITES = {"F": (1.0, 255.0, 65535.0), "I": (255.0, 65535.0, 2.0**31 - 1)}
 _BITS, _WHITE_IS_ZERO, _HIGHEST, _SIGN, _HIGHEST_OF_TYPE = 258, 262, 281, 339, 341  # TIFF tags
 
 
-def open_rgb(source: str | Path | bytes | Image.Image) -> Image.Image:
+def open_rgb(source: str | Path | bytes | Image.Image, name: str | None = None) -> Image.Image:
     """Open a picture as 8-bit RGB, as a network that was trained on photographs takes it.
 
     The picture is turned upright by its EXIF tag, transparency is shown on white, and grey values of more than 8 bits
@@ -36,6 +36,7 @@ def open_rgb(source: str | Path | bytes | Image.Image) -> Image.Image:
 
     Args:
         source: A path, the bytes of a file, or a picture that is open already, which stays as it is.
+        name: What a message calls the picture; by default its path.
 
     Returns:
         A picture of mode ``"RGB"``.
@@ -53,7 +54,7 @@ def open_rgb(source: str | Path | bytes | Image.Image) -> Image.Image:
         >>> picture.mode, picture.getpixel((128, 0))
         ('RGB', (128, 128, 128))
     """
-    name = source if isinstance(source, (str, Path)) else "the picture"
+    name = name or (str(source) if isinstance(source, (str, Path)) else "the picture")
     try:
         if isinstance(source, Image.Image):
             return _to_rgb(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from lightning_transfer.data.base import (
     some_of,
 )
 from lightning_transfer.data.images import open_rgb
-from lightning_transfer.data.truth import encode_truth
+from lightning_transfer.data.truth import TASKS, encode_truth
 from lightning_transfer.inputs import Key, split_sample
 from lightning_transfer.utilities.checks import check_one_of
 
@@ -35,11 +36,11 @@ class LazyInputs:
 
     Args:
         source: Anything with ``len`` and integer indices.
-        pick: From an item of the source to the raw input in it.
+        pick: From an item of the source to the raw input in it; by default the item is the input.
         indices: Which items are meant, in order; by default all.
     """
 
-    def __init__(self, source: Any, pick: Callable[[Any], Any], indices: Tensor | None = None) -> None:
+    def __init__(self, source: Any, pick: Callable[[Any], Any] | None = None, indices: Tensor | None = None) -> None:
         self.source, self.pick = source, pick
         self.indices = torch.arange(len(source)) if indices is None else indices
 
@@ -55,7 +56,8 @@ class LazyInputs:
     def __getitem__(self, index: int | Tensor) -> Any:
         if isinstance(index, Tensor):
             return LazyInputs(self.source, self.pick, self.indices[index])
-        return as_input(self.pick(self.source[int(self.indices[index])]))
+        item = self.source[int(self.indices[index])]
+        return as_input(item if self.pick is None else self.pick(item))
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,103 @@ class PickInput:
         return split_sample(sample, input_key=self.input_key, label_key=self.label_key)[0]
 
 
-class Samples(TransferDataModule):
+class SampleModule(TransferDataModule):
+    """Base of the datamodules of somebody's own samples, whose labels may be anything.
+
+    Args:
+        input_key: Key of the inputs in a sample, or their position, where the usual names do not do.
+        label_key: Key or position of the labels or targets.
+        task: ``"classification"``, ``"multilabel"`` or ``"regression"``; by default what the labels look like.
+        class_names: Names by class id, or of the columns of labels or targets.
+        val_fraction: Share of the samples for validation where it is drawn.
+        test_fraction: Share of the samples for the test where it is drawn.
+        on_error: What a sample does that cannot be read: ``"raise"`` when its turn comes, or ``"skip"``: all are read
+            once beforehand, and those that fail are left out and named in :attr:`remarks`.
+        kwargs: Arguments of :class:`~lightning_transfer.data.TransferDataModule`.
+
+    Raises:
+        ValueError: If ``on_error`` or ``task`` is something else.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_key: Key | None,
+        label_key: Key | None,
+        task: str | None,
+        class_names: Sequence[str] | None,
+        val_fraction: float,
+        test_fraction: float,
+        on_error: str,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_one_of(on_error, ("raise", "skip"), "on_error")
+        check_one_of(task, (None, *TASKS), "task")
+        self.input_key, self.label_key = input_key, label_key
+        self.wanted_task = task
+        self.known_names = None if class_names is None else list(class_names)
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.on_error = on_error
+
+    @abstractmethod
+    def read(self, remarks: list[str]) -> tuple[dict[str, Any], dict[str, Any], Sequence[str] | None]:
+        """Find the samples.
+
+        Args:
+            remarks: Where it is said what was left out.
+
+        Returns:
+            By split the inputs and the raw labels of all samples; and names of the classes where the data know them.
+        """
+
+    def load(self) -> LoadedData:
+        """Find the samples and what their labels are."""
+        remarks: list[str] = []
+        inputs, raw, names = self.read(remarks)
+        truth = encode_truth(raw, self.known_names or names, self.wanted_task)
+        datasets = {split: TransferDataset(inputs[split], truth.values[split], truth.key) for split in inputs}
+        splits = draw_splits(datasets, self.seed, self.val_fraction, self.test_fraction)
+        return LoadedData(truth.task, splits, truth.names, tuple(remarks))
+
+    def keep_readable(
+        self, inputs: Any, labels: Any, split: str, remarks: list[str], part: Any = None
+    ) -> tuple[Any, Any]:
+        """Read the samples once if some may have to be left out, or if ``part`` has to be asked for the labels."""
+        checked = self.on_error == "skip" and not isinstance(inputs, Tensor)
+        if labels is not None and not checked:
+            return inputs, labels
+        found: dict[int, Any] = {}
+        for index in range(len(inputs)):
+            label, error = self._try(part, inputs if checked else None, labels, index)
+            if error is None:
+                found[index] = label
+            elif self.on_error == "raise":
+                raise ValueError(f"Expected sample {index} of {self.name} to be readable, but got: {error}") from error
+        if len(found) < len(inputs):
+            bad = some_of([f"sample {index}" for index in range(len(inputs)) if index not in found])
+            where = "" if split == "train" else f" of {split}"
+            count = len(inputs) - len(found)
+            remarks.append(f"{count} of {len(inputs)} samples{where} could not be read and were left out: {bad}")
+        return inputs[torch.tensor(list(found), dtype=torch.long)], list(found.values())
+
+    def _try(self, part: Any, inputs: Any, labels: Any, index: int) -> tuple[Any, Exception | None]:
+        """The raw label of a sample, and what went wrong in reading it."""
+        try:
+            if inputs is not None:
+                inputs[index]
+            if labels is not None:
+                return labels[index], None
+            label = split_sample(part[index], input_key=self.input_key, label_key=self.label_key)[1]
+        except Exception as error:  # whatever a damaged sample raises
+            return None, error
+        if label is None:
+            return None, ValueError("it has no label; argument `label_key` says where one is")
+        return label, None
+
+
+class Samples(SampleModule):
     """Your own data: pairs of inputs and labels in memory, or data sets in PyTorch's sense.
 
     Each split is a pair ``(inputs, labels)`` of tensors, arrays or lists, or a ``Dataset`` with a length whose samples
@@ -120,32 +218,29 @@ class Samples(TransferDataModule):
         on_error: str = "raise",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            input_key=input_key,
+            label_key=label_key,
+            task=task,
+            class_names=class_names,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            on_error=on_error,
+            **kwargs,
+        )
         given = {"train": train, "val": val, "test": test}
         self.given = {split: part for split, part in given.items() if part is not None}
         if "train" not in self.given:
             raise ValueError("Expected argument `train` to hold samples, but got None.")
         for split, part in self.given.items():
             _check_part(part, split)
-        check_one_of(on_error, ("raise", "skip"), "on_error")
-        self.input_key, self.label_key = input_key, label_key
-        self.wanted_task = task
-        self.known_names = None if class_names is None else list(class_names)
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
-        self.on_error = on_error
 
-    def load(self) -> LoadedData:
-        """Find the labels of all samples and what they are."""
-        remarks: list[str] = []
-        inputs: dict[str, Any] = {}
-        raw: dict[str, Any] = {}
-        for split, part in self.given.items():
-            inputs[split], raw[split] = self._read(part, split, remarks)
-        truth = encode_truth(raw, self.known_names or _names_of(self.given["train"], raw["train"]), self.wanted_task)
-        datasets = {split: TransferDataset(inputs[split], truth.values[split], truth.key) for split in inputs}
-        splits = draw_splits(datasets, self.seed, self.val_fraction, self.test_fraction)
-        return LoadedData(truth.task, splits, truth.names, tuple(remarks))
+    def read(self, remarks: list[str]) -> tuple[dict[str, Any], dict[str, Any], Sequence[str] | None]:
+        """Take the pairs apart and ask the data sets for their labels."""
+        found = {split: self._read(part, split, remarks) for split, part in self.given.items()}
+        raw = {split: labels for split, (_, labels) in found.items()}
+        names = _names_of(self.given["train"], raw["train"])
+        return {split: inputs for split, (inputs, _) in found.items()}, raw, names
 
     def _read(self, part: Any, split: str, remarks: list[str]) -> tuple[Any, Any]:
         """The inputs of a split, and the raw labels of all its samples."""
@@ -156,36 +251,7 @@ class Samples(TransferDataModule):
         else:
             inputs = LazyInputs(part, PickInput(self.input_key, self.label_key))
             labels = None if self.label_key is not None else _labels_of(part)
-        checked = self.on_error == "skip" and not isinstance(inputs, Tensor)
-        if labels is not None and not checked:
-            return inputs, labels
-        found: dict[int, Any] = {}
-        for index in range(len(inputs)):
-            label, error = self._try(part, inputs if checked else None, labels, index)
-            if error is None:
-                found[index] = label
-            elif self.on_error == "raise":
-                raise ValueError(f"Expected sample {index} of {self.name} to be readable, but got: {error}") from error
-        if len(found) < len(inputs):
-            bad = some_of([f"sample {index}" for index in range(len(inputs)) if index not in found])
-            where = "" if split == "train" else f" of {split}"
-            count = len(inputs) - len(found)
-            remarks.append(f"{count} of {len(inputs)} samples{where} could not be read and were left out: {bad}")
-        return inputs[torch.tensor(list(found), dtype=torch.long)], list(found.values())
-
-    def _try(self, part: Any, inputs: Any, labels: Any, index: int) -> tuple[Any, Exception | None]:
-        """The raw label of a sample, and what went wrong in reading it."""
-        try:
-            if inputs is not None:
-                inputs[index]
-            if labels is not None:
-                return labels[index], None
-            label = split_sample(part[index], input_key=self.input_key, label_key=self.label_key)[1]
-        except Exception as error:  # whatever a damaged sample raises
-            return None, error
-        if label is None:
-            return None, ValueError("it has no label; argument `label_key` says where one is")
-        return label, None
+        return self.keep_readable(inputs, labels, split, remarks, part)
 
 
 def as_input(value: Any) -> Any:
@@ -246,11 +312,7 @@ def as_inputs(values: Any, remarks: list[str]) -> Any:
     values = list(values)
     if values and isinstance(values[0], (int, float, list, tuple)):
         return as_inputs(np.asarray(values), remarks)
-    return LazyInputs(values, _same)
-
-
-def _same(value: Any) -> Any:
-    return value
+    return LazyInputs(values)
 
 
 def _check_part(part: Any, split: str) -> None:

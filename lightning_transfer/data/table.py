@@ -23,6 +23,7 @@ from lightning_transfer.data.base import (
     split_of,
 )
 from lightning_transfer.data.reading import check_size, largest_size, open_unzipped
+from lightning_transfer.data.samples import LazyInputs
 from lightning_transfer.utilities.checks import check_features, check_one_of, check_path, check_targets
 from lightning_transfer.utilities.imports import require
 
@@ -44,7 +45,9 @@ class Table(TransferDataModule):
             Among text the words ``NA``, ``None`` and ``null`` are classes, and only an empty cell is a gap.
         targets: Column or columns of numbers to predict, instead of ``label``.
         features: Column or columns of the inputs; by default all the others that have a name, which must then be
-            numbers.
+            numbers unless ``categories`` names them.
+        categories: Those columns of the inputs that hold categories (text, booleans or integers): each becomes one
+            column of zeros and ones for each of its values.
         split_column: Column that says ``train``, ``val`` (or ``valid``, ``validation``) or ``test``, in any case;
             without it the splits are drawn.
         standardize: Subtract the training split's mean from every feature and divide by its standard deviation, in
@@ -75,6 +78,7 @@ class Table(TransferDataModule):
         label: str | None = None,
         targets: str | Sequence[str] | None = None,
         features: str | Sequence[str] | None = None,
+        categories: str | Sequence[str] | None = None,
         split_column: str | None = None,
         standardize: bool = True,
         val_fraction: float = 0.1,
@@ -86,8 +90,9 @@ class Table(TransferDataModule):
             raise ValueError(f"Expected one of arguments `label` and `targets`, but got {label!r} and {targets!r}.")
         self.path = check_path(path, "path")
         self.label = label
-        self.targets = [] if targets is None else [targets] if isinstance(targets, str) else list(targets)
-        self.features = None if features is None else [features] if isinstance(features, str) else list(features)
+        self.targets = _listed(targets)
+        self.features = None if features is None else _listed(features)
+        self.categories = _listed(categories)
         self.split_column = split_column
         self.standardize = standardize
         self.val_fraction = val_fraction
@@ -99,24 +104,57 @@ class Table(TransferDataModule):
         truth = self.targets if self.label is None else [self.label]
         features = self._features(frame, {*truth, self.split_column}, remarks)
         used = [*features, *truth] if self.split_column is None else [*features, *truth, self.split_column]
-        self._check_columns(frame, used, numbers=[*features, *self.targets])
-        inputs = check_features(torch.tensor(frame[features].to_numpy(np.float64)), "features")
+        self._check_columns(frame, used, numbers=[*self._numbers(features), *self.targets])
+        inputs = self._inputs(frame, features)
         if self.label is None:
             values = check_targets(torch.tensor(frame[self.targets].to_numpy(np.float64)), len(frame))
             dataset = TransferDataset(inputs, round_targets({"all": values})["all"], "targets")
             names = tuple(self.targets)
         else:
-            codes, classes = frame[self.label].factorize(sort=True)
+            codes, classes = self._classes(frame[self.label])
             dataset = TransferDataset(inputs, torch.from_numpy(codes.astype(np.int64)), "labels")
             names = tuple(str(value) for value in classes)
         splits = draw_splits(self._given(frame, dataset), self.seed, self.val_fraction, self.test_fraction)
-        if self.standardize and len(splits["train"]):
-            noise = [np.finfo(dtype).eps if dtype.kind == "f" else 0.0 for dtype in frame[features].dtypes]
-            splits = _standardized(splits, 4 * torch.tensor(noise, dtype=torch.float64))
-        elif lossy := [name for name, lost in zip(features, rounded_away(inputs), strict=True) if lost]:
-            remarks.append(f"float32 rounds too much away of columns that are not standardised: {', '.join(lossy)}")
-        splits = {split: TransferDataset(_as_float32(d.inputs), d.truth, d.key) for split, d in splits.items()}
+        splits = self._finish(splits, frame[features], remarks)
         return LoadedData("regression" if self.label is None else "classification", splits, names, tuple(remarks))
+
+    def _numbers(self, features: list[str]) -> list[str]:
+        """Those of the columns of inputs that have to be numbers."""
+        return [column for column in features if column not in self.categories]
+
+    def _inputs(self, frame: pd.DataFrame, features: list[str]) -> Inputs:
+        """The inputs of all rows, in float64; a category becomes a column of zeros and ones for each value."""
+        blocks = [
+            _one_hot(frame[column]) if column in self.categories else frame[[column]].to_numpy(np.float64)
+            for column in features
+        ]
+        rows = np.concatenate(blocks, axis=1) if blocks else np.empty((len(frame), 0))
+        return check_features(torch.from_numpy(rows), "features")
+
+    def _finish(
+        self, splits: dict[str, TransferDataset], columns: pd.DataFrame, remarks: list[str]
+    ) -> dict[str, TransferDataset]:
+        """Standardise the inputs and make them float32."""
+        inputs = cast("Tensor", splits["train"].inputs)
+        if self.standardize and len(inputs):
+            noise: list[float] = []
+            for name, kind in columns.dtypes.items():
+                if name in self.categories:
+                    noise += [0.0] * columns[name].astype(str).nunique()
+                else:
+                    noise.append(float(np.finfo(kind).eps) if kind.kind == "f" else 0.0)
+            splits = _standardized(splits, 4 * torch.tensor(noise, dtype=torch.float64))
+        elif lost := int(rounded_away(inputs).sum()):
+            remarks.append(f"float32 rounds too much away of {lost} columns that are not standardised")
+        return {split: TransferDataset(_as_float32(d.inputs), d.truth, d.key) for split, d in splits.items()}
+
+    def _classes(self, column: pd.Series) -> tuple[np.ndarray, Any]:
+        try:
+            return column.factorize(sort=True)
+        except TypeError as error:  # values that cannot be compared, or lists
+            raise ValueError(
+                f"Expected column {self.label!r} of {self.path} to hold classes as text or integers, but got: {error}"
+            ) from error
 
     def _frame(self) -> tuple[pd.DataFrame, list[str]]:
         """The table, and what is to be said of it."""
@@ -135,16 +173,18 @@ class Table(TransferDataModule):
         options: dict[str, Any] = {"sep": "\t" if ".tsv" in ends else ",", "low_memory": False}
         with open_unzipped(self.path) as file:
             frame = pd.read_csv(file, **options)
-        label = self.label
-        if label not in frame.columns or not frame[label].isna().any() or frame[label].dtype.kind in "fiub":
+        text = [
+            column
+            for column in (self.label, *self.categories)
+            if column in frame.columns and frame[column].isna().any() and frame[column].dtype.kind not in "fiub"
+        ]
+        if not text:
             return frame, []
-        with open_unzipped(self.path) as file:  # text: "NA", "None" and "null" are classes, only nothing is a gap
-            words = pd.read_csv(file, usecols=[label], dtype=str, keep_default_na=False, na_values=[""], **options)[
-                label
-            ]
-        read_as_gaps = sorted(set(words[frame[label].isna() & words.notna()]))
-        said = [f"taken for classes, not for gaps: {', '.join(read_as_gaps)}"] if read_as_gaps else []
-        return frame.assign(**{str(label): words}), said
+        with open_unzipped(self.path) as file:  # in text "NA", "None" and "null" are words, only nothing is a gap
+            words = pd.read_csv(file, usecols=text, dtype=str, keep_default_na=False, na_values=[""], **options)
+        taken = sorted({str(word) for column in text for word in words[column][frame[column].isna()].dropna()})
+        said = [f"taken for words, not for gaps: {', '.join(taken)}"] if taken else []
+        return frame.assign(**{str(column): words[column] for column in text}), said
 
     def _features(self, frame: pd.DataFrame, apart: set[str | None], remarks: list[str]) -> list[str]:
         """The columns of the inputs; one without a name, as an index leaves it, is none unless it is asked for."""
@@ -176,7 +216,7 @@ class Table(TransferDataModule):
             if not is_numeric_dtype(frame[column]):
                 raise ValueError(
                     f"Expected column {column!r} of {self.path} to hold numbers, but got {frame[column].dtype}; "
-                    f"argument `features` chooses columns."
+                    f"argument `features` chooses columns, and `categories` names those of text."
                 )
             with np.errstate(over="ignore"):
                 finite = np.isfinite(frame[column].to_numpy(np.float32))
@@ -196,6 +236,73 @@ class Table(TransferDataModule):
         splits = frame[self.split_column].map(marks).to_numpy()
         rows = {split: torch.from_numpy(np.flatnonzero(splits == split)) for split in SPLITS}
         return {split: dataset.select(index) for split, index in rows.items() if len(index) or split == "train"}
+
+
+class TextTable(Table):
+    """Rows of text with a column of classes or of numbers to predict: reviews with their stars, messages with a topic.
+
+    Any backbone that takes text turns the raw strings into features with its own tokenizer.
+
+    Args:
+        path: A file as for :class:`~lightning_transfer.data.Table`.
+        text: Column of the texts.
+        label: Column of the classes: text, categories, booleans or integers; the sorted values are the class names.
+        targets: Column or columns of numbers to predict, instead of ``label``.
+        split_column: Column that says ``train``, ``val`` or ``test``; without it the splits are drawn.
+        val_fraction: Share of the training rows for validation where it is drawn, stratified by class.
+        test_fraction: Share of the training rows for the test where it is drawn, stratified by class.
+        kwargs: Arguments of :class:`~lightning_transfer.data.TransferDataModule`.
+
+    Raises:
+        ValueError: If not exactly one of ``label`` and ``targets`` is given; on reading, if the file or a column is
+            missing, or a column has gaps or a wrong type.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from lightning_transfer.data import TextTable
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "reviews.csv"
+        >>> _ = path.write_text(chr(10).join(["review,stars", *["a fine film,5", "a long evening,2"] * 5]))
+        >>> data = TextTable(path, text="review", label="stars", val_fraction=0, test_fraction=0)
+        >>> data.class_names, data.train_dataset[1]
+        (('2', '5'), {'inputs': 'a long evening', 'labels': tensor(0)})
+    """
+
+    default_name = "text"
+
+    def __init__(
+        self,
+        path: str | Path,
+        text: str = "text",
+        label: str | None = None,
+        targets: str | Sequence[str] | None = None,
+        split_column: str | None = None,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.2,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            path,
+            label=label,
+            targets=targets,
+            features=text,
+            categories=text,
+            split_column=split_column,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            **kwargs,
+        )
+
+    def _inputs(self, frame: pd.DataFrame, features: list[str]) -> Inputs:
+        texts = frame[features[0]].tolist()
+        for value in texts:
+            if not isinstance(value, str):
+                raise ValueError(f"Expected column {features[0]!r} of {self.path} to hold text, but got {value!r}.")
+        return LazyInputs(texts)
+
+    def _finish(
+        self, splits: dict[str, TransferDataset], columns: pd.DataFrame, remarks: list[str]
+    ) -> dict[str, TransferDataset]:
+        return splits
 
 
 class BundledTable(Table):
@@ -248,6 +355,16 @@ class BundledTable(Table):
         if self.label is not None:
             frame = frame.assign(target=bunch.target_names[bunch.target])
         return frame, []
+
+
+def _listed(columns: str | Sequence[str] | None) -> list[str]:
+    return [] if columns is None else [columns] if isinstance(columns, str) else list(columns)
+
+
+def _one_hot(column: pd.Series) -> np.ndarray:
+    import pandas as pd
+
+    return pd.get_dummies(column.astype(str)).to_numpy(np.float64)
 
 
 def _read_parquet(path: Path) -> tuple[pd.DataFrame, list[str]]:

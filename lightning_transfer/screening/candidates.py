@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
@@ -22,10 +23,11 @@ BOUND = "task_relatedness"
 
 
 def load_data(data: Any, group: str) -> LightningDataModule:
-    """Make a datamodule of a name, a config, or what is one already.
+    """Make a datamodule of a name, a config, or whatever holds data.
 
     Args:
-        data: A name from ``conf/target`` or ``conf/reference``, a config with ``_target_``, or a datamodule.
+        data: A name from ``conf/target`` or ``conf/reference``, a config with ``_target_``, or what
+            :func:`lightning_transfer.data.as_datamodule` takes.
         group: ``"target"`` or ``"reference"``: what the argument is called.
 
     Raises:
@@ -34,19 +36,27 @@ def load_data(data: Any, group: str) -> LightningDataModule:
     from lightning.pytorch import LightningDataModule
     from omegaconf import OmegaConf
 
-    from lightning_transfer.configs import load_config
+    from lightning_transfer.configs import known_configs, load_config
+    from lightning_transfer.data.sources import UnknownSourceError, as_datamodule
     from lightning_transfer.utilities.instantiate import instantiate
 
-    if isinstance(data, str):
+    if isinstance(data, str) and (data in known_configs(group) or not Path(data).exists()):
         data = load_config(group, data)
-    if isinstance(data, Mapping) or OmegaConf.is_config(data):
+    if OmegaConf.is_config(data) or (isinstance(data, Mapping) and "_target_" in data):
         try:
             data = instantiate(data)
         except TypeError as error:  # an argument that is unknown or missing
             raise ValueError(f"{group}: {error}") from error
-    if not isinstance(data, LightningDataModule):
-        raise ValueError(f"Expected argument `{group}` to be a datamodule, config or name, but got {data!r}.")
-    return data
+        if not isinstance(data, LightningDataModule):
+            raise ValueError(f"Expected argument `{group}` to be a datamodule, config or name, but got {data!r}.")
+    try:
+        return as_datamodule(data)
+    except UnknownSourceError as error:
+        raise ValueError(
+            f"Expected argument `{group}` to be a datamodule, config or name, but got {data!r:.100}. {error}"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{group}: {error}") from error
 
 
 def name_candidates(backbones: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_module
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
+from lightning_transfer.configs import known_configs
 from lightning_transfer.data import TransferDataModule
 from lightning_transfer.utilities.instantiate import instantiate
 
@@ -40,8 +41,7 @@ def test_config_names_every_argument(name, monkeypatch):
 
 
 def test_every_target_is_a_reference_too():
-    folder = files("lightning_transfer.conf") / "reference"
-    assert sorted(path.name.removesuffix(".yaml") for path in folder.iterdir()) == NAMES
+    assert known_configs("reference") == NAMES
 
 
 @pytest.mark.parametrize("name", OFFLINE)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from sklearn.datasets import load_diabetes, load_iris
 
-from lightning_transfer.data import BundledTable, Table, reading
+from lightning_transfer.data import BundledTable, Table, TextTable, reading
 from lightning_transfer.functional import linear_mse
 from lightning_transfer.utilities import imports
 
@@ -128,7 +128,7 @@ class TestFarFromZero:
 
     def test_features_that_are_not_standardised_are_remarked_upon(self, tmp_path):
         data = Table(self.table(tmp_path), label="kind", standardize=False)
-        with pytest.warns(UserWarning, match="float32 rounds too much away of columns .*: northing, seconds$"):
+        with pytest.warns(UserWarning, match="float32 rounds too much away of 2 columns that are not standardised$"):
             data.setup()
 
     def test_targets(self, tmp_path):
@@ -161,7 +161,7 @@ class TestWordsForGaps:
         data = Table(write(table, tmp_path, suffix), label="kind", val_fraction=0, test_fraction=0)
         assert data.class_names == tuple(sorted(self.WORDS))
         assert [data.class_names[i] for i in data.train_dataset.truth] == table["kind"].tolist()
-        expected = () if suffix == ".parquet" else ("taken for classes, not for gaps: N/A, NA, None, nan, null",)
+        expected = () if suffix == ".parquet" else ("taken for words, not for gaps: N/A, NA, None, nan, null",)
         assert data.remarks == expected
 
     def test_stay_gaps_among_numbers(self, tmp_path):
@@ -205,6 +205,64 @@ def test_words_for_splits(tmp_path):
     table = frame().replace({"part": {"train": "Training", "val": "validation", "test": "TEST"}})
     data = Table(write(table, tmp_path, ".csv"), label="kind", features="x", split_column="part")
     assert [len(d) for d in (data.train_dataset, data.val_dataset, data.test_dataset)] == [25, 5, 10]
+
+
+class TestCategories:
+    def test_one_column_for_each_value(self, tmp_path):
+        path = write(frame(), tmp_path, ".csv")
+        arguments = {"features": ["x", "kind"], "categories": "kind", "split_column": "part"}
+        data = Table(path, targets="y", standardize=False, **arguments)
+        assert data.input_shape == (4,)
+        expected = frame()["kind"][:25].map({"ant": [1, 0, 0], "cat": [0, 1, 0], "dog": [0, 0, 1]}).tolist()
+        assert data.train_dataset.inputs[:, 1:].tolist() == expected
+        scaled = Table(path, targets="y", **arguments).train_dataset.inputs
+        torch.testing.assert_close(scaled.std(dim=0, correction=0), torch.ones(4))
+
+    def test_words_for_gaps(self, tmp_path):
+        table = frame().assign(kind=["NA", "a"] * 20)
+        data = Table(write(table, tmp_path, ".csv"), targets="y", features="kind", categories=["kind"])
+        with pytest.warns(UserWarning, match="taken for words, not for gaps: NA"):
+            assert data.input_shape == (2,)
+
+
+class TestTextTable:
+    TEXTS = ("a fine film", "null", "a long evening, twice", "")
+
+    def table(self, texts):
+        return pd.DataFrame({"review": texts * 10, "stars": [5, 1, 2] * 10, "mood": ["good", "bad", "bad"] * 10})
+
+    @pytest.mark.parametrize("suffix", [".csv", ".tsv.gz", ".parquet"])
+    def test_texts_and_labels(self, tmp_path, suffix):
+        table = self.table(list(self.TEXTS[:3]))
+        path = write(table, tmp_path, suffix)
+        data = TextTable(path, text="review", label="stars", val_fraction=0, test_fraction=0, batch_size=30)
+        assert (data.name, data.task, data.class_names, data.input_shape) == (
+            "text",
+            "classification",
+            ("1", "2", "5"),
+            (),
+        )
+        batch = next(iter(data.predict_dataloader()))
+        assert batch["inputs"] == table["review"].tolist()
+        assert [int(data.class_names[i]) for i in batch["labels"]] == table["stars"].tolist()
+        targets = TextTable(path, text="review", targets="stars", val_fraction=0.5)
+        assert (targets.task, targets.train_dataset.truth.shape[1]) == ("regression", 1)
+
+    def test_bad_columns(self, tmp_path):
+        path = write(self.table(["a", "b", ""]), tmp_path, ".csv")
+        for arguments, message in (
+            ({"text": "review", "label": "mood"}, "column 'review' of .* no gaps"),
+            ({"text": "stars", "label": "mood"}, "column 'stars' of .* to hold text, but got 5"),
+            ({"text": "body", "label": "mood"}, "'body' to be one column of .*; it has: review, stars, mood"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                TextTable(path, **arguments).setup()
+
+
+def test_classes_that_cannot_be_sorted(tmp_path):
+    table = pd.DataFrame({"x": range(4), "kind": [[1], [2], [1], [2]]})
+    with pytest.raises(ValueError, match="to hold classes as text or integers, but got: unhashable"):
+        Table(write(table, tmp_path, ".parquet"), label="kind").setup()
 
 
 class TestLies:

@@ -1,0 +1,231 @@
+"""WebDataset shards: tar files in which the files of a sample share a name."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_transfer.data.images import open_rgb
+from lightning_transfer.data.samples import LazyInputs, SampleModule
+
+_PICTURES = ("jpg", "jpeg", "png", "webp", "ppm", "pgm", "pnm", "bmp", "gif", "tif", "tiff", "jp2", "avif")
+_LABELS = ("cls", "txt", "json")
+_LARGEST_LABEL = 2**20  # bytes of a file that holds a label or a text
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where a file lies in a shard."""
+
+    shard: Path
+    name: str
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        """Its content."""
+        with self.shard.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+class Shards(SampleModule):
+    """WebDataset shards on this machine: files of one sample share their name up to the first dot.
+
+    Inputs are pictures (``.jpg``, ``.png``, ...) or, without them, texts (``.txt``). Labels are ``.cls`` (a class id or
+    name), ``.txt`` beside pictures, or an entry of ``.json``. The shards are looked through once, and samples are then
+    read from their places. Only uncompressed tar files are read: no addresses, no ``pipe:``, no links, and of the files
+    in them no pickles or tensors.
+
+    Args:
+        path: A shard, a folder of ``.tar`` files, a pattern such as ``"data/train-*.tar"`` or
+            ``"data/train-{000..007}.tar"``, or a list of these.
+        val: Shards of validation samples; without them they are drawn.
+        test: Shards of test samples; without them (and ``val``) they are drawn.
+        input_key: Ending of the files of inputs, such as ``"png"``, where several would do.
+        label_key: Ending of the files of labels, such as ``"cls"``; ``"json.species"`` is an entry of a ``.json`` file.
+        task: ``"classification"``, ``"multilabel"`` or ``"regression"``; by default what the labels look like.
+        class_names: Names by class id.
+        val_fraction: Share of the training samples for validation where it is drawn.
+        test_fraction: Share of the training samples for the test where it is drawn.
+        on_error: What a sample does that cannot be read: ``"raise"`` when its turn comes, or ``"skip"``.
+        kwargs: Arguments of :class:`~lightning_transfer.data.TransferDataModule`.
+
+    Raises:
+        ValueError: If there are no such files, one is no uncompressed tar file, or samples lack inputs or labels (on
+            reading).
+    """
+
+    default_name = "shards"
+
+    def __init__(
+        self,
+        path: str | Path | Sequence[str | Path],
+        val: str | Path | Sequence[str | Path] | None = None,
+        test: str | Path | Sequence[str | Path] | None = None,
+        input_key: str | None = None,
+        label_key: str | None = None,
+        task: str | None = None,
+        class_names: Sequence[str] | None = None,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.2,
+        on_error: str = "raise",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            input_key=input_key,
+            label_key=label_key,
+            task=task,
+            class_names=class_names,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            on_error=on_error,
+            **kwargs,
+        )
+        given = {"train": path, "val": val, "test": test}
+        self.paths = {split: part for split, part in given.items() if part is not None}
+
+    def read(self, remarks: list[str]) -> tuple[dict[str, Any], dict[str, Any], Sequence[str] | None]:
+        """Look through the shards for samples, and read their labels."""
+        inputs: dict[str, Any] = {}
+        raw: dict[str, Any] = {}
+        for split, part in self.paths.items():
+            samples = list_samples(find_shards(part))
+            input_end, label_end = self._endings(samples)
+            lazy = LazyInputs([sample[input_end] for sample in samples], _read_text if input_end == "txt" else _open)
+            labels = [_read_label(sample, label_end) for sample in samples]
+            inputs[split], raw[split] = self.keep_readable(lazy, labels, split, remarks)
+        return inputs, raw, None
+
+    def _endings(self, samples: Sequence[Mapping[str, Member]]) -> tuple[str, str]:
+        """Endings of the files that every sample has as input and as label."""
+        common = set.intersection(*(set(sample) for sample in samples))
+        pictures = [end for end in _PICTURES if end in common]
+        input_end = self.input_key or (pictures[0] if len(pictures) == 1 else None if pictures else "txt")
+        label_end = self.label_key or next((end for end in _LABELS if end in common and end != input_end), None)
+        for argument, end in (("input_key", input_end), ("label_key", label_end)):
+            if end is None or str(end).partition(".")[0] not in common:
+                raise ValueError(
+                    f"Expected every sample of {self.name} to have one file of pictures or text and one of labels, but "
+                    f"all have {sorted(common)[:_SHOWN]}; argument `{argument}` says which."
+                )
+        if input_end not in (*_PICTURES, "txt") or str(label_end).partition(".")[0] not in _LABELS:
+            raise ValueError(
+                f"Expected pictures {_PICTURES} or `txt` as inputs and one of {_LABELS} as labels, but got "
+                f"{input_end!r} and {label_end!r}."
+            )
+        return str(input_end), str(label_end)
+
+
+def find_shards(given: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Find the tar files that a path, folder or pattern means.
+
+    Args:
+        given: See :class:`Shards`.
+
+    Raises:
+        ValueError: If there are none, or an address is given.
+    """
+    if not isinstance(given, (str, Path)):
+        return [path for part in given for path in find_shards(part)]
+    text = str(given)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:(//|[^\\/])", text) and not Path(text).exists():
+        raise ValueError(f"Expected argument `path` to name tar files on this machine, but got {text!r}.")
+    found: list[Path] = []
+    for expanded in _expand(text):
+        path = Path(expanded)
+        if path.is_dir():
+            found += sorted(path.glob("*.tar"))
+        elif path.is_file():
+            found.append(path)
+        elif "*" in path.name or "?" in path.name:
+            found += sorted(path.parent.glob(path.name))
+    if not found:
+        raise ValueError(f"Expected argument `path` to name tar files or a folder of them, but got {text!r}.")
+    return found
+
+
+def _expand(text: str) -> list[str]:
+    """All names that a range in braces stands for."""
+    match = re.search(r"\{(\d{1,9})\.\.(\d{1,9})\}", text)
+    if match is None:
+        return [text]
+    first, last = match.groups()
+    if not 0 <= int(last) - int(first) < 10**5:
+        raise ValueError(f"Expected a range of at most 100000 shards, but got {match.group()!r}.")
+    numbers = (str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
+    return [name for n in numbers for name in _expand(text[: match.start()] + n + text[match.end() :])]
+
+
+def list_samples(shards: Sequence[Path]) -> list[dict[str, Member]]:
+    """Look through shards for samples.
+
+    Args:
+        shards: Tar files.
+
+    Returns:
+        A dict for every sample, in order: from the ending of a file, in small letters, to where it lies.
+
+    Raises:
+        ValueError: If a file is no uncompressed tar file, or a sample has two files with one ending.
+    """
+    samples: dict[tuple[Path, str], dict[str, Member]] = {}
+    for shard in shards:
+        size = shard.stat().st_size
+        try:
+            with tarfile.open(shard, "r:") as archive:
+                for info in archive:
+                    _take(samples, shard, info, size)
+        except Exception as error:  # damaged archives raise anything
+            if isinstance(error, ValueError) and str(shard) in str(error):
+                raise
+            raise ValueError(f"Expected {shard} to be an uncompressed tar file, but got: {error}") from error
+    if not samples:
+        raise ValueError(f"Expected {shards[0]} to hold samples, but got none.")
+    return list(samples.values())
+
+
+def _take(samples: dict[tuple[Path, str], dict[str, Member]], shard: Path, info: tarfile.TarInfo, size: int) -> None:
+    folder, _, base = info.name.rpartition("/")
+    stem, dot, end = base.partition(".")
+    if not info.isreg() or info.issparse() or not (stem and dot) or "__MACOSX" in folder:
+        return
+    if info.offset_data + info.size > size:
+        raise ValueError(f"Expected {shard} to hold {info.name} whole, but it ends before.")
+    entries = samples.setdefault((shard, f"{folder}/{stem}"), {})
+    if end.lower() in entries:
+        raise ValueError(f"Expected {shard} to hold one {end} file for {stem!r}, but got several.")
+    entries[end.lower()] = Member(shard, info.name, info.offset_data, info.size)
+
+
+def _open(member: Member) -> Any:
+    return open_rgb(member.read(), name=f"{member.name} in {member.shard}")
+
+
+def _read_text(member: Member) -> str:
+    if member.size > _LARGEST_LABEL:
+        raise ValueError(f"Expected {member.name} in {member.shard} to be short text, but got {member.size} bytes.")
+    try:
+        return member.read().decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Expected {member.name} in {member.shard} to be text, but got: {error}") from error
+
+
+def _read_label(sample: Mapping[str, Member], end: str) -> Any:
+    end, _, entry = end.partition(".")
+    text = _read_text(sample[end]).strip()
+    if end == "json":
+        try:
+            content = json.loads(text)
+            value = content[entry] if entry else content
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            where = f"{sample[end].name} in {sample[end].shard}"
+            raise ValueError(f"Expected {where} to hold an entry {entry!r}, but got: {error!r:.200}") from error
+        return value
+    return int(text) if end == "cls" and re.fullmatch(r"-?\d{1,18}", text) else text

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from lightning_transfer import screen
+from lightning_transfer.backbones import ModuleBackbone
+from lightning_transfer.data import Batches, Digits, ImageFolder, NpzArrays, Samples, as_datamodule
+
+FEATURES = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(30) % 3
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter([(FEATURES[i], LABELS[i]) for i in range(30)])
+
+
+class Own(Dataset):
+    def __len__(self):
+        return 30
+
+    def __getitem__(self, index):
+        return {"vector": FEATURES[index], "kind": "abc"[int(LABELS[index])]}
+
+
+SOURCES = {
+    "tensors": ((FEATURES, LABELS), {}),
+    "arrays": ((FEATURES.numpy(), LABELS.numpy()), {}),
+    "list": ([FEATURES, LABELS.tolist()], {}),
+    "tensor data set": (TensorDataset(FEATURES, LABELS), {}),
+    "data set": (Own(), {"input_key": "vector", "label_key": "kind"}),
+    "stream": (Stream(), {"batch_size": 7}),
+    "loader": (DataLoader(TensorDataset(FEATURES, LABELS), batch_size=7, shuffle=True), {}),
+    "batches": ([(FEATURES[:20], LABELS[:20]), (FEATURES[20:], LABELS[20:])], {}),
+    "splits": ({"train": (FEATURES, LABELS), "validation": (FEATURES[:3], LABELS[:3])}, {}),
+    "datamodule": (Samples((FEATURES, LABELS)), {}),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_source_gives_the_same_scores(source):
+    data, options = SOURCES[source]
+    backbone = ModuleBackbone(nn.Identity(), input_shape=(4,), head=None)
+    expected = screen({"own": backbone}, Samples((FEATURES, LABELS)), ["logme", "h_score"])["own"]
+    found = screen({"own": backbone}, as_datamodule(data, **options), ["logme", "h_score"])["own"]
+    assert found.status == "ok"
+    assert found.scores == pytest.approx(dict(expected.scores), rel=1e-6)
+
+
+def test_a_screen_takes_them_directly():
+    backbone = ModuleBackbone(nn.Identity(), input_shape=(4,), head=None)
+    for data in ((FEATURES, LABELS), SOURCES["loader"][0], TensorDataset(FEATURES, LABELS)):
+        assert screen({"own": backbone}, data, ["h_score"])["own"].status == "ok"
+
+
+def test_paths(tmp_path):
+    for animal in ("ant", "bee"):
+        (tmp_path / "pictures" / animal).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / animal / "0.png")
+    np.savez(tmp_path / "a.npz", inputs=FEATURES.numpy(), labels=LABELS.numpy())
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    assert isinstance(as_datamodule(tmp_path / "pictures"), ImageFolder)
+    assert isinstance(as_datamodule(str(tmp_path / "a.npz"), name="own"), NpzArrays)
+    backbone = ModuleBackbone(nn.Identity(), input_shape=(4,), head=None)
+    assert screen({"own": backbone}, str(tmp_path / "a.npz"), ["h_score"])["own"].status == "ok"
+    with pytest.raises(ValueError, match="a table needs the names of its columns"):
+        as_datamodule(tmp_path / "a.csv")
+    with pytest.raises(ValueError, match=r"there is no '.*missing'"):
+        as_datamodule(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("data", [5, object(), torch.zeros(3), {"a": 1}, b"bytes"])
+def test_other_things_are_refused(data):
+    with pytest.raises(ValueError, match="Expected data to be a datamodule, a loader, "):
+        as_datamodule(data)
+
+
+class TestBatches:
+    def test_the_task_is_what_the_first_batch_looks_like(self):
+        marks = torch.nn.functional.one_hot(LABELS, 3)
+        for labels, task in (
+            (LABELS, "classification"),
+            (marks, "multilabel"),
+            (marks.float(), "multilabel"),
+            (FEATURES[:, 0], "regression"),
+            (FEATURES, "regression"),
+        ):
+            loader = DataLoader(TensorDataset(FEATURES, labels), batch_size=5)
+            assert Batches(loader).task == task
+            assert Batches(loader, task="regression").task == "regression"
+
+    def test_the_global_random_state_stays(self):
+        loader = DataLoader(TensorDataset(FEATURES, LABELS), batch_size=5, shuffle=True)
+        torch.manual_seed(3)
+        expected = torch.rand(2)
+        torch.manual_seed(3)
+        Batches(loader)
+        assert torch.equal(torch.rand(2), expected)
+
+    def test_iterators_need_a_task(self):
+        with pytest.raises(ValueError, match="`task` to say what labels are"):
+            Batches(iter([]))
+        with pytest.raises(ValueError, match="`task` to be one of"):
+            Batches([], task="ranking")
+        assert Batches(iter([]), task="classification").num_classes is None
+
+    def test_datamodules_stay(self):
+        data = Digits()
+        assert as_datamodule(data) is data
