@@ -93,11 +93,24 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     job, *overrides = given
     if job not in JOBS:
         _fail(f"unknown job {job!r}; {_did_you_mean(job, JOBS)}known jobs are {', '.join(JOBS)}. See {PROGRAM} --help.")
+    if JOBS[job].plain and not {"-h", "--help"} & set(overrides):
+        sys.exit(_run_plain(job, overrides))
     overrides = arrange(overrides)
     if "-h" in overrides or "--help" in overrides:
         print(job_help(job, overrides))
         sys.exit(0)
     sys.exit(_run(job, overrides))
+
+
+def _run_plain(job: str, words: Sequence[str]) -> int:
+    try:
+        JOBS[job].load()(words)
+    except (ValueError, ModuleNotFoundError) as error:
+        if _WANTS_TRACEBACK:
+            raise
+        _print_error(explain(error))
+        return BAD_INPUT
+    return 0
 
 
 def overview() -> str:
@@ -122,6 +135,8 @@ def job_help(name: str, arguments: Sequence[str] = ()) -> str:
     if chosen:
         return "\n\n".join(_choice_help(group, option, folders) for group, option in chosen)
     examples = "\n".join(f"  {PROGRAM} {name} {line}".rstrip() + f"\n      {why}" for line, why in job.examples)
+    if job.plain:
+        return f"{PROGRAM} {name}: {job.summary}\n\nexamples:\n{examples}"
     options = {group: known_configs(group, *folders) for group in job.groups}
     choices = [f"  {group}={'|'.join(names)}" for group, names in options.items() if names]
     return (

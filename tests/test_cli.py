@@ -118,7 +118,10 @@ def test_version(capsys):
         ),
         (("screen", "target=idx"), "target.root has no value: add target.root=VALUE"),
         (("screen", "backbone=timm"), "backbone.model_name has no value"),
-        (("screen", "backbone=[efficientnet_lite0,efficientnet_lite1]", "target=digits"), "backbone takes one name"),
+        (
+            ("screen", "backbone=[efficientnet_lite0,efficientnet_lite9]", "target=digits"),
+            "did you mean efficientnet_lite",
+        ),
         (("screen", "+trainer.nope=3", *TINY), "trainer: .*nope"),
         (("screen", "target._target_=os.system", "zoo=efficientnet_lite"), "`_target_: os.system` is not allowed"),
         (("screen", "--experimental-rerun=x.pickle"), "reads a pickle"),

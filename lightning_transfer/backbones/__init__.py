@@ -5,8 +5,16 @@ from lightning_transfer.backbones.checkpoints import CheckpointBackbone, Program
 from lightning_transfer.backbones.efficientnet_lite import EfficientNetLite
 from lightning_transfer.backbones.initialisation import reinitialise, seeded_initialisation
 from lightning_transfer.backbones.module import ModuleBackbone
-from lightning_transfer.backbones.preprocessing import Preprocessing
-from lightning_transfer.backbones.registry import known_backbones, load_backbone
+from lightning_transfer.backbones.open_clip import OpenClipBackbone
+from lightning_transfer.backbones.preprocessing import PictureTransform, Preprocessing
+from lightning_transfer.backbones.registry import (
+    check_name,
+    expand_names,
+    known_backbones,
+    list_backbones,
+    load_backbone,
+)
+from lightning_transfer.backbones.sentence_transformers import SentenceTransformersBackbone
 from lightning_transfer.backbones.timm import TimmBackbone
 from lightning_transfer.backbones.torchvision import TorchvisionBackbone
 from lightning_transfer.backbones.transformers import SentenceEncoder, TransformersBackbone
@@ -18,13 +26,19 @@ __all__ = [
     "Cost",
     "EfficientNetLite",
     "ModuleBackbone",
+    "OpenClipBackbone",
+    "PictureTransform",
     "Preprocessing",
     "ProgramBackbone",
     "SentenceEncoder",
+    "SentenceTransformersBackbone",
     "TimmBackbone",
     "TorchvisionBackbone",
     "TransformersBackbone",
+    "check_name",
+    "expand_names",
     "known_backbones",
+    "list_backbones",
     "load_backbone",
     "load_weights",
     "reinitialise",

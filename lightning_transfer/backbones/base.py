@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -173,7 +174,8 @@ class Backbone(nn.Module, abc.ABC):
             for name, value in vars(self).items()
             if isinstance(value, str | int | float | tuple) and name not in ("name", "training")
         }
-        texts = repr(self), repr(sorted(options.items())), repr(self.preprocessing)
+        transform = re.sub(r" at 0x[0-9a-f]+", "", repr(self._transform))  # where a function lies says nothing
+        texts = repr(self), repr(sorted(options.items())), repr(self.preprocessing), transform
         return digest([*self.parameters(), *self.buffers()], *texts)
 
     def cost(self, batch_size: int = 16, measure: bool = True) -> Cost:

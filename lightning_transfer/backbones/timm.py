@@ -27,7 +27,7 @@ class TimmBackbone(Backbone):
     the one size of that configuration.
 
     Args:
-        model_name: Name in timm, such as ``"resnet50.a1_in1k"``.
+        model_name: Name in timm, such as ``"resnet50.a1_in1k"``, or ``"local-dir:FOLDER"``.
         pretrained: Published weights; ``False`` gives random ones from ``seed``: the control.
         seed: Seed of the random weights.
         input_size: Side of the square input; ``None`` is the one of the weights.
@@ -53,7 +53,7 @@ class TimmBackbone(Backbone):
         **kwargs: Any,
     ) -> None:
         timm = require("timm", extra="timm")
-        if not timm.is_model(model_name):
+        if not model_name.startswith(("local-dir:", "hf-hub:")) and not timm.is_model(model_name):
             close = timm.list_models(f"*{model_name.split('.')[0]}*")[:8]
             raise ValueError(
                 f"Expected argument `model_name` to be a model of timm, but got {model_name!r}; near: {close}."

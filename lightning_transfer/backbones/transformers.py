@@ -299,6 +299,9 @@ class _Processor:
         pixels: Tensor = self.processor(images=picture, return_tensors="pt")["pixel_values"][0]
         return pixels
 
+    def __repr__(self) -> str:
+        return repr(self.processor.to_dict())
+
 
 def _image_preprocessing(
     library: Any, config: Any, model_name: str | Path, kwargs: dict[str, Any]

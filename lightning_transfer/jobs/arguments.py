@@ -11,6 +11,8 @@ from pathlib import Path
 
 _CONFIG_DIR = ("--config-dir", "-cd")
 _WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"}
+_WILD = frozenset("*?:%")
+_LIBRARIES = ("timm/", "torchvision/", "hf/", "transformers/", "open_clip/", "st/", "sentence-transformers/")
 _PLAIN = re.compile(r"[\w/.+@ :%*-]*")  # values that Hydra's grammar takes without quotes
 _QUOTE = re.compile(r"(\\*)('|$)")  # with the backslashes before it, which mean something only there
 _HOME = re.compile(r"(?<=[=,\[])~(?=/|$|,|\])")
@@ -31,6 +33,8 @@ def arrange(arguments: Sequence[str]) -> list[str]:
         >>> from lightning_transfer.jobs.arguments import arrange
         >>> arrange(["target=mine", "-m", "--config-dir", "conf"])
         ['-m', '--config-dir', 'conf', 'target=mine']
+        >>> arrange(["backbone=timm/resnet18", "backbone.pretrained=false"])
+        ['backbone=named', '++backbone.backbone=timm/resnet18', '++backbone.pretrained=false']
     """
     options: list[str] = []
     overrides: list[str] = []
@@ -43,7 +47,34 @@ def arrange(arguments: Sequence[str]) -> list[str]:
         options.append(argument)
         if argument in _WITH_VALUE and pending:
             options.append(os.path.expanduser(pending.pop(0)))
-    return [*options, *overrides]
+    return [*options, *_by_name(overrides)]
+
+
+def _by_name(overrides: Sequence[str]) -> list[str]:
+    """Names of libraries, paths and lists in place of a config: ``backbone=timm/resnet18``, ``zoo=[timm/vit*]``."""
+    values = dict(entry.partition("=")[::2] for entry in overrides)
+    named = _is_name(values.get("backbone", ""))
+    arranged = []
+    for entry in overrides:
+        key, _, value = entry.partition("=")
+        if key in ("zoo", "backbone") and value.startswith("["):
+            arranged += ["zoo=named", f"zoo.names={_quote_members(value)}"]
+        elif key == "backbone" and named:
+            arranged += ["backbone=named", f"++backbone.backbone={value}"]
+        else:
+            arranged.append(f"++{entry}" if named and key.startswith("backbone.") else entry)
+    return arranged
+
+
+def _is_name(value: str) -> bool:
+    first = value.partition(",")[0]
+    return first.startswith(_LIBRARIES) or (("/" in first or "." in first) and os.path.exists(first))
+
+
+def _quote_members(value: str) -> str:
+    """A list with quotes around members that are patterns."""
+    members = (member.strip() for member in value.strip("[]").split(","))
+    return f"[{','.join(repr(member) if set(member) & _WILD else member for member in members)}]"
 
 
 def config_folders(arguments: Sequence[str]) -> list[Path]:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -21,6 +18,7 @@ class Job:
         groups: Config groups that its help lists.
         examples: Overrides, and what they are good for.
         run: Where the function is that takes the config and returns the objective of a sweep: ``"module:function"``.
+        plain: Takes the words behind its name instead of a config, and returns nothing.
     """
 
     name: str
@@ -28,8 +26,9 @@ class Job:
     groups: tuple[str, ...]
     examples: tuple[tuple[str, str], ...]
     run: str
+    plain: bool = False
 
-    def load(self) -> Callable[[DictConfig], Any]:
+    def load(self) -> Callable[[Any], Any]:
         """Import the function."""
         module, _, function = self.run.partition(":")
         return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
@@ -68,6 +67,17 @@ _ALL = (
             ("-m backbone=efficientnet_lite0,efficientnet_lite1", "a sweep, one job for each backbone"),
         ),
         run="lightning_transfer.jobs.finetune:run",
+    ),
+    Job(
+        name="list",
+        summary="list backbones: names, parameters, input sizes",
+        groups=(),
+        examples=(
+            ("timm/vit_*_in1k", "what timm has weights for"),
+            ("torchvision/* max_parameters=1e7", "small networks only"),
+        ),
+        run="lightning_transfer.jobs.list:run",
+        plain=True,
     ),
 )
 

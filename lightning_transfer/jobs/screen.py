@@ -89,10 +89,17 @@ def _refuse_unbuilt(board: Leaderboard) -> None:
     raise kind(f"{name}: {failure.message or failure.kind}{more}")
 
 
-def _backbones(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
+def _backbones(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any] | list[Any]:
     """The chosen backbone under the name of its config, or the zoo."""
     if cfg.get("backbone") is None:
-        return plain_part(cfg, "zoo")
-    if "backbone" not in choices:  # a list, whose configs Hydra merges into one
-        raise ValueError("backbone takes one name; to screen several use a zoo, or -m backbone=NAME,NAME.")
+        zoo = plain_part(cfg, "zoo")
+        return _expand(zoo) if choices.get("zoo") == "named" else zoo
+    if choices.get("backbone") == "named":
+        return {str(cfg.backbone.backbone): plain_part(cfg, "backbone")}
     return {str(choices["backbone"]): plain_part(cfg, "backbone")}
+
+
+def _expand(zoo: Mapping[str, Any]) -> list[Any]:
+    from lightning_transfer.backbones import expand_names
+
+    return expand_names(zoo["names"], zoo["max_parameters"])

@@ -63,15 +63,17 @@ def name_candidates(backbones: Any) -> dict[str, Any]:
     """Give each backbone its name in the table, and refuse unknown names before anything is built."""
     from omegaconf import DictConfig, OmegaConf
 
+    from lightning_transfer.backbones import expand_names
+
     if isinstance(backbones, DictConfig):
         backbones = OmegaConf.to_container(backbones, resolve=True)
-    if isinstance(backbones, (str, nn.Module)) or (isinstance(backbones, Mapping) and "_target_" in backbones):
+    if isinstance(backbones, (str, Path, nn.Module)) or (isinstance(backbones, Mapping) and "_target_" in backbones):
         backbones = [backbones]
     if not isinstance(backbones, Iterable):
         raise ValueError(f"Expected argument `backbones` to hold names, modules or configs, but got {backbones!r}.")
     if not isinstance(backbones, Mapping):
         named: dict[str, Any] = {}
-        for candidate in backbones:
+        for candidate in expand_names(backbones):
             first = name = _backbone_name(candidate)
             count = 1
             while name in named:
@@ -87,24 +89,19 @@ def name_candidates(backbones: Any) -> dict[str, Any]:
 
 
 def _backbone_name(candidate: Any) -> str:
-    if isinstance(candidate, str):
-        return candidate
+    if isinstance(candidate, (str, Path)):
+        return str(candidate)
     if isinstance(candidate, Mapping):
         return str(candidate.get("name") or str(candidate.get("_target_")).rpartition(".")[2])
     return str(getattr(candidate, "name", None) or type(candidate).__name__)
 
 
 def _check_candidate(candidate: Any) -> None:
-    from lightning_transfer.backbones import known_backbones
+    from lightning_transfer.backbones import check_name
     from lightning_transfer.utilities.instantiate import check_target, find_targets
 
-    if isinstance(candidate, str):
-        known = known_backbones()
-        library = candidate.partition("/")[0]
-        if candidate not in known and not ("/" in candidate and f"{library}/<model>" in known):
-            raise ValueError(
-                f"Expected argument `backbones` to name some of {', '.join(known)}, but got {candidate!r}."
-            )
+    if isinstance(candidate, (str, Path)):
+        check_name(str(candidate))
     elif isinstance(candidate, Mapping):
         for target in find_targets(candidate):
             check_target(target)

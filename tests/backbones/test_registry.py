@@ -7,7 +7,20 @@ from omegaconf import OmegaConf
 from torch import nn
 
 import lightning_transfer
-from lightning_transfer.backbones import Backbone, EfficientNetLite, ModuleBackbone, known_backbones, load_backbone
+from lightning_transfer.backbones import (
+    Backbone,
+    EfficientNetLite,
+    ModuleBackbone,
+    check_name,
+    expand_names,
+    known_backbones,
+    list_backbones,
+    load_backbone,
+)
+from lightning_transfer.jobs.arguments import arrange
+from lightning_transfer.jobs.list import run
+from lightning_transfer.screening.candidates import name_candidates
+from tests.backbones._libraries import SMALL, save_model
 
 CONF = Path(lightning_transfer.__file__).parents[1] / "conf"
 
@@ -26,7 +39,7 @@ def test_a_name_with_overrides():
 def test_an_unknown_name_lists_what_is_known():
     with pytest.raises(ValueError, match=r"efficientnet_lite0, .*timm/<model>"):
         load_backbone("resnet_fifty")
-    assert {"efficientnet_lite2_random", "transformers/<model>"} <= set(known_backbones())
+    assert {"efficientnet_lite2_random", "hf/<model>", "open_clip/<model>"} <= set(known_backbones())
 
 
 def test_a_module_is_wrapped_and_a_backbone_returned():
@@ -45,7 +58,10 @@ def test_a_config_is_built():
     assert load_backbone({"_target_": target, "module": module, "input_shape": [3]}).feature_dim == 3
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "backbone").glob("*.yaml")))
+CONFIGS = sorted(path.stem for path in (CONF / "backbone").glob("*.yaml") if path.stem != "named")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_every_backbone_config_names_existing_arguments(name):
     import inspect
 
@@ -70,3 +86,109 @@ def test_a_checkpoint_config_is_built(tmp_path):
     overrides = ["+backbone=checkpoint", f"backbone.path={tmp_path / 'w.pt'}", "backbone.input_shape=[3]"]
     module = "backbone.module={_target_: torch.nn.Linear, in_features: 3, out_features: 2}"
     assert load_backbone(_compose(*overrides, module).backbone).num_source_classes == 2
+
+
+def test_names_of_libraries():
+    for name in ("timm/test_resnet", "torchvision/shufflenet_v2_x0_5"):
+        backbone = load_backbone(name, pretrained=False, input_size=64)
+        assert backbone.name == name.partition("/")[2] + "_random"
+    check_name("hf/google/vit-base-patch16-224")
+    check_name("sentence-transformers/all-MiniLM-L6-v2")
+    with pytest.raises(ValueError, match="did you mean efficientnet_lite2"):
+        load_backbone("efficientnet_lite3")
+    with pytest.raises(ValueError, match="timm/test_resnet: "):
+        load_backbone("timm/test_resnet", pretrained=False, depth=3)
+
+
+def test_paths(tmp_path):
+    path = tmp_path / "w.ckpt"
+    torch.save(nn.Linear(3, 2).state_dict(), path)
+    assert load_backbone(path, module=nn.Linear(3, 2), input_shape=(3,)).name == "w"
+    with pytest.raises(ValueError, match="`module=`"):
+        load_backbone(str(path))
+    torch.jit.script(nn.ReLU()).save(tmp_path / "p.pt")
+    assert load_backbone(tmp_path / "p.pt", input_shape=(4,)).feature_dim == 4
+    with pytest.raises(ValueError, match=r"`config.json`"):
+        load_backbone(tmp_path)
+    with pytest.raises(FileNotFoundError, match="absent"):
+        load_backbone("./absent.ckpt")
+
+
+def test_folders_that_libraries_saved(tmp_path):
+    import timm
+    from timm.models import save_for_hf
+    from transformers import BertConfig
+
+    network = timm.create_model("test_resnet", num_classes=5).eval()
+    save_for_hf(network, tmp_path / "timm")
+    loaded = load_backbone(tmp_path / "timm").eval()
+    images = torch.rand(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(loaded.network(images), network(images))
+    assert (loaded.name, loaded.num_source_classes) == ("timm", 5)
+    save_model(tmp_path / "hf", "BertModel", BertConfig(vocab_size=9, **SMALL))
+    assert load_backbone(str(tmp_path / "hf")).feature_dim == 16
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected", "size"),
+    [
+        ("timm/test_resnet*", "timm/test_resnet.r160_in1k", (3, 160, 160)),
+        ("torchvision/shufflenet_v2_x0_*", "torchvision/shufflenet_v2_x0_5", (3, 224, 224)),
+        ("open_clip/RN50x4/*", "open_clip/RN50x4/openai", (3, 288, 288)),
+        ("efficientnet_lite?", "efficientnet_lite0", None),
+    ],
+)
+def test_patterns_list_what_there_is(pattern, expected, size):
+    first = list_backbones(pattern)[0]
+    assert (first.name, first.input_size) == (expected, size)
+
+
+def test_patterns_with_a_limit_and_in_lists():
+    small = [listed.name for listed in list_backbones("torchvision/shufflenet*", max_parameters=3e6)]
+    assert small == ["torchvision/shufflenet_v2_x0_5", "torchvision/shufflenet_v2_x1_0"]
+    assert list_backbones("timm/test_resnet*")[0].parameters == sum(
+        p.numel() for p in load_backbone("timm/test_resnet", pretrained=False).parameters()
+    )
+    module = nn.Linear(3, 2)
+    assert expand_names(["torchvision/shufflenet*", module, "./a*b"], 3e6) == [*small, module, "./a*b"]
+    for pattern in ("timm/no_such*", "nowhere/*"):
+        with pytest.raises(ValueError, match="pattern"):
+            list_backbones(pattern)
+
+
+def test_a_screen_takes_patterns():
+    named = name_candidates(["torchvision/shufflenet_v2_x0*", "timm/test_resnet"])
+    assert list(named) == ["torchvision/shufflenet_v2_x0_5", "timm/test_resnet"]
+
+
+def test_what_is_typed():
+    assert arrange(["zoo=[timm/vit*,hf/a/b]", "target=x"]) == [
+        "zoo=named",
+        "zoo.names=['timm/vit*',hf/a/b]",
+        "target=x",
+    ]
+    assert arrange(["backbone=[a,b]"]) == ["zoo=named", "zoo.names=[a,b]"]
+    assert arrange(["backbone=timm", "backbone.seed=1"]) == ["backbone=timm", "backbone.seed=1"]
+    config = _compose("+zoo=named", "zoo.names=['timm/vit*',hf/a/b]").zoo
+    assert list(config.names) == ["timm/vit*", "hf/a/b"]
+    built = load_backbone(
+        _compose("+backbone=named", "backbone.backbone=timm/test_vit", "++backbone.pretrained=false").backbone
+    )
+    assert built.name == "test_vit_random"
+
+
+def test_list_prints_names_parameters_and_sizes(capsys):
+    run(["torchvision/shufflenet*", "max_parameters=3e6"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["torchvision/shufflenet_v2_x0_5", "1.4", "M", "3x224x224"]
+    assert len(lines) == 2
+    with pytest.raises(ValueError, match="max_parameters"):
+        run(["max_parameters=few"])
+
+
+def test_the_fingerprint_names_the_transform(tmp_path):
+    prints = {
+        load_backbone("timm/test_resnet", pretrained=False, pretrained_cfg_overlay={"crop_pct": pct}).fingerprint()
+        for pct in (0.9, 0.95, 0.9)
+    }
+    assert len(prints) == 2

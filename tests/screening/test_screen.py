@@ -260,7 +260,7 @@ def test_the_bound_is_a_column_where_a_reference_is_given(digits):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"backbones": "efficientnet_lite77"}, "Expected argument `backbones` to name some of .*efficientnet_lite0"),
+        ({"backbones": "efficientnet_lite77"}, "Expected argument `backbone` to be one of .*efficientnet_lite0"),
         ({"backbones": []}, "Expected argument `backbones` to name at least one"),
         ({"backbones": [3]}, "Expected argument `backbones` to hold names, modules or configs, but got 3"),
         ({"backbones": {"a": {"_target_": "os.system"}}}, "is not allowed here"),

@@ -1,0 +1,31 @@
+"""The job ``list``: backbones that match patterns, one a line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_LIMIT = "max_parameters="
+
+
+def run(words: Sequence[str]) -> None:
+    """Print the backbones that match patterns.
+
+    Args:
+        words: Patterns such as ``"timm/vit*"``, and ``max_parameters=1e7`` to leave out larger networks.
+
+    Raises:
+        ValueError: If nothing matches or the limit is no number.
+    """
+    from lightning_transfer.backbones import list_backbones
+    from lightning_transfer.utilities.text import plain
+
+    limits = [word.removeprefix(_LIMIT) for word in words if word.startswith(_LIMIT)]
+    try:
+        limit = float(limits[-1]) if limits else None
+    except ValueError as error:
+        raise ValueError(f"Expected `max_parameters` to be a number, but got {limits[-1]!r}.") from error
+    for pattern in [word for word in words if not word.startswith(_LIMIT)] or ["*"]:
+        for listed in list_backbones(pattern, limit):
+            count = listed.parameters
+            size = "x".join(map(str, listed.input_size)) if listed.input_size else ""
+            print(f"{plain(listed.name):<56} {'' if count is None else f'{count / 1e6:.1f} M':>10}  {size}".rstrip())
