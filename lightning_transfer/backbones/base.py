@@ -263,8 +263,8 @@ def weights_of(name: str) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"Cannot build `{name}`: {one_line(error, 160)} (Weights come from the library's cache or, with a "
-            "connection, from its hub; `pretrained=False` draws random ones.)"
+            f"Cannot build `{name}`; weights come from its library's cache or, with a connection, from the hub, and "
+            f"`pretrained=False` draws random ones: {one_line(error, 160)}"
         ) from error
 
 
