@@ -1,7 +1,7 @@
 """Every score as a pure function of tensors."""
 
 from lightning_transfer.functional.emms import emms
-from lightning_transfer.functional.energy_score import energy_score
+from lightning_transfer.functional.energy_score import energy, energy_score
 from lightning_transfer.functional.etran import combine_etran, etran, etran_parts
 from lightning_transfer.functional.gbc import gbc
 from lightning_transfer.functional.h_score import h_score
@@ -9,10 +9,11 @@ from lightning_transfer.functional.knn_accuracy import knn_accuracy
 from lightning_transfer.functional.leep import leep
 from lightning_transfer.functional.lfc import lfc
 from lightning_transfer.functional.linear_mse import label_mse, linear_mse
-from lightning_transfer.functional.logme import log_maximum_evidence
+from lightning_transfer.functional.logme import log_maximum_evidence, logme
 from lightning_transfer.functional.ncti import combine_ncti, ncti, ncti_parts
 from lightning_transfer.functional.negative_conditional_entropy import (
     conditional_entropy_matrix,
+    nce,
     negative_conditional_entropy,
 )
 from lightning_transfer.functional.nleep import nleep
@@ -30,6 +31,7 @@ __all__ = [
     "combine_ncti",
     "conditional_entropy_matrix",
     "emms",
+    "energy",
     "energy_score",
     "etran",
     "etran_parts",
@@ -41,6 +43,8 @@ __all__ = [
     "lfc",
     "linear_mse",
     "log_maximum_evidence",
+    "logme",
+    "nce",
     "ncti",
     "ncti_parts",
     "negative_conditional_entropy",

@@ -38,6 +38,9 @@ def energy_score(source_outputs: Tensor, *, lowest_fraction: float = 1.0) -> Ten
     return mean_of_lowest(sample_energies(source_outputs), lowest_fraction)
 
 
+energy = energy_score  # the name of the column
+
+
 def check_fraction(lowest_fraction: float) -> None:
     """Check the fraction of samples.
 

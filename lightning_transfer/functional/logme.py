@@ -56,6 +56,9 @@ def log_maximum_evidence(features: Tensor, labels: Tensor, *, ignore_index: int 
     return log_maximum_evidence_from_moments(ClassMoments.from_samples(features, labels, ignore_index))
 
 
+logme = log_maximum_evidence  # the name of the column
+
+
 def log_maximum_evidence_from_moments(moments: SupervisedMoments) -> Tensor:
     """Compute LogME from moments; see :func:`log_maximum_evidence`."""
     return column_evidence(moments).mean()

@@ -70,6 +70,9 @@ def negative_conditional_entropy(
     return nce_from_counts(count_joint(source, columns, source_classes, classes), miller_madow, source_log_likelihood)
 
 
+nce = negative_conditional_entropy  # the name of the column
+
+
 def flatten_pair(source_labels: Tensor, labels: Tensor, ignore_index: int | None = None) -> tuple[Tensor, Tensor]:
     """Flatten the labels of positions and leave out ignored ones; anything else is returned for the checks to judge.
 

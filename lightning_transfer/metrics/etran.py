@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_transfer.functional.etran import combine_etran, etran, etran_parts
+from lightning_transfer.metrics.base import Task
 from lightning_transfer.metrics.samples import ZooSampleMetric
 from lightning_transfer.utilities.checks import check_one_of
 
@@ -28,9 +29,10 @@ class ETran(ZooSampleMetric):
     - ``etran`` (:class:`~torch.Tensor`): 0-d float64, see :func:`lightning_transfer.functional.etran`.
 
     Args:
+        task: ``"classification"`` or ``"regression"``.
         variant: ``"paper"`` or ``"official"``.
-        kwargs: ``task`` (``"classification"`` or ``"regression"``), ``keep_samples``, ``seed``, ``num_resamples`` and
-            ``ignore_index`` of the sample, and keyword arguments of :class:`torchmetrics.Metric`.
+        kwargs: ``keep_samples``, ``seed``, ``num_resamples`` and ``ignore_index`` of the sample, and keyword arguments
+            of :class:`torchmetrics.Metric`.
 
     Raises:
         ValueError: If an argument is malformed, or at ``compute`` fewer than two classes were seen.
@@ -50,8 +52,8 @@ class ETran(ZooSampleMetric):
     tasks = ("classification", "regression")
     combine = staticmethod(combine_etran)
 
-    def __init__(self, *, variant: str = "paper", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, task: Task | None = None, *, variant: str = "paper", **kwargs: Any) -> None:
+        super().__init__(task=task, **kwargs)
         check_one_of(variant, ("paper", "official"), "variant")
         self.variant = variant
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +45,7 @@ class _GaussianSums:
         sums["class_squares"].index_add_(0, labels, rows.square())
 
     def moments(self, sums: Mapping[str, Tensor], shift: Tensor) -> _Gaussians:
-        return _Gaussians(int(sums["class_counts"].sum()), shift, *(sums[name] for name in self.names))
+        return _Gaussians(count=int(sums["class_counts"].sum()), shift=shift, **sums)
 
     def of_rows(self, rows: Tensor, labels: Tensor, shift: Tensor) -> _Gaussians:
         rows, mean = centred(rows)
@@ -119,7 +120,19 @@ class StreamingGBC(MomentMetric):
         )
 
 
-class GBC(SampleMetric):
+def _without_sample(arguments: Mapping[str, Any]) -> StreamingGBC:
+    """A score that streams, from arguments of one that samples: its own have to be left at what they are."""
+    unused = {"pca_dim": None, "keep_samples": 10_000, "seed": 0, "num_resamples": 100}
+    return StreamingGBC(**{name: value for name, value in arguments.items() if unused.get(name, ...) != value})
+
+
+class _StreamsWithoutComponents(ABCMeta):
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        streams = kwargs.get("pca_dim", 64) is None
+        return _without_sample(kwargs) if streams else super().__call__(*args, **kwargs)
+
+
+class GBC(SampleMetric, metaclass=_StreamsWithoutComponents):
     """Gaussian Bhattacharyya coefficient (Pandy et al., CVPR 2022); higher is better, 0 for classes apart.
 
     As input to ``forward`` and ``update`` the metric accepts the following input:
@@ -160,10 +173,6 @@ class GBC(SampleMetric):
     name = "gbc"
     title = "GBC"
     plot_upper_bound: float = 0.0
-
-    def __new__(cls, *_: Any, pca_dim: int | None = 64, **kwargs: Any) -> Any:  # copies hand in something, too
-        """Make one that streams where there is nothing to sample for."""
-        return StreamingGBC(**kwargs) if pca_dim is None else super().__new__(cls)
 
     def __init__(
         self,

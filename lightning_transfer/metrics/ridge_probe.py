@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_transfer.functional.ridge_probe import ridge_probe
+from lightning_transfer.metrics.base import Task
 from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.utilities.checks import check_in_interval
 
@@ -28,9 +29,9 @@ class RidgeProbe(SampleMetric):
       :func:`lightning_transfer.functional.ridge_probe`.
 
     Args:
+        task: ``"classification"`` or ``"multilabel"`` (accuracy), or ``"regression"`` (R²).
         regularization: A fixed strength relative to the mean variance of the features; None to choose it.
-        kwargs: ``task``: ``"classification"`` or ``"multilabel"`` (accuracy), or ``"regression"`` (R²);
-            ``keep_samples`` (10 000), ``seed``, ``num_resamples``, ``ignore_index``, and keyword arguments of
+        kwargs: ``keep_samples`` (10 000), ``seed``, ``num_resamples``, ``ignore_index``, and keyword arguments of
             :class:`torchmetrics.Metric`.
 
     Raises:
@@ -51,8 +52,8 @@ class RidgeProbe(SampleMetric):
     tasks = ("classification", "multilabel", "regression")
     plot_upper_bound: float = 1.0
 
-    def __init__(self, *, regularization: float | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, task: Task | None = None, *, regularization: float | None = None, **kwargs: Any) -> None:
+        super().__init__(task=task, **kwargs)
         if regularization is not None:
             check_in_interval(regularization, 0, float("inf"), "regularization")
         self.regularization = regularization

@@ -7,18 +7,10 @@ import warnings
 import pytest
 import torch
 from _helpers import feed, make_inputs, rows
-from torchmetrics.wrappers import Running
 
 from lightning_transfer.functional import transrate
 from lightning_transfer.metrics import LEEP, OTCE, PACTran, RidgeProbe, TaskRelatedness, TransRate
-from lightning_transfer.metrics.registry import METRICS
 from lightning_transfer.metrics.samples import SampleMetric, choose_rows, content_ranks, spread_copies
-
-SAMPLED = [
-    name
-    for name, spec in METRICS.items()
-    if issubclass(spec.metric_class, SampleMetric) and not spec.metric_class.needs_reference
-]
 
 
 class Mean(SampleMetric):
@@ -103,20 +95,6 @@ def test_rows_of_one_set_are_those_of_the_metric():
     expected = feed(Mean(keep_samples=100, seed=3), inputs)._kept()
     assert sorted(inputs["features"][chosen, 0].tolist()) == sorted(expected["features"][:, 0].tolist())
     assert len(choose_rows([inputs["features"]], 0, None)) == 320
-
-
-@pytest.mark.parametrize("name", SAMPLED)
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_running_window_is_the_value_of_the_window(name):
-    metric = METRICS[name].build(METRICS[name].tasks[-1])
-    inputs = make_inputs(n=120)
-    if metric.task == "multilabel":
-        inputs["labels"] = (inputs["features"][:, :3] > 0).long()
-    inputs = {key: inputs[key] for key in metric.requires}
-    window = Running(metric.clone(), window=2)
-    for start in range(0, 120, 30):
-        window.update(**rows(inputs, slice(start, start + 30)))
-    assert float(window.compute()) == pytest.approx(float(feed(metric, rows(inputs, slice(60, 120))).compute()))
 
 
 @pytest.mark.parametrize("make", [TransRate, LEEP, PACTran, RidgeProbe])
