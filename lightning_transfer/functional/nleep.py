@@ -23,11 +23,13 @@ class Responsibilities(NamedTuple):
         probs: Shape ``(n, components)``, float64, rows sum to one.
         labels: Class ids of the same samples, shape ``(n,)``.
         converged: Whether the fit reached its tolerance.
+        hard: Whether a component has too few samples for its covariance: the mixture is then hardly more than k-means.
     """
 
     probs: Tensor
     labels: Tensor
     converged: bool
+    hard: bool
 
 
 def nleep(
@@ -133,7 +135,8 @@ def responsibilities(
         warnings.simplefilter("ignore", ConvergenceWarning)  # told by `converged`
         fitted = mixture.fit(samples).predict_proba(samples)
     probs = torch.as_tensor(fitted, dtype=torch.float64, device=features.device)
-    return Responsibilities(probs, data.classes[order], bool(mixture.converged_))
+    hard = n / probs.shape[1] <= (samples.shape[1] if covariance == "full" else 1)
+    return Responsibilities(probs, data.classes[order], bool(mixture.converged_), hard)
 
 
 def _leading_components(rows: Tensor, variance: float) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_transfer.functional._rows import LabelledRows, labelled_rows
@@ -20,7 +21,9 @@ from lightning_transfer.utilities.checks import (
 )
 
 _TINY = 1e-10  # keeps logarithms finite, as in the published code
-_SLOPE = 1e-7  # largest entry of the gradient at which the fit of the classifier ends
+_DECREMENT = 1e-12  # part of the value by which it may be above the minimum
+_DENSE = 2e9  # products up to which the whole Hessian is formed
+_INNER = 200  # steps of conjugate gradients
 
 
 def pactran(
@@ -53,7 +56,7 @@ def pactran(
         labels: Shape ``(n,)``, any integer dtype; ids may have gaps, absent classes are ignored.
         lambda_factor: :math:`\lambda`, larger than 0; the paper searches 0.1, 1 and 10.
         variance_factor: ``v``, larger than 0; the paper searches powers of ten from 0.1 to 1000.
-        max_iter: Iterations of L-BFGS.
+        max_iter: Steps of Newton's method.
         variant: ``"paper"`` (higher is better) or ``"official"`` (lower is better).
         ignore_index: Samples with this label are left out.
 
@@ -70,13 +73,21 @@ def pactran(
         >>> pactran(features, torch.tensor([0, 0, 1, 1]))
         tensor(-0.8377, dtype=torch.float64)
     """
-    return gaussian_score(
+    score, converged = gaussian_score(
         *flatten_positions(features, labels, ignore_index),
         lambda_factor=lambda_factor,
         variance_factor=variance_factor,
         max_iter=max_iter,
         variant=variant,
-    )[0]
+    )
+    if not converged:
+        rank_zero_warn(f"pactran: {unconverged(max_iter)}", category=UserWarning)
+    return score
+
+
+def unconverged(max_iter: int) -> str:
+    """What is said of a classifier that was not fitted to the end."""
+    return f"the classifier did not converge in {max_iter} iterations (`max_iter`)"
 
 
 def gaussian_score(
@@ -87,8 +98,7 @@ def gaussian_score(
     data = labelled_rows(features, labels, rotate=True)
     n, size = len(data.rows), data.num_features * len(data.counts)
     penalty = lambda_factor * n
-    optimum, probabilities, converged = _fit_softmax(data, penalty, max_iter)
-    spread = (probabilities * (1 - probabilities)).sum(1)
+    optimum, spread, converged = _fit_softmax(data, penalty, max_iter)
     squares = data.rows.square().sum(1)
     curvature = squares @ spread / n if variant == "paper" else (squares + 1) @ spread
     complexity = size / penalty * variance_factor / data.num_features / 2
@@ -256,38 +266,143 @@ def _log_normaliser(concentration: Tensor) -> Tensor:
     return (concentration.sum(0).lgamma() - concentration.lgamma().sum(0)).sum()
 
 
+class _Softmax(NamedTuple):
+    """Softmax classifier on n samples, with all digits of probabilities near 0 and 1.
+
+    Attributes:
+        losses: Cross-entropy of each sample, shape ``(n,)``.
+        probs: Shape ``(n, c)``.
+        errors: Probabilities less the one-hot labels, shape ``(n, c)``.
+    """
+
+    losses: Tensor
+    probs: Tensor
+    errors: Tensor
+
+    @classmethod
+    def of_logits(cls, logits: Tensor, own: Tensor) -> _Softmax:
+        """Evaluate logits ``(n, c)`` of samples of classes ``own``, shape ``(n, 1)``."""
+        others = logits.scatter(1, own, -torch.inf).logsumexp(dim=1, keepdim=True)
+        losses = torch.nn.functional.softplus(others - logits.gather(1, own), threshold=1e3)
+        probs = logits.softmax(dim=1)
+        wrong = probs.scatter(1, own, 0.0)
+        return cls(losses.squeeze(1), probs, wrong.scatter(1, own, -wrong.sum(1, keepdim=True)))
+
+    @property
+    def spread(self) -> Tensor:
+        """Sum of ``p (1 - p)`` over the classes, shape ``(n,)``."""
+        return (self.probs * torch.where(self.errors <= 0, -self.errors, 1 - self.probs)).sum(1)
+
+
 def _fit_softmax(data: LabelledRows, penalty: float, max_iter: int) -> tuple[Tensor, Tensor, bool]:
     """Minimise the mean cross-entropy plus ``|W|^2 / (2 penalty)`` over weights and biases; a convex problem.
+
+    Newton's method from zero weights and the log class frequencies. It ends where the decrement, which estimates how
+    far the value is above the minimum, is a small part of the value: a test that no scale of the features moves.
 
     Args:
         data: The samples.
         penalty: Larger is weaker.
-        max_iter: Iterations of L-BFGS with a strong Wolfe search, from zero weights and the log class frequencies.
+        max_iter: Newton steps.
 
     Returns:
-        The minimum (0-d), the probabilities there (shape ``(n, c)``), and whether the gradient vanished.
+        The minimum (0-d), the sum of ``p (1 - p)`` there for each sample (shape ``(n,)``), and whether it was reached.
     """
-    n, r = data.rows.shape
-    frequencies = data.counts / n
-    one_hot = torch.nn.functional.one_hot(data.classes, len(frequencies)).to(data.rows.dtype)
-    weights = data.rows.new_zeros(r, len(frequencies), requires_grad=True)
-    bias = frequencies.log().requires_grad_()
-    optimiser = torch.optim.LBFGS(
-        [weights, bias], max_iter=max_iter, max_eval=2 * max_iter, tolerance_grad=_SLOPE, tolerance_change=1e-14,
-        history_size=20, line_search_fn="strong_wolfe",
-    )  # fmt: skip
+    n, own = len(data.rows), data.classes[:, None]
+    scale = float(data.total_variance) ** 0.5 or 1.0
+    rows = torch.cat([data.rows / scale, data.rows.new_ones(n, 1)], dim=1)  # the last weight is the bias
+    decay = rows.new_full((rows.shape[1], 1), 1 / scale / scale / penalty)
+    decay[-1] = 0
 
-    @torch.no_grad()
-    def evaluate() -> tuple[Tensor, Tensor]:
-        log_probs = (data.rows @ weights + bias).log_softmax(dim=1)
-        slope = (log_probs.exp() - one_hot) / n
-        weights.grad = data.rows.T @ slope + weights / penalty
-        bias.grad = slope.sum(0)
-        return weights.square().sum() / (2 * penalty) - (log_probs * one_hot).sum() / n, log_probs
+    def evaluate(weights: Tensor) -> tuple[Tensor, _Softmax]:
+        fit = _Softmax.of_logits(rows @ weights, own)
+        return (decay * weights.square()).sum() / 2 + fit.losses.mean(), fit
 
-    optimiser.step(lambda: float(evaluate()[0]))
-    loss, log_probs = evaluate()
-    assert weights.grad is not None
-    assert bias.grad is not None
-    slope = max(float(weights.grad.abs().max()), float(bias.grad.abs().max()))
-    return loss, log_probs.exp(), slope <= 100 * _SLOPE
+    weights = rows.new_zeros(rows.shape[1], len(data.counts))
+    weights[-1] = (data.counts / n).log()
+    small = n * weights.numel() ** 2 <= _DENSE
+    value, fit = evaluate(weights)
+    budget = 10 * max_iter
+    for _ in range(max_iter):
+        gradient = rows.T @ fit.errors / n + decay * weights
+        solved = True
+        if small:
+            step = _dense_step(rows, fit.probs, decay, gradient)
+        else:
+            # no error of the step hides more of the decrement than its square over the least curvature
+            enough = _DECREMENT * float(value) * float(decay[0])
+            step, solved, products = _iterative_step(rows, fit.probs, decay, gradient, enough)
+            budget -= products
+        decrement = -float((step * gradient).sum())
+        if solved and decrement <= _DECREMENT * float(value):
+            return (*_last(evaluate(weights + step), value, fit), True)
+        length = 1.0
+        trial, trial_fit = evaluate(weights + step)
+        while float(trial) > float(value) - 1e-4 * length * decrement and length > 1e-9:
+            length /= 2
+            trial, trial_fit = evaluate(weights + length * step)
+        if length <= 1e-9 or budget < 0:
+            break
+        weights, value, fit = weights + length * step, trial, trial_fit
+    return value, fit.spread, False
+
+
+def _last(trial: tuple[Tensor, _Softmax], value: Tensor, fit: _Softmax) -> tuple[Tensor, Tensor]:
+    """The better of the values before and after the last step, and the spread there."""
+    value, fit = trial if bool(trial[0] <= value) else (value, fit)
+    return value, fit.spread
+
+
+def _dense_step(rows: Tensor, probs: Tensor, decay: Tensor, gradient: Tensor) -> Tensor:
+    """Step of Newton's method from the whole Hessian."""
+    (n, r), c = rows.shape, probs.shape[1]
+    weighted = (rows[:, None, :] * probs[:, :, None]).reshape(n, c * r)
+    hessian = -(weighted.T @ weighted) / n
+    rest = 1 - torch.eye(c).to(probs)
+    for a, weight in enumerate((probs * (probs @ rest)).T):
+        block = slice(a * r, (a + 1) * r)
+        hessian[block, block] = rows.T @ (weight[:, None] * rows) / n + decay.squeeze(1).diag()
+    hessian[r - 1 :: r, r - 1 :: r] += hessian.diagonal().max() / c  # a bias common to all classes changes nothing
+    noise = float(hessian.diagonal().max()) * torch.finfo(hessian.dtype).eps
+    for _ in range(20):
+        factor, failed = torch.linalg.cholesky_ex(hessian)
+        if not int(failed):
+            break
+        hessian.diagonal().add_(noise)
+        noise *= 10
+    return torch.cholesky_solve(-gradient.T.reshape(-1, 1), factor).reshape(c, r).T
+
+
+def _iterative_step(
+    rows: Tensor, probs: Tensor, decay: Tensor, gradient: Tensor, enough: float
+) -> tuple[Tensor, bool, int]:
+    """Step of Newton's method by conjugate gradients.
+
+    Returns:
+        The step; whether the squared residual fell to ``enough``, before which a part of the first one does unless the
+        step is small; and how many products with the Hessian it took.
+    """
+    likely = probs.argmax(1, keepdim=True)
+
+    def curvature(step: Tensor) -> Tensor:
+        moved = rows @ step
+        moved = moved - moved.gather(1, likely)  # which changes nothing, but for the digits
+        moved = probs * (moved - (probs * moved).sum(1, keepdim=True))
+        return rows.T @ moved / len(rows) + decay * step
+
+    step = torch.zeros_like(gradient)
+    residual = direction = -gradient
+    square = float(residual.square().sum())
+    loose = 1e-4 * square
+    for products in range(_INNER):
+        if square <= enough or (square <= loose and -float((step * gradient).sum()) > 1e4 * enough / float(decay[0])):
+            return step, square <= enough, products
+        bent = curvature(direction)
+        along = float((direction * bent).sum())
+        if along <= 0:  # flat to rounding
+            break
+        step = step + square / along * direction
+        residual = residual - square / along * bent
+        previous, square = square, float(residual.square().sum())
+        direction = residual + square / previous * direction
+    return (step if bool(step.any()) else -gradient), square <= enough, _INNER

@@ -132,13 +132,12 @@ def _distances(rows: Tensor) -> Tensor:
 
 
 def _rounded_distances(annotations: Tensor) -> Tensor:
-    """The same with the rounding of ``numpy.corrcoef``, from the distinct rows: its errors repeat with them."""
+    """The same with the rounding of ``numpy.corrcoef``."""
     import numpy as np
 
-    distinct, kind = annotations.unique(dim=0, return_inverse=True)
-    table = 1 - torch.from_numpy(np.nan_to_num(np.corrcoef(distinct.flip(0).cpu().numpy()))).to(annotations)
-    kind = len(distinct) - 1 - kind  # rows sort descending, which for one-hot rows is the order of the classes
-    return _pairs(table[kind][:, kind])
+    with np.errstate(invalid="ignore"):
+        correlation = np.nan_to_num(np.corrcoef(annotations.cpu().numpy()))
+    return _pairs(1 - torch.from_numpy(correlation).to(annotations))
 
 
 def _randomised_components(rows: Tensor, num_components: int) -> Tensor:

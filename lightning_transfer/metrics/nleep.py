@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from lightning_transfer.functional.leep import leep
 from lightning_transfer.functional.nleep import Covariance, check_nleep_options, responsibilities
 from lightning_transfer.functional.task_hardness import task_hardness
+from lightning_transfer.metrics.base import Health
 from lightning_transfer.metrics.samples import SampleMetric
 
 
@@ -65,10 +67,20 @@ class NLEEP(SampleMetric):
         self.variance = variance
         self.components_per_class = components_per_class
         self.covariance: Covariance = covariance
+        self._hard: tuple[str, ...] = ()  # what to say of the mixture last fitted
 
     def score_range(self) -> tuple[float, float]:
         """Limits ``[-H(Y), 0]``."""
         return -float(task_hardness(self._kept()["labels"])), 0.0
+
+    def reset(self) -> None:
+        """Forget all data."""
+        super().reset()
+        self._hard = ()
+
+    def _describe(self) -> Health:
+        record = super()._describe()
+        return replace(record, messages=record.messages + self._hard)
 
     def _prepare(self, **samples: Tensor) -> dict[str, Tensor]:
         found = responsibilities(
@@ -79,6 +91,10 @@ class NLEEP(SampleMetric):
             seed=self.seed,
         )
         self._unconverged = "" if found.converged else "the Gaussian mixture did not converge"
+        share = len(found.labels) / found.probs.shape[1]
+        self._hard = (
+            f"{share:.3g} samples a component: the Gaussian mixture is hardly more than k-means",
+        ) * found.hard
         return {"source_probs": found.probs, "labels": found.labels}
 
     def _score(self, *, source_probs: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]

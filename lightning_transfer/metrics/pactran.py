@@ -13,6 +13,7 @@ from lightning_transfer.functional.pactran import (
     gaussian_score,
     pactran_dirichlet,
     pactran_gamma,
+    unconverged,
 )
 from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.utilities.checks import check_one_of
@@ -140,7 +141,5 @@ class PACTran(SampleMetric):
             return function(**samples, **self.options)
         score, converged = gaussian_score(**samples, **self.options)
         iterations = self.options["max_iter"]
-        self._unconverged = (
-            "" if converged else f"the classifier did not converge in {iterations} iterations (`max_iter`)"
-        )
+        self._unconverged = "" if converged else unconverged(iterations)
         return score

@@ -202,3 +202,11 @@ def test_metrics_that_share_a_sample_share_its_effective_rank(monkeypatch):
 def test_scores_without_features_have_none_of_their_figures():
     health = feed(EnergyScore(), inputs_of(EnergyScore())).health()
     assert health.num_features is health.effective_rank is health.smallest_class is None
+
+
+def test_a_mixture_of_components_with_few_samples_is_told():
+    metric = feed(NLEEP(), inputs_of(NLEEP(), n=60, d=40))
+    assert any("hardly more than k-means" in message for message in messages_of_compute(metric))
+    assert any("3 samples a component" in message for message in metric.health().messages)
+    many = feed(NLEEP(components_per_class=1), inputs_of(NLEEP(), n=400))
+    assert messages_of_compute(many) == []
