@@ -1,0 +1,142 @@
+"""Samples that nearly repeat each other, or show a part of the same picture: they flatter scores that leave one out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_MOST_SAMPLES = 1000
+_SIDE = 96  # of the part of a picture that is looked at, from its middle
+_WINDOW = 8
+_SMALLEST_PICTURE = 24  # smaller ones are compared as wholes: their windows are alike by chance
+_KEPT = 64  # hashes of windows that are kept of a picture, the smallest
+_SHARED = 4  # of them in common tell that two pictures overlap
+_NO_HASH = 2**31
+_FLATTEST = 6.0  # standard deviation, in grey levels, below which a window tells nothing
+_NEARLY = 2.0  # root mean square difference, in grey levels, of thumbnails of nearly the same picture
+_PRIMES = (1009, 7919, 15485, 20011, 24593, 28411, 30577, 32749)
+
+
+class InputSketch:
+    """Keeps a part of the inputs that pass through a module, to compare them afterwards.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.screening.duplicates import InputSketch
+        >>> pictures = torch.randint(0, 256, (4, 3, 40, 40), generator=torch.Generator().manual_seed(0)).byte()
+        >>> shifted = pictures[:1, :, 5:, 5:]
+        >>> sketch = InputSketch()
+        >>> sketch.add(pictures[:, :, :35, :35])
+        >>> sketch.add(shifted)
+        >>> sketch.share_of_near_duplicates()
+        0.4
+    """
+
+    def __init__(self) -> None:
+        self.parts: list[Tensor] = []
+        self.count = 0
+
+    def add(self, inputs: Any) -> None:
+        """Keep what is needed of a batch; what cannot be compared is passed over.
+
+        Args:
+            inputs: Images ``(b, c, h, w)``, uint8 or floating in [0, 1]; or vectors, or ids of tokens, ``(b, d)``.
+        """
+        if not isinstance(inputs, Tensor) or inputs.ndim not in (2, 4) or self.count >= _MOST_SAMPLES:
+            return
+        inputs = inputs.detach()[: _MOST_SAMPLES - self.count].cpu()
+        self.count += len(inputs)
+        if inputs.ndim == 4:
+            scale = 255.0 if inputs.is_floating_point() else 1.0
+            top, left = (max(0, (side - _SIDE) // 2) for side in inputs.shape[2:])
+            crop = inputs[:, :, top : top + _SIDE, left : left + _SIDE].float() * scale
+            inputs = crop.mean(dim=1).round().to(torch.int16)
+        self.parts.append(inputs.clone())
+
+    def share_of_near_duplicates(self) -> float:
+        """The share of the samples that have a near-duplicate among them, or overlap with another; 0 if unknown."""
+        if not self.parts or len({part.shape[1:] for part in self.parts}) > 1:
+            return 0.0
+        samples = torch.cat(self.parts)
+        alike = _equal_rows(samples.flatten(1))
+        if samples.ndim == 3:
+            alike |= _equal_thumbnails(samples.float())
+            if min(samples.shape[1:]) >= _SMALLEST_PICTURE:
+                alike |= _overlapping(samples.double())
+        return round(float(alike.double().mean()), 4)
+
+
+def _equal_rows(rows: Tensor) -> Tensor:
+    _, numbers, counts = rows.unique(dim=0, return_inverse=True, return_counts=True)
+    return counts[numbers] > 1
+
+
+def _equal_thumbnails(pictures: Tensor) -> Tensor:
+    """Which pictures are nearly another one, as after another compression or a change of size."""
+    small = nn.functional.adaptive_avg_pool2d(pictures[:, None], _WINDOW).flatten(1)
+    differences = torch.cdist(small, small) / math.sqrt(small.shape[1])
+    differences.fill_diagonal_(math.inf)
+    return (differences.amin(dim=1) < _NEARLY) & (small.std(dim=1) > _FLATTEST)
+
+
+def _overlapping(pictures: Tensor) -> Tensor:
+    """Which pictures share windows of equal pixels with another one, wherever in the picture they lie.
+
+    Each picture is sketched by the smallest hashes of its windows: a part that two pictures share gives both the same.
+    Sums of whole numbers are exact in float64 here, so that equal windows have equal hashes.
+    """
+    ones = (1,) * _WINDOW
+    count = _WINDOW**2
+    variance = _window_sums(pictures**2, ones) / count - (_window_sums(pictures, ones) / count) ** 2
+    hashes = _window_sums(pictures, _PRIMES).long()
+    hashes = (hashes * 0x9E3779B1) % (2**31 - 1)  # mixed, so that the smallest are a fair draw
+    hashes[variance < _FLATTEST**2] = _NO_HASH
+    hashes = hashes.sort(dim=1).values
+    hashes[:, 1:][hashes[:, 1:] == hashes[:, :-1]] = _NO_HASH
+    hashes = hashes.sort(dim=1).values[:, :_KEPT]
+    return _share_hashes(hashes)
+
+
+def _window_sums(pictures: Tensor, weights: Sequence[int]) -> Tensor:
+    """Weighted sums over all square windows, shape ``(n, windows)``."""
+    height, width = (side - len(weights) + 1 for side in pictures.shape[1:])
+    across = sum(weight * pictures[:, :, i : i + width] for i, weight in enumerate(weights))
+    assert isinstance(across, Tensor)
+    down = sum(weight * across[:, i : i + height] for i, weight in enumerate(reversed(weights)))
+    assert isinstance(down, Tensor)
+    return down.flatten(1)
+
+
+def _share_hashes(sketches: Tensor) -> Tensor:
+    """Which rows have enough hashes in common with another row."""
+    from scipy.sparse import csr_matrix
+
+    owners, places = (sketches != _NO_HASH).nonzero(as_tuple=True)
+    _, hashes, counts = sketches[owners, places].unique(return_inverse=True, return_counts=True)
+    told = counts[hashes] <= max(2, len(sketches) // 10)  # a window that many pictures have is a pattern
+    shape = (len(sketches), max(1, len(counts)))
+    table = csr_matrix((torch.ones(int(told.sum()), dtype=torch.int32), (owners[told], hashes[told])), shape=shape)
+    shared = (table @ table.T).tolil()
+    shared.setdiag(0)
+    most = torch.from_numpy(shared.tocsr().max(axis=1).toarray()[:, 0])
+    return most >= _SHARED
+
+
+def remark_on_duplicates(share: float, titles: Sequence[str]) -> str:
+    """What a reader of leave-one-out scores has to know; empty where there is nothing to say.
+
+    Args:
+        share: The share of samples with a near-duplicate.
+        titles: The scores that leave one sample out.
+    """
+    if not titles or share < 0.05:
+        return ""
+    verb = "leaves" if len(titles) == 1 else "leave"
+    return (
+        f"At least {share:.0%} of the samples repeat or overlap another one: {' and '.join(titles)} {verb} one "
+        "sample out and look better than on new data."
+    )
