@@ -29,7 +29,13 @@ PROGRAM = "lightning-transfer"
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _WANTS_TRACEBACK = os.environ.get(_FULL_ERROR) == "1"
-_LAUNCHER_EXTRAS = {"joblib": "joblib", "ray": "ray", "submitit_local": "slurm", "submitit_slurm": "slurm"}
+_LAUNCHER_EXTRAS = {
+    "joblib": "joblib",
+    "ray": "ray",
+    "submitit_local": "slurm",
+    "submitit_slurm": "slurm",
+    "optuna": "optuna",
+}
 
 
 class _StoppedError(SystemExit):
@@ -71,6 +77,8 @@ class _Task:
             line = explain(error)
             _print_error(f"job {HydraConfig.get().job.num}: {line}")  # the other jobs of the sweep go on
             write_failure(output_dir(), Failure(type(error).__name__, line), _exit_code(error))
+            if "max_failure_rate" in HydraConfig.get().sweeper:
+                raise  # Optuna's takes no NaN; it counts the job as failed and goes on
             return math.nan
 
 

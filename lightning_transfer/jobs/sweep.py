@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
     from lightning_transfer.screening.row import Row
 
-_ABOUT_THE_RUN = ("overrides", "interrupted", "num_samples")  # entries of ``info`` in which jobs of a table may differ
+_ABOUT_THE_RUN = (
+    "overrides",
+    "interrupted",
+    "num_samples",
+    "notes",
+)  # entries of ``info`` in which jobs of a table may differ
 
 
 class CompareJobs(Callback):
@@ -96,6 +101,7 @@ def join(boards: Sequence[Leaderboard]) -> Leaderboard:
                 name = f"{first} ({count})"
             rows[name] = replace(row, backbone=name)
     first_board = boards[0]
+    notes = list(dict.fromkeys(note for board in boards for note in board.info.get("notes", ())))
     same = all(board.settings == first_board.settings for board in boards)
     columns = {column for row in rows.values() for column in row.scores}
     return Leaderboard(
@@ -105,8 +111,9 @@ def join(boards: Sequence[Leaderboard]) -> Leaderboard:
         info={
             name: value
             for name, value in first_board.info.items()
-            if name != "overrides" and all(board.info.get(name) == value for board in boards)
-        },
+            if name not in ("overrides", "notes") and all(board.info.get(name) == value for board in boards)
+        }
+        | ({"notes": notes} if notes else {}),
         settings=first_board.settings if same else None,
     )
 

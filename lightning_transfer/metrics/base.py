@@ -103,6 +103,7 @@ class TransferMetric(Metric, ABC):
         requires: Keyword inputs of ``update``.
         needs_reference: Whether ``set_reference`` has to be called before ``compute``.
         higher_is_better: Direction.
+        leave_one_out: Whether each sample is judged by all others, so that near-duplicates flatter the score.
         jackknife: Whether there are ``jackknife_groups``.
         combine: For scores that are published relative to a zoo of models: makes them, shape ``(models,)``, out of the
             ``parts()`` of each; None for others.
@@ -117,6 +118,7 @@ class TransferMetric(Metric, ABC):
     tasks: ClassVar[tuple[Task, ...]] = ("classification",)
     requires: tuple[str, ...] = ("features", "labels")
     needs_reference: ClassVar[bool] = False
+    leave_one_out: ClassVar[bool] = False
     jackknife: bool = False
     combine: ClassVar[Callable[..., Tensor] | None] = None
     is_differentiable: bool = False

@@ -55,6 +55,7 @@ class KNNAccuracy(SampleMetric):
     plot_upper_bound: float = 1.0
     name = "knn_accuracy"
     title = "kNN accuracy"
+    leave_one_out = True
     tasks = ("classification", "multilabel")
 
     def __init__(self, *, k: int = 1, distance: Distance = "euclidean", **kwargs: Any) -> None:

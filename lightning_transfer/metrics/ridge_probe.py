@@ -49,6 +49,7 @@ class RidgeProbe(SampleMetric):
 
     name = "ridge_probe"
     title = "Ridge probe"
+    leave_one_out = True
     tasks = ("classification", "multilabel", "regression")
     plot_upper_bound: float = 1.0
 

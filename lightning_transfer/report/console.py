@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lightning_transfer.report.text import cost_text, describe, error_text, score_texts, short_names, title
+from lightning_transfer.report.text import cost_text, error_text, score_texts, sentences, short_names, title
 from lightning_transfer.utilities.text import plain
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class LeaderboardView:
                 table.add_row(*cells)
             yield Padding(table, (1, 0, 0, 0))
         yield Text()
-        for line in describe(self.board):
+        for line in sentences(self.board):
             yield Text(plain(line), style="dim")
 
     def _blocks(self, rows: list[Row], room: int, ascii_only: bool) -> Iterator[list[_Column]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING
 
-from lightning_transfer.report.text import cost_text, describe, error_text, score_texts, title
+from lightning_transfer.report.text import cost_text, error_text, score_texts, sentences, title
 from lightning_transfer.utilities.text import html_text
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def table_html(board: Leaderboard) -> str:
         cells += [_cell(str(size_ranks[row.backbone] or "")), _cell(row.status, "failed" if row.failed else "")]
         lines.append(f"<tr>{''.join(cells)}</tr>")
     head = "".join(f"<th>{html_text(heading)}</th>" for heading in headings)
-    notes = "".join(f"<p>{html_text(line)}</p>" for line in describe(board))
+    notes = "".join(f"<p>{html_text(line)}</p>" for line in sentences(board))
     return (
         f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n'
         + "\n".join(lines)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -67,12 +68,28 @@ class InputSketch:
             alike |= _equal_thumbnails(samples.float())
             if min(samples.shape[1:]) >= _SMALLEST_PICTURE:
                 alike |= _overlapping(samples.double())
-        return round(float(alike.double().mean()), 4)
+        return float(alike.double().mean())
+
+
+@contextmanager
+def sketch_inputs(module: nn.Module) -> Iterator[InputSketch]:
+    """Sketch what a module is given while the body runs.
+
+    Args:
+        module: Called with a batch of inputs.
+    """
+    sketch = InputSketch()
+    handle = module.register_forward_pre_hook(lambda _, inputs: sketch.add(inputs[0] if inputs else None))
+    try:
+        yield sketch
+    finally:
+        handle.remove()
 
 
 def _equal_rows(rows: Tensor) -> Tensor:
     _, numbers, counts = rows.unique(dim=0, return_inverse=True, return_counts=True)
-    return counts[numbers] > 1
+    alike: Tensor = counts[numbers] > 1
+    return alike
 
 
 def _equal_thumbnails(pictures: Tensor) -> Tensor:
@@ -135,8 +152,7 @@ def remark_on_duplicates(share: float, titles: Sequence[str]) -> str:
     """
     if not titles or share < 0.05:
         return ""
-    verb = "leaves" if len(titles) == 1 else "leave"
     return (
-        f"At least {share:.0%} of the samples repeat or overlap another one: {' and '.join(titles)} {verb} one "
-        "sample out and look better than on new data."
+        f"At least {share:.0%} of the samples repeat or overlap another one, which flatters scores that leave one out: "
+        f"{', '.join(titles)}."
     )

@@ -103,7 +103,7 @@ class Row:
             if not isinstance(failure, dict):
                 raise ValueError(f"Expected `failure` to be a dict, but got {failure!r}.")
             failure = Failure(expect(failure, "kind", str), expect(failure, "message", str))
-        control = expect({"control": False, **record}, "control", bool)
+        control = expect({"control": record["backbone"].endswith("_random"), **record}, "control", bool)
         return cls(**{**record, **numbers, "remarks": tuple(remarks), "parts": parts, "failure": failure,
                       "control": control})  # fmt: skip
 

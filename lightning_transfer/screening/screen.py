@@ -17,6 +17,7 @@ from torchmetrics import Metric, MetricCollection
 from lightning_transfer.data.base import TransferDataModule, task_of
 from lightning_transfer.report.text import title
 from lightning_transfer.screening.candidates import BOUND, MetricFactory, check_relatedness, load_data, name_candidates
+from lightning_transfer.screening.duplicates import remark_on_duplicates, sketch_inputs
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.merging import add_to_folder
 from lightning_transfer.screening.resume import as_settings, load_earlier
@@ -121,7 +122,7 @@ def screen(
     earlier = load_earlier(resume, board.settings)
     board.resumed = resume is not None
     board.waiting = {row.backbone: row for row in earlier.rows if not row.failed and row.backbone in candidates}
-    board.info |= {name: earlier.info[name] for name in ("num_samples",) if name in earlier.info}
+    board.info |= {name: earlier.info[name] for name in ("num_samples", "notes") if name in earlier.info}
     try:
         for name, candidate in candidates.items():
             with interruptible():
@@ -166,11 +167,10 @@ class _Board:
         self.info |= info
         self.settings = _settings_of(plan, precision)
 
-    def add(self, row: Row, num_samples: int | None) -> None:
+    def add(self, row: Row, info: Mapping[str, Any]) -> None:
         self.rows.append(row)
         self.waiting.pop(row.backbone, None)
-        if num_samples is not None:
-            self.info["num_samples"] = num_samples
+        self.info |= info
         self.leaderboard(figure=False)
 
     def interrupt(self, names: list[str]) -> None:
@@ -215,27 +215,35 @@ class _Board:
         return [*self.rows, *self.waiting.values()]
 
 
-def _screen_one(name: str, candidate: Any, plan: _Plan, finished: Row | None) -> tuple[Row, int | None]:
+def _screen_one(name: str, candidate: Any, plan: _Plan, finished: Row | None) -> tuple[Row, dict[str, Any]]:
+    """Screen a backbone, or take its finished row over; with what it tells about the data."""
     from lightning_transfer.backbones import load_backbone
     from lightning_transfer.extraction import extract
 
     start = time.perf_counter()
-    row, num_samples = Row(name), None
+    row, info = Row(name), dict[str, Any]()
     try:
         backbone = load_backbone(candidate)
-        row = replace(row, feature_dim=backbone.feature_dim, fingerprint=backbone.fingerprint())
+        control = any(called.endswith("_random") for called in (name, backbone.name))
+        row = replace(
+            row, feature_dim=backbone.feature_dim, fingerprint=backbone.fingerprint(), control=control
+        )  # fmt: skip
         if finished is not None and finished.fingerprint == row.fingerprint:
-            return finished, None
+            return finished, info
         cost = backbone.cost(measure=False)
         row = replace(row, parameters=cost.parameters, flops=cost.flops)
         keep = () if plan.reference is None else ("features", "labels")
-        extraction = extract(backbone, plan.target, plan.metrics.build(backbone), keep=keep, **plan.passes)
+        with sketch_inputs(backbone) as sketch:
+            extraction = extract(backbone, plan.target, plan.metrics.build(backbone), keep=keep, **plan.passes)
         reference = None if plan.reference is None else extract(backbone, plan.reference, keep=keep, **plan.passes).kept
         metrics = cast(MetricCollection, extraction.metrics)
         for metric in metrics.values(copy_state=False):
             if reference is not None and getattr(metric, "needs_reference", False):
                 cast(Any, metric).set_reference(reference["features"], reference["labels"])
-        num_samples = extraction.num_samples
+        info = {"num_samples": extraction.num_samples}
+        judged = [cast(Any, metric).title for metric in metrics.values(copy_state=False) if _leaves_one_out(metric)]
+        if judged and (remark := remark_on_duplicates(sketch.share_of_near_duplicates(), judged)):
+            info["notes"] = [remark]
         row = replace(row, images_per_second=extraction.images_per_second)
         row = _add_scores(row, metrics, plan.metrics.groups > 0)
         row = replace(row, remarks=(*_remarks_on_data(plan), *row.remarks))
@@ -244,7 +252,11 @@ def _screen_one(name: str, candidate: Any, plan: _Plan, finished: Row | None) ->
     except Exception as error:  # any failure of one backbone is its row; the others go on
         failure = Failure.of(error)
         row = replace(row, failure=failure, status=str(failure))
-    return replace(row, seconds=time.perf_counter() - start), num_samples
+    return replace(row, seconds=time.perf_counter() - start), info
+
+
+def _leaves_one_out(metric: Metric) -> bool:
+    return getattr(metric, "leave_one_out", False) is True
 
 
 def _add_scores(row: Row, metrics: MetricCollection, error_bars: bool) -> Row:

@@ -37,7 +37,15 @@ _BUILT_BY_HYDRA = {
         "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
         "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
     ),
-    "sweeper": ("hydra._internal.core_plugins.basic_sweeper.BasicSweeper",),
+    "sweeper": (
+        "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+        "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper",
+        "optuna.samplers.CmaEsSampler",
+        "optuna.samplers.GridSampler",
+        "optuna.samplers.NSGAIISampler",
+        "optuna.samplers.RandomSampler",
+        "optuna.samplers.TPESampler",
+    ),
     "callbacks": ("hydra.experimental.callbacks.LogJobReturnCallback",),
 }
 _RUN_IN_SHELLS = frozenset({  # what launchers write into scripts, or hand to a shell

@@ -1,0 +1,91 @@
+"""Near-duplicates among the samples."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_transfer.backbones import ModuleBackbone
+from lightning_transfer.data import Digits, PhotoPatches
+from lightning_transfer.screening import screen
+from lightning_transfer.screening.duplicates import InputSketch, remark_on_duplicates, sketch_inputs
+
+
+def pictures(count: int, side: int = 40, seed: int = 0) -> torch.Tensor:
+    """Smooth pictures with texture, each its own."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = nn.functional.interpolate(torch.rand(count, 3, 5, 5, generator=generator), (side, side), mode="bicubic")
+    fine = torch.rand(count, 3, side, side, generator=generator)
+    return (200 * coarse.clamp(0, 1) + 55 * fine).byte()
+
+
+def share(*batches: torch.Tensor) -> float:
+    sketch = InputSketch()
+    for batch in batches:
+        sketch.add(batch)
+    return sketch.share_of_near_duplicates()
+
+
+def test_different_pictures_have_none():
+    assert share(pictures(30)) == 0
+    digits = Digits().train_dataset
+    assert share(torch.stack([digits[index]["inputs"] for index in range(200)])) < 0.02
+
+
+def test_copies_shifts_and_another_compression_are_seen():
+    some = pictures(20, side=48)
+    noisy = (some[:4].float() + torch.randint(-1, 2, some[:4].shape, generator=torch.Generator().manual_seed(1))).byte()
+    assert share(some, some[:5]) == pytest.approx(10 / 25)
+    assert share(some[:, :, :40, :40], some[:5, :, 8:, 8:]) == pytest.approx(10 / 25)
+    assert share(some, noisy) == pytest.approx(8 / 24)
+    assert share(some / 255.0, some[:5] / 255.0) == pytest.approx(10 / 25)
+
+
+def test_flat_pictures_and_a_frame_around_all_are_no_duplicates():
+    framed = pictures(30)
+    framed[:, :, :12] = pictures(1)[:, :, :12]  # a caption that all have
+    assert share(framed) == 0
+
+
+def test_vectors_and_tokens():
+    rows = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
+    assert share(rows, rows[:2]) == pytest.approx(4 / 12, abs=1e-4)
+    tokens = torch.arange(40).reshape(10, 4)
+    assert share(tokens, tokens[:1]) == pytest.approx(2 / 11, abs=1e-4)
+
+
+def test_what_cannot_be_compared_is_passed_over():
+    assert share() == 0
+    sketch = InputSketch()
+    sketch.add({"input_ids": torch.zeros(2, 3)})
+    sketch.add(torch.zeros(2, 3, 4))
+    assert sketch.share_of_near_duplicates() == 0
+    assert share(torch.zeros(2, 3), torch.zeros(2, 4)) == 0
+
+
+def test_the_hook_goes():
+    module = nn.Linear(3, 2)
+    with sketch_inputs(module) as sketch:
+        module(torch.ones(4, 3))
+    module(torch.ones(4, 3))
+    assert sketch.count == 4
+
+
+def test_the_remark():
+    assert remark_on_duplicates(0.01, ["kNN accuracy"]) == ""
+    assert remark_on_duplicates(0.9, []) == ""
+    assert remark_on_duplicates(0.9, ["kNN accuracy"]).startswith("At least 90% of the samples")
+
+
+def test_a_table_says_it_where_a_score_leaves_one_out():
+    backbone = ModuleBackbone(nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten()), input_shape=(3, 48, 48), head=None)
+    data = PhotoPatches(max_samples=200)
+    board = screen({"pixels": backbone}, data, ["knn_accuracy", "h_score"])
+    (note,) = board.info["notes"]
+    assert note.endswith("which flatters scores that leave one out: kNN accuracy.")
+    assert note in " ".join(str(board).split())
+    assert screen({"pixels": backbone}, data, ["knn_accuracy", "h_score"], resume=board).info == board.info
+    assert "notes" not in screen({"pixels": backbone}, data, ["h_score"]).info
+    flat = ModuleBackbone(nn.Flatten(), input_shape=(1, 8, 8), head=None)
+    assert "notes" not in screen({"flat": flat}, Digits(max_samples=100), "knn_accuracy").info
