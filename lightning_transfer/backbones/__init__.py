@@ -6,6 +6,7 @@ from lightning_transfer.backbones.efficientnet_lite import EfficientNetLite
 from lightning_transfer.backbones.initialisation import reinitialise, seeded_initialisation
 from lightning_transfer.backbones.module import ModuleBackbone
 from lightning_transfer.backbones.open_clip import OpenClipBackbone
+from lightning_transfer.backbones.precomputed import PrecomputedFeatures
 from lightning_transfer.backbones.preprocessing import PictureTransform, Preprocessing
 from lightning_transfer.backbones.registry import (
     check_name,
@@ -28,6 +29,7 @@ __all__ = [
     "ModuleBackbone",
     "OpenClipBackbone",
     "PictureTransform",
+    "PrecomputedFeatures",
     "Preprocessing",
     "ProgramBackbone",
     "SentenceEncoder",

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from lightning_transfer.utilities.checks import check_positive_int
@@ -86,6 +88,41 @@ def name_candidates(backbones: Any) -> dict[str, Any]:
     for candidate in backbones.values():
         _check_candidate(candidate)
     return {str(name): candidate for name, candidate in backbones.items()}
+
+
+def load_features(backbones: Any, target: Any) -> tuple[Any, Any]:
+    """Take features that were computed elsewhere, ``{"a": features, "b": (features, source_probs)}``, for backbones.
+
+    Args:
+        backbones: As for a screen; where all are features, they become backbones that look them up.
+        target: As for a screen; beside features the labels or targets of their samples.
+
+    Raises:
+        ValueError: If only some are features, or features and labels differ in number.
+    """
+    from lightning_transfer.backbones import PrecomputedFeatures
+    from lightning_transfer.data import Samples
+
+    given = backbones.values() if isinstance(backbones, Mapping) else [backbones]
+    stored = [_is_stored(candidate) for candidate in given]
+    if not any(stored):
+        return backbones, target
+    if not isinstance(backbones, Mapping) or not all(stored):
+        raise ValueError("Expected features that were computed elsewhere as a dict from names to all of them.")
+    built = {name: PrecomputedFeatures.of(value, str(name)) for name, value in backbones.items()}
+    if not isinstance(target, (Tensor, np.ndarray, list, tuple)):
+        raise ValueError(f"Expected argument `target` to be labels beside features, but got {type(target).__name__}.")
+    for name, backbone in built.items():
+        if len(backbone) != len(target):
+            raise ValueError(
+                f"{name}: expected features of {len(target)} samples like the labels, but got {len(backbone)}."
+            )
+    return built, Samples((torch.arange(len(target)), target), name="labels")
+
+
+def _is_stored(candidate: Any) -> bool:
+    parts = candidate if isinstance(candidate, (tuple, list)) and candidate else [candidate]
+    return all(isinstance(part, (Tensor, np.ndarray)) for part in parts)
 
 
 def _backbone_name(candidate: Any) -> str:
@@ -168,7 +205,8 @@ class MetricFactory:
 
         available = ["features"]
         if backbone.num_source_classes is not None:
-            available += ["source_probs", "source_labels", "source_outputs"]
+            available += ["source_probs", "source_labels"]
+            available += ["source_outputs"] if getattr(backbone, "gives_outputs", True) else []
         built: dict[str, Any] = {name: metric.clone() for name, metric in self.own.items()}
         if self.names:
             collection = build_metrics(

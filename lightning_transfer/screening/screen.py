@@ -16,7 +16,14 @@ from torchmetrics import Metric, MetricCollection
 
 from lightning_transfer.data.base import TransferDataModule, task_of
 from lightning_transfer.report.text import title
-from lightning_transfer.screening.candidates import BOUND, MetricFactory, check_relatedness, load_data, name_candidates
+from lightning_transfer.screening.candidates import (
+    BOUND,
+    MetricFactory,
+    check_relatedness,
+    load_data,
+    load_features,
+    name_candidates,
+)
 from lightning_transfer.screening.duplicates import remark_on_duplicates, sketch_inputs
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.merging import add_to_folder
@@ -58,8 +65,11 @@ def screen(
 
     Args:
         backbones: A name, :class:`~lightning_transfer.backbones.Backbone`, module or config; a list of these; or a dict
-            from the name in the table to one of these.
-        target: A datamodule, a config of one, or a name such as ``"photo_patches"``.
+            from the name in the table to one of these. Or features that were computed elsewhere, as in
+            ``{"a": features, "b": (features, source_probs)}``.
+        target: A datamodule, a config of one, a name such as ``"photo_patches"``, or anything that
+            :func:`~lightning_transfer.data.as_datamodule` takes: a loader, a data set, a pair ``(inputs, labels)``, a
+            path. Beside features their labels or targets.
         metrics: ``"default"``, ``"all"``, a name, a Metric, several of these, or a dict from names to options of the
             score or to Metrics. Metrics keep their own names as columns.
         reference: Like ``target``. With it the task-relatedness bound becomes the column ``task_relatedness``.
@@ -99,6 +109,7 @@ def screen(
     from lightning_transfer.extraction import check_trainer
     from lightning_transfer.passes import ScoringPass
 
+    backbones, target = load_features(backbones, target)
     candidates = name_candidates(backbones)
     data = load_data(target, "target")
     source = None if reference is None else load_data(reference, "reference")
