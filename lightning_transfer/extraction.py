@@ -26,6 +26,7 @@ from lightning_transfer.inputs import (
     Key,
     derive_source_inputs,
     describe_batch,
+    keys_of,
     match_labels,
     needs_of,
     split_batch,
@@ -99,8 +100,9 @@ def extract(
         keep: Names among :data:`INPUTS` to return as tensors.
         seed: Seed of the subset that ``max_samples`` draws.
         progress: Show a bar on standard error; by default if that is a terminal.
-        input_key: Key of the inputs in a batch, or their position in a tuple, where the usual names do not do.
-        label_key: Key or position of the labels or targets.
+        input_key: Key of the inputs in a batch, or their position in a tuple, where the usual names do not do; by
+            default the attribute ``input_key`` of ``data``, if it has one.
+        label_key: The same for the labels or targets.
 
     Returns:
         The fed metrics, the number of samples, the time and the tensors kept.
@@ -123,11 +125,10 @@ def extract(
     unknown = [name for name in keep if name not in INPUTS]
     if unknown:
         raise ValueError(f"Expected argument `keep` to hold names among {INPUTS}, but got {unknown}.")
-    keys = {"input_key": input_key, "label_key": label_key}
+    keys = keys_of(data, input_key, label_key)
     transform = backbone.transform if backbone.takes_pictures else None
     scoring_pass = ScoringPass(
-        data, split=split, max_samples=max_samples, seed=seed, transform=transform, input_key=input_key,
-        label_key=label_key,
+        data, split=split, max_samples=max_samples, seed=seed, keys=keys, transform=transform
     )  # fmt: skip
     module = _FeaturePass(backbone, metrics, keep, keys)
     with ExitStack() as stack:

@@ -18,8 +18,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
 from lightning_transfer.backbones import Backbone, load_backbone
-from lightning_transfer.data.base import TransferDataModule, task_of
-from lightning_transfer.inputs import split_batch
+from lightning_transfer.data.base import TransferDataModule
+from lightning_transfer.inputs import split_batch, task_of
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
 from lightning_transfer.utilities.distributed import leave_group_at_exit
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from inspect import Parameter, signature
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
 from lightning_transfer.pictures import Prepared, is_pictures
 
+Task = Literal["classification", "multilabel", "regression"]
+Key = str | int  # of an entry in a batch
 #: What a score may read, by the names that every ``update`` takes.
 INPUTS = ("features", "labels", "targets", "source_outputs", "source_probs", "source_labels")
 #: Those of them that are made of the logits ``(n, k)`` of the original head.
@@ -27,7 +30,11 @@ LABEL_KEYS = (
 _AMONG_TOKENS = "mask"  # what a tokeniser may give too
 _STRUCTURE = "a tensor, a pair or a dict with inputs"
 
-Key = str | int
+_TASK_WORDS: dict[str, Task] = {
+    **dict.fromkeys(("", "class", "multiclass", "binary", "singlelabel", "image", "text", "audio"), "classification"),
+    **dict.fromkeys(("multilabel", "multihot"), "multilabel"),
+    "regression": "regression",
+}
 
 
 def split_batch(
@@ -153,6 +160,26 @@ def wanted_labels(needs: Iterable[str]) -> str | None:
     return kinds.pop() if len(kinds) == 1 else None
 
 
+def keys_of(
+    data: object, input_key: Key | None = None, label_key: Key | None = None, *, own_first: bool = False
+) -> dict[str, Any]:
+    """The keywords of :func:`split_batch` for some data, which may have attributes of that name.
+
+    Args:
+        data: A datamodule or a loader.
+        input_key: Key of the inputs.
+        label_key: Key of the labels or targets.
+        own_first: The attributes of the data come before the arguments (as for a reference, where these are about a
+            target in the first place) and not after them.
+    """
+    keys = {}
+    for name, given in {"input_key": input_key, "label_key": label_key}.items():
+        own = getattr(data, name, None)
+        first, second = (own, given) if own_first else (given, own)
+        keys[name] = second if first is None else first
+    return keys
+
+
 def describe_batch(batch: Any) -> str:
     """What a batch holds, in words: the keys of a dict, or the number of entries.
 
@@ -164,6 +191,32 @@ def describe_batch(batch: Any) -> str:
     if isinstance(batch, (list, tuple)):
         return f"{len(batch)} entries"
     return f"one {type(batch).__name__}"
+
+
+def task_of(*owners: object) -> Task:
+    """The kind of task that a datamodule or a module says it has, by its attribute ``task``.
+
+    Usual words for one of the three kinds mean that kind (``"multiclass"``, ``"binary"``, ``"multi-label"``, ...). With
+    any other word (``"mrpc"``) it is classification, and a warning says so.
+
+    Args:
+        owners: Asked in this order; those without the attribute are passed over.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from lightning_transfer.inputs import task_of
+        >>> task_of(None, SimpleNamespace(task="multi-label")), task_of(None)
+        ('multilabel', 'classification')
+    """
+    words = [word for owner in owners if (word := getattr(owner, "task", None)) is not None]
+    for word in words:
+        letters = re.sub("[^a-z]", "", str(word).lower())
+        if (kind := _TASK_WORDS.get(letters.removesuffix("classification"))) is not None:
+            return kind
+    if words:
+        message = f"The task {words[0]!r} is none of {get_args(Task)}: it is taken for classification."
+        warnings.warn(message, stacklevel=2)
+    return "classification"
 
 
 def derive_source_inputs(logits: Tensor, names: Collection[str] = SOURCE_INPUTS) -> dict[str, Tensor]:

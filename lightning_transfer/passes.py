@@ -148,8 +148,7 @@ class Pass:
         max_samples: At most as many samples over all ranks; of data without single samples the first ones.
         seed: Draw these samples with it at random, sorted; spread them evenly where not given.
         sharded: Data sets of the iterable kind share themselves among the ranks, as Lightning asks inside ``fit``.
-        input_key: See :func:`~lightning_transfer.inputs.split_batch`.
-        label_key: See there.
+        keys: Keywords of :func:`~lightning_transfer.inputs.split_batch`.
         transform: What makes network inputs of pictures, in the loader's workers where there are any.
 
     Attributes:
@@ -167,14 +166,13 @@ class Pass:
         max_samples: int | None = None,
         seed: int | None = None,
         sharded: bool = False,
-        input_key: Key | None = None,
-        label_key: Key | None = None,
+        keys: Mapping[str, Key | None] | None = None,
         transform: Callable[[Any], Tensor] | None = None,
     ) -> None:
         self.places = Places(None, rank, world_size)
         self._transform = transform
         self.num_samples: int | None = None
-        self._keys = {"input_key": input_key, "label_key": label_key}
+        self._keys = dict(keys or {})
         self._left = max_samples
         self._batches: Iterable[Any]
         self._length: int | None = None
@@ -261,8 +259,7 @@ class ScoringPass(LightningDataModule):
         split: ``"train"``, ``"val"``, ``"test"`` or ``"predict"``: which loader of a datamodule is meant.
         max_samples: Look at no more samples: a seeded random subset of map-style data, the first samples of others.
         seed: Seed of that subset.
-        input_key: See :func:`~lightning_transfer.inputs.split_batch`.
-        label_key: See there.
+        keys: Keywords of :func:`~lightning_transfer.inputs.split_batch`.
         transform: See :class:`Pass`.
     """
 
@@ -273,8 +270,7 @@ class ScoringPass(LightningDataModule):
         split: str = "train",
         max_samples: int | None = None,
         seed: int = 0,
-        input_key: Key | None = None,
-        label_key: Key | None = None,
+        keys: Mapping[str, Key | None] | None = None,
         transform: Callable[[Any], Tensor] | None = None,
     ) -> None:
         super().__init__()
@@ -284,12 +280,7 @@ class ScoringPass(LightningDataModule):
         self.source = source
         self.split = split
         self.max_samples = max_samples
-        self.options: dict[str, Any] = {
-            "seed": seed,
-            "input_key": input_key,
-            "label_key": label_key,
-            "transform": transform,
-        }
+        self.options: dict[str, Any] = {"seed": seed, "keys": keys, "transform": transform}
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self._owner = source if isinstance(source, LightningDataModule) else LightningDataModule()
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_transfer.functional.h_score import Shrinkage, h_score
 from lightning_transfer.functional.negative_conditional_entropy import conditional_entropy_matrix
-from lightning_transfer.metrics.base import Task
+from lightning_transfer.inputs import Task
 from lightning_transfer.metrics.registry import METRICS, build_metrics
 
 if TYPE_CHECKING:

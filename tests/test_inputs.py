@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import UserDict
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,9 +17,11 @@ from lightning_transfer.inputs import (
     derive_source_inputs,
     describe_batch,
     first_samples,
+    keys_of,
     match_labels,
     needs_of,
     split_batch,
+    task_of,
     wanted_labels,
 )
 from lightning_transfer.metrics import EnergyScore, LogME
@@ -102,6 +105,13 @@ def test_what_is_not_found_is_said_with_what_there_is(batch, keys, message):
         split_batch(batch, **keys)
 
 
+def test_data_may_have_keys_of_their_own():
+    data = SimpleNamespace(label_key="species")
+    assert keys_of(data) == {"input_key": None, "label_key": "species"}
+    assert keys_of(data, 0, 1) == {"input_key": 0, "label_key": 1}
+    assert keys_of(data, 0, 1, own_first=True) == {"input_key": 0, "label_key": "species"}
+
+
 @pytest.mark.parametrize("batch", [(X, torch.tensor([7, 8]), Y), (X, torch.rand(2, 3), Y)])
 def test_an_entry_that_may_be_an_index_is_warned_of(batch):
     with pytest.warns(UserWarning, match="`label_key`"):
@@ -123,6 +133,32 @@ def test_labels_go_by_the_name_that_the_task_calls_for():
     for values in (0.5, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="whole numbers"):
             match_labels({"targets": torch.tensor([values])}, "labels")
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (["classification"], "classification"),
+        (["multiclass"], "classification"),
+        (["Binary"], "classification"),
+        (["single_label_classification"], "classification"),
+        (["multi-label"], "multilabel"),
+        (["multi_label_classification"], "multilabel"),
+        (["regression"], "regression"),
+        ([None, "regression"], "regression"),
+        (["mrpc", "regression"], "regression"),
+        ([], "classification"),
+    ],
+)
+def test_words_for_kinds_of_task(words, kind):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert task_of(None, *(SimpleNamespace(task=word) for word in words)) == kind
+
+
+def test_other_words_are_said():
+    with pytest.warns(UserWarning, match="'mrpc'.*taken for classification"):
+        assert task_of(SimpleNamespace(task="mrpc")) == "classification"
 
 
 def test_source_inputs_follow_from_the_logits():

@@ -6,6 +6,7 @@ import difflib
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 _WRAPPER = "_orig_mod."  # what torch.compile puts into the names of the modules it wraps
 
@@ -52,50 +53,83 @@ def find_layer(root: nn.Module, layer: str | None = None) -> tuple[nn.Module, bo
 class Capture:
     """Forward hooks that keep the last feature and source output seen, while switched on.
 
-    The hooks stay on the module all the time, because a compiled module takes no notice of hooks that come later; while
-    ``active`` is false they do nothing, and a compiled graph is then the same as without them.
+    Hooks are on the module only then, so that whatever else is done with it (``torch.jit.script``, copies) finds none.
+    A compiled module takes no notice of hooks that come later: there they stay all the time and do nothing while
+    switched off, when the compiled graph is the same as without them.
 
     Args:
-        feature: The module to read.
-        at_input: Read its input instead of its output.
+        root: The module that is run.
+        layer: Name of the layer to read, see :func:`find_layer`.
         backbone: A :class:`~lightning_transfer.backbones.Backbone` whose original logits are read, if any.
     """
 
-    def __init__(self, feature: nn.Module, at_input: bool, backbone: nn.Module | None = None) -> None:
-        self.active = False
-        self.features: Tensor | None = None
-        self.source_outputs: Tensor | None = None
-        self._handles = [
-            feature.register_forward_pre_hook(self._on_input, with_kwargs=True)
-            if at_input
-            else feature.register_forward_hook(self._on_output)
-        ]
-        if backbone is not None:
-            self._handles.append(backbone.register_forward_hook(self._on_backbone))
+    def __init__(self, root: nn.Module, layer: str | None = None, backbone: nn.Module | None = None) -> None:
+        self._feature, self._at_input = find_layer(root, layer)
+        self._backbone = backbone
+        self._handles: list[RemovableHandle] = []
+        self._stays = is_compiled(root)
+        self._active = False
+        self._features: Tensor | None = None
+        self._source_outputs: Tensor | None = None
+        if self._stays:
+            self._hook()
+
+    @property
+    def active(self) -> bool:
+        """Whether what passes through the module is kept."""
+        return self._active
+
+    @active.setter
+    def active(self, active: bool) -> None:
+        self._active = active
+        self.take()
+        if active and not self._handles:
+            self._hook()
+        elif not active and not self._stays:
+            self.remove()
 
     def take(self) -> tuple[Tensor | None, Tensor | None]:
         """Hand out what was kept, as features ``(n, ...)`` and source outputs ``(n, k)``, and forget it."""
-        taken = self.features, self.source_outputs
-        self.features = self.source_outputs = None
+        taken = self._features, self._source_outputs
+        self._features = self._source_outputs = None
         return taken
 
     def remove(self) -> None:
         """Take the hooks off the module."""
+        self._active = False
         for handle in self._handles:
             handle.remove()
+        self._handles = []
+
+    def _hook(self) -> None:
+        if self._at_input:
+            self._handles = [self._feature.register_forward_pre_hook(self._on_input, with_kwargs=True)]
+        else:
+            self._handles = [self._feature.register_forward_hook(self._on_output)]
+        if self._backbone is not None:
+            self._handles.append(self._backbone.register_forward_hook(self._on_backbone))
 
     # clones: what follows in the module may work in place on the very tensor that was read
     def _on_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self.active:
-            self.features = _copy(args[0] if args else next(iter(kwargs.values())))
+        if self._active:
+            self._features = _copy(args[0] if args else next(iter(kwargs.values())))
 
     def _on_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if self.active:
-            self.features = _copy(output)
+        if self._active:
+            self._features = _copy(output)
 
     def _on_backbone(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if self.active:
-            self.source_outputs = _copy(getattr(output, "logits", None))
+        if self._active:
+            self._source_outputs = _copy(getattr(output, "logits", None))
+
+
+def is_compiled(root: nn.Module) -> bool:
+    """Whether ``torch.compile`` has been at a module: itself, a part of it, or one of its methods."""
+    modules = list(root.modules())
+    if any(hasattr(child, "_orig_mod") or child._compiled_call_impl is not None for child in modules):
+        return True
+    spaces = [*map(vars, modules), *map(vars, {kind for child in modules for kind in type(child).__mro__})]
+    return any(hasattr(value, "_torchdynamo_orig_callable") for space in spaces for value in space.values())
 
 
 def pool(features: Tensor, labels: Tensor | None) -> Tensor:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from inspect import signature
+from inspect import Parameter, signature
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +20,21 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from typing_extensions import override
 
-from lightning_transfer._compat import before_batch_transfer, current_step, request_loaders
+from lightning_transfer._compat import before_batch_transfer, current_step, request_loaders, validates_in_turn
 from lightning_transfer.backbones import Backbone
-from lightning_transfer.callbacks.capture import Capture, find_layer, pool
+from lightning_transfer.callbacks.capture import Capture, pool
+from lightning_transfer.callbacks.look import Look
 from lightning_transfer.callbacks.publish import publish_values
-from lightning_transfer.inputs import SOURCE_INPUTS, derive_source_inputs, split_batch
+from lightning_transfer.callbacks.schedule import Schedule
+from lightning_transfer.inputs import (
+    SOURCE_INPUTS,
+    Key,
+    derive_source_inputs,
+    describe_batch,
+    keys_of,
+    match_labels,
+    split_batch,
+)
 from lightning_transfer.passes import Pass, Places, as_loaders, places_in
 from lightning_transfer.utilities.checks import check_positive_int
 from lightning_transfer.utilities.isolation import find_random_sources, leave_no_trace, preserve_rng
@@ -34,6 +43,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 Sink = Callable[[dict[str, Tensor], Tensor, int], None]
+_UNNAMED = (Parameter.POSITIONAL_ONLY, Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _SHARDED = (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
 
 
@@ -45,10 +55,14 @@ class FeatureMonitor(Callback, ABC):
     Args:
         layer: Module whose output is the feature, by its dotted name; the last linear layer's input where not given.
         before_fit: Make a pass before training starts; its values belong to step 0.
-        every_n_epochs: Look again at the end of every n-th epoch.
+        every_n_epochs: Look again at the end of every n-th epoch, or in every n-th validation where the training data
+            do not say how long an epoch is.
         data: ``"val"``: during training, features come from the validation pass that runs anyway. ``"train"``, a
-            loader or a datamodule (its validation loader): a pass of its own each time.
+            loader or a datamodule (its validation loader): a pass of its own, once an epoch.
         max_samples: Look at no more samples, spread evenly over the set; all where not given.
+        input_key: Key of the inputs in a batch, or their position in a tuple; the ``input_key`` of ``data`` (as an
+            attribute) or the usual names where not given, see :func:`~lightning_transfer.inputs.split_batch`.
+        label_key: The same for the labels or targets.
         prefix: Group of the names of the values: ``prefix/name``.
         strict: Let an exception in a score end the training; otherwise it is a warning, once.
 
@@ -65,6 +79,8 @@ class FeatureMonitor(Callback, ABC):
         every_n_epochs: int = 1,
         data: Any = "val",
         max_samples: int | None = None,
+        input_key: Key | None = None,
+        label_key: Key | None = None,
         prefix: str = "transfer",
         strict: bool = False,
     ) -> None:
@@ -73,26 +89,35 @@ class FeatureMonitor(Callback, ABC):
                 f"Expected argument `data` to be 'val', 'train', a loader or a datamodule, but got {data!r}."
             )
         self.layer, self.before_fit, self.data, self.prefix, self.strict = layer, before_fit, data, prefix, strict
-        self.every_n_epochs = check_positive_int(every_n_epochs, "every_n_epochs")
+        self.input_key, self.label_key = input_key, label_key
+        self._keys = keys_of(data, input_key, label_key)  # of the data at hand
+        self.schedule = Schedule(every_n_epochs)
         self.max_samples = None if max_samples is None else check_positive_int(max_samples, "max_samples")
         self.values: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
-        self._capture: Capture | None = None
-        self._places: dict[int, Places] = {}
-        self._warned: set[str] = set()
-        self._pending: dict[str, float] | None = None
-        self._fitting, self._restored = True, False
-        self._last_epoch = -1
+        self.look = Look()
         self.available: tuple[str, ...] = ("features",)
-        self._sound, self._num_loaders = True, 0
-        self._samples: Counter[int] = Counter()  # by loader
+        self._capture: Capture | None = None
+        self._warned: set[str] = set()
+        self._first: dict[str, float] | None = None  # values of step 0, until the training starts
+        self._fitting, self._restored = True, False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "published" in vars(cls):
+            warnings.warn(f"`{cls.__name__}.published` is now called `after_publish`.", FutureWarning, stacklevel=2)
+            cls.after_publish = vars(cls)["published"]  # type: ignore[method-assign]
 
     # what subclasses say
 
     source_inputs: Collection[str] = ()  # which of SOURCE_INPUTS update() wants
+    labels_as: str | None = None  # "labels" or "targets", where update() takes one of them only
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Get ready once the module is on its device, before the first look."""
+
+    def gather(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make further passes with the weights that this look sees; called once a look on every process."""
 
     @abstractmethod
     def reset(self) -> None:
@@ -112,7 +137,7 @@ class FeatureMonitor(Callback, ABC):
     def compute(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
         """Values of the samples seen by all processes, the same on each; called on every process."""
 
-    def published(self, trainer: Trainer) -> None:
+    def after_publish(self, trainer: Trainer) -> None:
         """React to new values, after they have been published."""
 
     def forward(self, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -128,9 +153,9 @@ class FeatureMonitor(Callback, ABC):
         if is_overridden("predict_step", pl_module) and not is_overridden("forward", pl_module):
             pl_module.predict_step(batch, batch_idx)
             return
-        inputs = split_batch(batch)[0]
-        by_name = isinstance(inputs, Mapping) and inputs.keys() <= signature(pl_module.forward).parameters.keys()
-        pl_module(**inputs) if by_name else pl_module(inputs)
+        inputs, _ = split_batch(batch, **self._keys)
+        named = _by_name(pl_module.forward, inputs, batch)
+        pl_module(inputs) if named is None else pl_module(**named)
 
     # hooks
 
@@ -164,29 +189,42 @@ class FeatureMonitor(Callback, ABC):
         self._detach()
         backbones = (child for child in pl_module.modules() if isinstance(child, Backbone))
         backbone = next((child for child in backbones if child.head is not None), None)
-        self._last_epoch, self._pending = -1, None
+        self._first = None
+        self._keys = keys_of(
+            _datamodule(trainer) if isinstance(self.data, str) else self.data, self.input_key, self.label_key
+        )
         self.available = ("features", *(SOURCE_INPUTS if backbone is not None else ()))
         self.set_up(trainer, self.data)
         self.prepare(trainer, pl_module)
-        self._capture = Capture(*find_layer(pl_module, self.layer), backbone if self.source_inputs else None)
+        self._capture = Capture(pl_module, self.layer, backbone if self.source_inputs else None)
         if self.before_fit and not self._restored:
-            self._pending = self._look(trainer, pl_module)
+            self._first = self._look_once(trainer, pl_module)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._restored:
             publish_values(trainer, self.values, self.prefix, to_loggers=False)
             self._restored = False
-        if self._pending is not None:
-            self._publish(trainer, self._pending)
-            self._pending, self._last_epoch = None, -1
+        if self._first is not None:
+            self._publish(trainer, self._first)
+            self._first = None
+        self.schedule.start(trainer)
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._capture is not None and self._hooked and self._due(trainer):
+        if self._capture is not None and self.schedule.counts_validation(trainer, self._is_hooked(trainer)):
             self._begin()
-            self._num_loaders = len(as_loaders(trainer.val_dataloaders))
-            self._capture.active = True
+            self.look.active = True
+            self.look.num_loaders = len(as_loaders(trainer.val_dataloaders))
+
+    @override
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if self._capture is None or not self.look.active:
+            return
+        self._gather(trainer, pl_module)
+        self._capture.active = self.look.sound and self._is_hooked(trainer)
 
     @override
     def on_validation_batch_end(
@@ -200,30 +238,30 @@ class FeatureMonitor(Callback, ABC):
     ) -> None:
         if self._capture is None or not self._capture.active:
             return
-        if not self._sound:
-            self._capture.take()
-            return
         with self.guard("Reading a batch"), _quietly():
-            if dataloader_idx not in self._places:
+            if dataloader_idx not in self.look.places:
                 loader = as_loaders(trainer.val_dataloaders)[dataloader_idx]
                 limit = trainer.fit_loop.epoch_loop.val_loop.max_batches[dataloader_idx]
-                self._places[dataloader_idx] = places_in(loader, trainer, limit, self.max_samples)
-            self._take(batch, self._places[dataloader_idx], dataloader_idx, self._count)
+                self.look.places[dataloader_idx] = places_in(loader, trainer, limit, self.max_samples)
+            self._take(batch, self.look.places[dataloader_idx], dataloader_idx, self._count)
+        self._capture.active = False
 
     @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._capture is None or not self._due(trainer):
-            return
-        if self._capture.active:
-            self._capture.active = False
+        if self._capture is not None and self.look.active:
+            self._gather(trainer, pl_module)  # on a process without batches
             self._publish(trainer, self._finish(trainer, pl_module))
-        elif not self._hooked:
-            self._publish(trainer, self._look(trainer, pl_module))
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._hooked and self._due(trainer) and self._last_epoch != trainer.current_epoch:
-            self._publish(trainer, self._look(trainer, pl_module))
+        if self._capture is not None and not self._is_hooked(trainer) and self.schedule.counts_epoch(trainer):
+            self._publish(trainer, self._look_once(trainer, pl_module))
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.schedule.saw_nothing(trainer):
+            every = self.schedule.every_n_epochs
+            self.warn_once("The training", f"ended before an epoch or a validation was due (`every_n_epochs={every}`)")
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -235,27 +273,45 @@ class FeatureMonitor(Callback, ABC):
 
     # the machinery
 
-    @property
-    def _hooked(self) -> bool:
-        return isinstance(self.data, str) and self.data == "val"
-
-    def _due(self, trainer: Trainer) -> bool:
-        return not trainer.sanity_checking and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+    def _is_hooked(self, trainer: Trainer) -> bool:
+        """Whether features come from the validation: one loader after the other, each batch through the layer."""
+        return isinstance(self.data, str) and self.data == "val" and validates_in_turn(trainer)
 
     def _detach(self) -> None:
         if self._capture is not None:
             self._capture.remove()
             self._capture = None
+        if self.look.active:  # was interrupted
+            self._begin()
 
     def _begin(self) -> None:
-        self._sound, self._samples, self._places = True, Counter(), {}
+        self.look = Look()
         self.reset()
 
-    def _look(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
+    def _look_once(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
         self._begin()
-        with self.guard("The pass over the data"):
-            self._num_loaders = self.run_pass(trainer, pl_module, self.data, self._count, self.max_samples)
+        self._make_pass(trainer, pl_module)
         return self._finish(trainer, pl_module)
+
+    def _gather(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the passes of a look within the validation.
+
+        The weights are those that the validation runs with then, whatever the order of the callbacks that exchange
+        them when a validation starts and ends.
+        """
+        if self.look.gathered:
+            return
+        if self._is_hooked(trainer):
+            self.look.gathered = True
+            self.gather(trainer, pl_module)
+        else:
+            self._make_pass(trainer, pl_module)
+
+    def _make_pass(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.look.gathered = True
+        with self.guard("The pass over the data"):
+            self.look.num_loaders = self.run_pass(trainer, pl_module, self.data, self._count, self.max_samples)
+        self.gather(trainer, pl_module)
 
     def run_pass(
         self,
@@ -265,6 +321,7 @@ class FeatureMonitor(Callback, ABC):
         sink: Sink,
         max_samples: int | None = None,
         split: str = "val",
+        keys: Mapping[str, Key | None] | None = None,
     ) -> int:
         """Run the module over this process's share of some data, and leave no trace of it.
 
@@ -275,6 +332,7 @@ class FeatureMonitor(Callback, ABC):
             sink: Takes the batches, called like :meth:`update`.
             max_samples: Look at no more samples of each loader.
             split: Which loader of a datamodule.
+            keys: See :func:`~lightning_transfer.inputs.split_batch`; those of the monitor where not given.
 
         Returns:
             Number of loaders.
@@ -283,9 +341,10 @@ class FeatureMonitor(Callback, ABC):
         assert capture is not None
         if any(map(is_lazy, chain(pl_module.parameters(), pl_module.buffers()))):
             raise RuntimeError("the module has lazy layers, whose weights the first batch of the training has to draw")
-        datamodule = getattr(trainer, "datamodule", None)
+        datamodule = _datamodule(trainer)
         owner = data if isinstance(data, LightningDataModule) and data is not datamodule else None
         sources = find_random_sources(pl_module, datamodule, data)
+        before, self._keys = self._keys, self._keys if keys is None else dict(keys)
         with leave_no_trace(trainer, pl_module, *sources), _lend(trainer, owner):
             if isinstance(data, str):
                 limit = trainer.limit_val_batches if data == "val" else trainer.limit_train_batches
@@ -295,29 +354,32 @@ class FeatureMonitor(Callback, ABC):
                 owned = isinstance(data, LightningDataModule)
                 loaders = as_loaders(getattr(data, f"{split}_dataloader")() if owned else data)
             with preserve_rng(*find_random_sources(*loaders)):
-                capture.active = True
                 try:
                     for index, loader in enumerate(loaders):
-                        own = Pass(
+                        walk = Pass(
                             loader,
                             rank=trainer.global_rank,
                             world_size=trainer.world_size,
                             limit=limit,
                             max_samples=max_samples,
                             sharded=True,
+                            keys=self._keys,
                         )
-                        for batch_idx, batch in enumerate(own):
+                        for batch_idx, batch in enumerate(walk):
                             batch = _to_device(trainer, owner, batch, index)
+                            capture.active = True
                             with trainer.precision_plugin.val_step_context():
                                 self.forward(pl_module, batch, batch_idx)
-                            self._take(batch, own.places, index, sink)
+                            self._take(batch, walk.places, index, sink)
+                            capture.active = False
                 finally:
                     capture.active = False
+                    self._keys = before
         return len(loaders)
 
     def set_up(self, trainer: Trainer, data: Any) -> None:
         """Prepare and set up a datamodule that the Trainer does not know; do nothing for other data."""
-        if isinstance(data, LightningDataModule) and data is not getattr(trainer, "datamodule", None):
+        if isinstance(data, LightningDataModule) and data is not _datamodule(trainer):
             with preserve_rng(*find_random_sources(data)), _lend(trainer, data):
                 if trainer.local_rank == 0:
                     data.prepare_data()
@@ -326,10 +388,10 @@ class FeatureMonitor(Callback, ABC):
 
     def suffix(self, dataloader_idx: int) -> str:
         """What Lightning puts behind the names of values where there are several loaders."""
-        return f"/dataloader_idx_{dataloader_idx}" if self._num_loaders > 1 else ""
+        return f"/dataloader_idx_{dataloader_idx}" if self.look.num_loaders > 1 else ""
 
     def _count(self, inputs: dict[str, Tensor], places: Tensor, dataloader_idx: int) -> None:
-        self._samples[dataloader_idx] += len(places)
+        self.look.samples[dataloader_idx] += len(places)
         self.update(inputs, places, dataloader_idx)
 
     def _take(self, batch: Any, places: Places, dataloader_idx: int, sink: Sink) -> None:
@@ -337,7 +399,8 @@ class FeatureMonitor(Callback, ABC):
         features, source_outputs = self._capture.take()
         if features is None:
             raise RuntimeError("the layer that features are read at did not run; name another one by `layer`")
-        inputs = dict(split_batch(batch)[1])
+        inputs = match_labels(split_batch(batch, **self._keys)[1], self.labels_as)
+        self.look.batch = describe_batch(batch)
         inputs["features"] = features = pool(features, next(iter(inputs.values()), None))
         if source_outputs is not None:
             inputs |= derive_source_inputs(source_outputs.float(), self.source_inputs)
@@ -355,9 +418,10 @@ class FeatureMonitor(Callback, ABC):
             sink(inputs, place, dataloader_idx)
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
-        sound = trainer.strategy.reduce_boolean_decision(self._sound, all=True)
-        some = trainer.strategy.reduce_boolean_decision(bool(self._samples), all=False)
-        if not some and self._sound:
+        self.look.active = False
+        sound = trainer.strategy.reduce_boolean_decision(self.look.sound, all=True)
+        some = trainer.strategy.reduce_boolean_decision(bool(self.look.samples), all=False)
+        if not some and self.look.sound:
             self.warn_once("It", "saw no samples")
         values: dict[str, float] = {}
         if sound and some:
@@ -369,7 +433,7 @@ class FeatureMonitor(Callback, ABC):
         return values
 
     def _publish(self, trainer: Trainer, values: dict[str, float]) -> None:
-        self._last_epoch = trainer.current_epoch
+        self.schedule.note_look(trainer)
         if not values:
             return
         self.values = values
@@ -378,7 +442,7 @@ class FeatureMonitor(Callback, ABC):
         with _quietly():
             publish_values(trainer, values, self.prefix)
             with self.guard("What follows the score"):
-                self.published(trainer)
+                self.after_publish(trainer)
 
     @contextmanager
     def guard(self, what: str) -> Iterator[None]:
@@ -386,7 +450,7 @@ class FeatureMonitor(Callback, ABC):
         try:
             yield
         except Exception as error:
-            self._sound = False
+            self.look.sound = False
             self.fail(what, error)
 
     def fail(self, what: str, error: Exception) -> None:
@@ -402,10 +466,31 @@ class FeatureMonitor(Callback, ABC):
             warnings.warn(f"`{type(self).__name__}` ({self.prefix}): {what} {happened}", stacklevel=2)
 
 
+def _datamodule(trainer: Trainer) -> LightningDataModule | None:
+    return getattr(trainer, "datamodule", None)
+
+
 @contextmanager
 def _quietly() -> Iterator[None]:
     with preserve_rng(), torch.inference_mode(False), torch.no_grad():
         yield
+
+
+def _by_name(forward: Callable[..., Any], inputs: Any, batch: Any) -> dict[str, Any] | None:
+    """Keyword arguments for a ``forward`` that takes the inputs by name; ``None`` for one that takes them as they are.
+
+    What ``forward`` does not know stays behind; what it cannot do without may come from all of the batch.
+    """
+    if not isinstance(inputs, Mapping):
+        return None
+    parameters = signature(forward).parameters.values()
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
+        return dict(inputs)
+    known = {p.name: p.default is Parameter.empty for p in parameters if p.kind not in _UNNAMED}
+    source = {**batch, **inputs} if isinstance(batch, Mapping) else inputs
+    if not known.keys() & inputs.keys() or any(needed and name not in source for name, needed in known.items()):
+        return None
+    return {name: source[name] for name, needed in known.items() if name in inputs or needed}
 
 
 @contextmanager

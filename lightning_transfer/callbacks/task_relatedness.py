@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from lightning_transfer.callbacks.monitor import FeatureMonitor
 from lightning_transfer.callbacks.publish import publish_figures
+from lightning_transfer.inputs import Key, keys_of
 from lightning_transfer.relatedness import TaskRelatednessResult
 from lightning_transfer.relatedness.config import DATA, BoundConfig, GroundCost
 from lightning_transfer.utilities.checks import check_in_interval, check_positive_int
@@ -52,6 +53,9 @@ class TaskRelatednessMonitor(FeatureMonitor):
         data: The target: ``"val"``, ``"train"``, a loader or a datamodule.
         max_samples: Look at no more target samples.
         reference_samples: Look at no more reference samples.
+        input_key: Key of the inputs in a batch of either side, where the usual names do not do (see
+            :func:`~lightning_transfer.inputs.split_batch`); a reference with an attribute ``input_key`` has its own.
+        label_key: The same for the labels.
         ground_cost: See :class:`~lightning_transfer.relatedness.BoundConfig`, whose defaults hold here too.
         settle: With ``options={"folds": 1}``, solve on as long as this lowers the bound by more than this share; 1 for
             one solve from each start. Halves are solved for once: transforms of the last look have seen other halves.
@@ -86,6 +90,8 @@ class TaskRelatednessMonitor(FeatureMonitor):
         data: Any = "val",
         max_samples: int | None = 1000,
         reference_samples: int | None = 1000,
+        input_key: Key | None = None,
+        label_key: Key | None = None,
         ground_cost: GroundCost = BoundConfig.ground_cost,
         settle: float = 0.05,
         prefix: str = "transfer",
@@ -98,6 +104,8 @@ class TaskRelatednessMonitor(FeatureMonitor):
             every_n_epochs=every_n_epochs,
             data=data,
             max_samples=max_samples,
+            input_key=input_key,
+            label_key=label_key,
             prefix=prefix,
             strict=strict,
         )
@@ -152,17 +160,26 @@ class TaskRelatednessMonitor(FeatureMonitor):
         self._reference[0].append(_keep(inputs, places))
 
     @override
+    def gather(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._fixed:
+            return
+        keys = keys_of(self.reference, self.input_key, self.label_key, own_first=True)
+        with self.guard("The pass over the reference"):
+            self.run_pass(
+                trainer,
+                pl_module,
+                self.reference,
+                self._update_reference,
+                self.reference_samples,
+                split="train",
+                keys=keys,
+            )
+
+    @override
     def compute(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
-        if not self._fixed:
-            with self.guard("The pass over the reference"):
-                self.run_pass(
-                    trainer, pl_module, self.reference, self._update_reference, self.reference_samples, split="train"
-                )
-            if not trainer.strategy.reduce_boolean_decision(self._sound, all=True):
-                return {}
         reference = self.reference if self._fixed else _gather(trainer, self._reference[0])
         values: dict[str, float] = {}
-        for loader in range(self._num_loaders):
+        for loader in range(self.look.num_loaders):
             target = _gather(trainer, self._target[loader])
             state: dict[str, Tensor] | str = "no samples"
             if trainer.is_global_zero and target is not None and reference is not None:
@@ -227,7 +244,7 @@ class TaskRelatednessMonitor(FeatureMonitor):
         return best
 
     @override
-    def published(self, trainer: Trainer) -> None:
+    def after_publish(self, trainer: Trainer) -> None:
         figures = {f"relatedness{self.suffix(loader)}": result.plot for loader, result in self.results.items()}
         publish_figures(trainer, figures, self.prefix)
 

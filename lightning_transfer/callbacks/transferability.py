@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -16,8 +16,8 @@ from torchmetrics import Metric, MetricCollection
 from typing_extensions import override
 
 from lightning_transfer.callbacks.monitor import FeatureMonitor
-from lightning_transfer.inputs import SOURCE_INPUTS
-from lightning_transfer.metrics.base import Task, collect
+from lightning_transfer.inputs import SOURCE_INPUTS, Key, needs_of, task_of, wanted_labels
+from lightning_transfer.metrics.base import collect
 from lightning_transfer.metrics.registry import METRICS, build_metrics, read_metrics, resolve_metrics
 from lightning_transfer.utilities.checks import check_in_interval
 
@@ -48,9 +48,13 @@ class TransferabilityMonitor(FeatureMonitor):
         layer: Dotted name of the module whose output is the feature; if it is the head, its input is. By default the
             input of the last :class:`~torch.nn.Linear`.
         before_fit: Make the first pass before training.
-        every_n_epochs: Score at the end of every n-th epoch.
-        data: ``"val"``; or ``"train"``, a loader or a datamodule, which get a pass of their own each time.
+        every_n_epochs: Score at the end of every n-th epoch, or in every n-th validation where the training data do not
+            say how long an epoch is.
+        data: ``"val"``; or ``"train"``, a loader or a datamodule, which get a pass of their own once an epoch.
         max_samples: Look at no more samples, spread evenly over the set.
+        input_key: Key of the inputs in a batch, or their position in a tuple, where the usual names do not do (see
+            :func:`~lightning_transfer.inputs.split_batch`); by default the attribute ``input_key`` of ``data``.
+        label_key: The same for the labels or targets.
         prefix: Group of the names of the values.
         stop_below: Stop a hopeless run: the score that ranks must not fall below this number, or below the quantile
             ``stop_quantile`` of its column in the leaderboard stored at this path. The Trainer's ``min_epochs`` and
@@ -85,6 +89,8 @@ class TransferabilityMonitor(FeatureMonitor):
         every_n_epochs: int = 1,
         data: Any = "val",
         max_samples: int | None = None,
+        input_key: Key | None = None,
+        label_key: Key | None = None,
         prefix: str = "transfer",
         stop_below: float | str | Path | None = None,
         stop_metric: str | None = None,
@@ -97,6 +103,8 @@ class TransferabilityMonitor(FeatureMonitor):
             every_n_epochs=every_n_epochs,
             data=data,
             max_samples=max_samples,
+            input_key=input_key,
+            label_key=label_key,
             prefix=prefix,
             strict=strict,
         )
@@ -106,6 +114,7 @@ class TransferabilityMonitor(FeatureMonitor):
         self.stop_quantile = check_in_interval(stop_quantile, 0, 1, "stop_quantile")
         self.stopped_reason = ""
         self._collections: dict[int, list[MetricCollection]] = {}  # by loader
+        self._needs: list[dict[str, tuple[str, ...]]] = []  # of each collection
         self._failed: set[tuple[int, int]] = set()
         self._named: dict[str, Metric] = {}
         self._threshold, self._origin = math.nan, ""
@@ -131,12 +140,14 @@ class TransferabilityMonitor(FeatureMonitor):
         for name, metric in self._named.items():  # one failing score takes none of the others with it
             by_inputs.setdefault(getattr(metric, "requires", name), {})[name] = metric
         self._collections = {0: [collect(group).to(device) for group in by_inputs.values()]}
+        self._needs = [{name: needs_of(metric) for name, metric in group.items()} for group in by_inputs.values()]
+        self.labels_as = wanted_labels(chain.from_iterable(needs for group in self._needs for needs in group.values()))
 
     def _build(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Metric]:
         names = [name for name, value in self._asked.items() if not isinstance(value, Metric)]
         named: dict[str, Metric] = {}
         if names:
-            task = find_task(trainer, pl_module)
+            task = task_of(getattr(trainer, "datamodule", None), pl_module)
             built = build_metrics(names, task=task, available=self.available, options=cast(Any, self._asked))
             left_out = set(names) & set(METRICS) - set(built)
             if left_out:
@@ -159,17 +170,26 @@ class TransferabilityMonitor(FeatureMonitor):
         for index, collection in enumerate(self._collections_of(dataloader_idx)):
             if (dataloader_idx, index) not in self._failed:
                 try:
+                    self._check_needs(self._needs[index], inputs)
                     collection.update(**inputs)
                 except Exception as error:
                     self._failed.add((dataloader_idx, index))
                     self.fail(f"The update of {list(collection.keys())}", error)
 
+    def _check_needs(self, needs: Mapping[str, tuple[str, ...]], inputs: Mapping[str, Tensor]) -> None:
+        for name, wanted in needs.items():
+            if missing := sorted(set(wanted) - inputs.keys()):
+                raise ValueError(
+                    f"`{name}` needs {missing}, but a batch has {self.look.batch} and gives {sorted(inputs)}; "
+                    "`label_key` says where the labels are."
+                )
+
     @override
     def compute(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
         values: dict[str, float] = {}
-        for loader in range(self._num_loaders):
+        for loader in range(self.look.num_loaders):
             suffix = self.suffix(loader)
-            seen = trainer.strategy.reduce_boolean_decision(self._samples[loader] > 0, all=False)
+            seen = trainer.strategy.reduce_boolean_decision(self.look.samples[loader] > 0, all=False)
             for index, collection in enumerate(self._collections_of(loader)):
                 sound = trainer.strategy.reduce_boolean_decision((loader, index) not in self._failed, all=True)
                 if not (seen and sound):
@@ -187,7 +207,7 @@ class TransferabilityMonitor(FeatureMonitor):
         return self._collections[loader]
 
     @override
-    def published(self, trainer: Trainer) -> None:
+    def after_publish(self, trainer: Trainer) -> None:
         if self.stop_below is None:
             return
         name, higher_is_better = self._stopping()
@@ -216,15 +236,6 @@ class TransferabilityMonitor(FeatureMonitor):
             raise ValueError(f"Expected the leaderboard {self.stop_below} to have scores in `{name}`.")
         level = self.stop_quantile if higher_is_better else 1 - self.stop_quantile
         return float(scores.quantile(level)), f"quantile {self.stop_quantile} of {self.stop_below}"
-
-
-def find_task(trainer: Trainer, pl_module: LightningModule) -> Task:
-    """Kind of task that the datamodule or the module says it has; classification otherwise."""
-    for owner in (getattr(trainer, "datamodule", None), pl_module):
-        task = getattr(owner, "task", None)
-        if task in get_args(Task):
-            return cast(Task, task)
-    return "classification"
 
 
 def _numbers(name: str, result: Any) -> dict[str, float]:

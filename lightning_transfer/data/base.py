@@ -17,19 +17,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from lightning_transfer.data.sampling import stratified_order
+from lightning_transfer.inputs import Task
 from lightning_transfer.pictures import collate_pictures, is_pictures
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
 from lightning_transfer.utilities.digest import combine_digests, digest
 
-Task = Literal["classification", "multilabel", "regression"]
 SPLITS = ("train", "val", "test")
 _SPLIT_WORDS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 _LOOKED_AT = 16  # inputs of a split whose values tell one set from another
-_TASK_WORDS: dict[str, Task] = {
-    "multilabel": "multilabel",
-    "multi_label": "multilabel",
-    "regression": "regression",
-}  # any other word is taken for classification, like none
 
 
 class Inputs(Protocol):
@@ -407,21 +402,6 @@ def _digest_input(value: Any) -> str:
     if is_pictures([value]):
         return digest([torch.frombuffer(bytearray(value.tobytes()), dtype=torch.uint8)], repr(value.size))
     return digest([], value) if isinstance(value, str) else digest([value])
-
-
-def task_of(data: LightningDataModule) -> Task:
-    """The task of a datamodule by its attribute ``task``; without one, or with another word, classification.
-
-    Example:
-        >>> from lightning.pytorch import LightningDataModule
-        >>> from lightning_transfer.data.base import task_of
-        >>> data = LightningDataModule()
-        >>> data.task = "multiclass"
-        >>> task_of(data)
-        'classification'
-    """
-    word = str(getattr(data, "task", "")).lower().replace("-", "_")
-    return _TASK_WORDS.get(word, "classification")
 
 
 def draw_splits(

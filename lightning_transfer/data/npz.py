@@ -15,7 +15,6 @@ from torch import Tensor
 from lightning_transfer.data.base import (
     SPLITS,
     LoadedData,
-    Task,
     TransferDataModule,
     TransferDataset,
     draw_splits,
@@ -24,6 +23,7 @@ from lightning_transfer.data.base import (
     rounded_away,
 )
 from lightning_transfer.data.reading import check_size, largest_size
+from lightning_transfer.inputs import Task
 from lightning_transfer.utilities.checks import check_features, check_one_of, check_path, check_targets
 
 _LAYOUTS = ("auto", "nhwc", "nchw")

@@ -12,14 +12,14 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_transfer.data.base import Task, split_of
+from lightning_transfer.data.base import split_of
 from lightning_transfer.data.hugging_face import HuggingFace, Stream
 from lightning_transfer.data.image_folder import ImageFolder
 from lightning_transfer.data.npz import NpzArrays
 from lightning_transfer.data.samples import Samples
 from lightning_transfer.data.shards import Shards
 from lightning_transfer.data.truth import TASKS
-from lightning_transfer.inputs import Key, split_batch
+from lightning_transfer.inputs import Key, Task, split_batch
 from lightning_transfer.pictures import collate_pictures
 from lightning_transfer.utilities.checks import check_one_of
 from lightning_transfer.utilities.isolation import preserve_rng

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_transfer.data.base import Task, round_targets
+from lightning_transfer.data.base import round_targets
+from lightning_transfer.inputs import Task
 from lightning_transfer.utilities.checks import check_targets
 
 TASKS = ("classification", "multilabel", "regression")

@@ -44,6 +44,8 @@ def run(cfg: DictConfig) -> float:
         split=cfg.split,
         evaluation_split=cfg.evaluation_split,
         max_samples=cfg.max_samples,
+        input_key=cfg.input_key,
+        label_key=cfg.label_key,
         trainer=trainer_arguments(cfg),
         output_dir=folder,
         info={"overrides": overrides()},

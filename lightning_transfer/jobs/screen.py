@@ -44,6 +44,8 @@ def run(cfg: DictConfig) -> float:
         rank_by=cfg.rank_by,
         split=cfg.split,
         max_samples=cfg.max_samples,
+        input_key=cfg.input_key,
+        label_key=cfg.label_key,
         trainer=trainer_arguments(cfg),
         output_dir=folder,
         error_bars=cfg.error_bars,

@@ -17,6 +17,7 @@ from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
 from lightning_transfer._compat import default_states
 from lightning_transfer.functional.counts import check_attributes, refuse_ignored_columns
+from lightning_transfer.inputs import Task
 from lightning_transfer.utilities.checks import (
     check_features,
     check_labels,
@@ -26,7 +27,6 @@ from lightning_transfer.utilities.checks import (
     flatten_positions,
 )
 
-Task = Literal["classification", "multilabel", "regression"]
 _ROUNDING = 1e-9  # by which a score may pass its limits
 _WIDE = 8  # features from which an effective rank below the next number is worth a word
 _COLLAPSED = 1.5

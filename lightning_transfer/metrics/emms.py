@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_transfer.functional.emms import check_embeddings, emms_from_moments
 from lightning_transfer.functional.moments import ClassMoments, TargetMoments
-from lightning_transfer.metrics.base import Task
+from lightning_transfer.inputs import Task
 from lightning_transfer.metrics.moments import MomentMetric
 from lightning_transfer.utilities.checks import check_one_of
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lightning_transfer._compat import default_states
 from lightning_transfer.functional.moments import ClassMoments, TargetMoments
+from lightning_transfer.inputs import Task
 from lightning_transfer.metrics.base import (
     Health,
-    Task,
     collapse_message,
     gather_rows,
     ignore_code,

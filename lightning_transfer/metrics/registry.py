@@ -17,7 +17,8 @@ from lightning_transfer.metrics import SCORES
 if TYPE_CHECKING:
     from torchmetrics import Metric, MetricCollection
 
-    from lightning_transfer.metrics.base import Task, TransferMetric
+    from lightning_transfer.inputs import Task
+    from lightning_transfer.metrics.base import TransferMetric
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_transfer.inputs import Key, keys_of
 from lightning_transfer.report.figures import png_bytes
 from lightning_transfer.screening.candidates import check_relatedness, load_data
 from lightning_transfer.utilities.files import write_atomically
@@ -30,6 +31,8 @@ def relate(
     trainer: Trainer | Mapping[str, Any] | None = None,
     output_dir: str | Path | None = None,
     progress: bool | None = None,
+    input_key: Key | None = None,
+    label_key: Key | None = None,
     info: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> TaskRelatednessResult:
@@ -46,6 +49,8 @@ def relate(
         trainer: A Trainer, or arguments of one, for Lightning's predict loop.
         output_dir: Where ``relatedness.json`` and ``relatedness.png`` are written.
         progress: Whether to show bars; by default on a terminal.
+        input_key: Key of the inputs in a batch, see :func:`lightning_transfer.screen`.
+        label_key: The same for the labels.
         info: Plain JSON values to write into ``relatedness.json`` too.
         **options: Arguments of :func:`lightning_transfer.functional.task_relatedness`.
 
@@ -68,6 +73,7 @@ def relate(
         kept = extract(
             built, sides[side], keep=("features", "labels"), split=of_split, max_samples=max_samples, trainer=trainer,
             seed=arguments.get("seed", 0), progress=progress,
+            **keys_of(sides[side], input_key, label_key, own_first=side == "reference"),
         ).kept  # fmt: skip
         return kept["features"], kept["labels"]
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from lightning_transfer.data.base import TransferDataModule, task_of
+from lightning_transfer.data.base import TransferDataModule
+from lightning_transfer.inputs import Key, keys_of, task_of
 from lightning_transfer.report.text import title
 from lightning_transfer.screening.candidates import (
     BOUND,
@@ -56,6 +57,8 @@ def screen(
     resume: Leaderboard | str | Path | None = None,
     seed: int = 0,
     progress: bool | None = None,
+    input_key: Key | None = None,
+    label_key: Key | None = None,
     info: Mapping[str, Any] | None = None,
 ) -> Leaderboard:
     """Score backbones on a target and rank them.
@@ -85,6 +88,10 @@ def screen(
             (weights, structure, preprocessing) keep their rows; those that failed or are new are screened.
         seed: Seed of the subsample that ``max_samples`` draws.
         progress: Whether to show a bar for each backbone; by default on a terminal.
+        input_key: Key of the inputs in a batch, or their position in a tuple, where the usual names do not do (see
+            :func:`~lightning_transfer.inputs.split_batch`); a datamodule may have an attribute ``input_key`` instead,
+            which for the reference comes first.
+        label_key: The same for the labels or targets.
         info: Plain JSON values to keep in ``board.info`` beside what is found there.
 
     Returns:
@@ -124,6 +131,7 @@ def screen(
         passes={
             "split": split, "max_samples": max_samples, "trainer": trainer, "seed": seed, "progress": progress
         },
+        keys={"input_key": input_key, "label_key": label_key},
         relatedness=check_relatedness(relatedness),
     )  # fmt: skip
     ScoringPass(data, split=split, max_samples=max_samples, seed=seed)  # refuses a wrong split or number now
@@ -151,6 +159,7 @@ class _Plan:
     reference: LightningDataModule | None
     metrics: MetricFactory
     passes: Mapping[str, Any]
+    keys: Mapping[str, Any]
     relatedness: Mapping[str, Any]
 
 
@@ -245,8 +254,13 @@ def _screen_one(name: str, candidate: Any, plan: _Plan, finished: Row | None) ->
         row = replace(row, parameters=cost.parameters, flops=cost.flops)
         keep = () if plan.reference is None else ("features", "labels")
         with sketch_inputs(backbone) as sketch:
-            extraction = extract(backbone, plan.target, plan.metrics.build(backbone), keep=keep, **plan.passes)
-        reference = None if plan.reference is None else extract(backbone, plan.reference, keep=keep, **plan.passes).kept
+            extraction = extract(
+                backbone, plan.target, plan.metrics.build(backbone), keep=keep, **plan.passes, **plan.keys
+            )
+        reference = None
+        if plan.reference is not None:
+            keys = keys_of(plan.reference, **plan.keys, own_first=True)
+            reference = extract(backbone, plan.reference, keep=keep, **plan.passes, **keys).kept
         metrics = cast(MetricCollection, extraction.metrics)
         for metric in metrics.values(copy_state=False):
             if reference is not None and getattr(metric, "needs_reference", False):
@@ -357,6 +371,7 @@ def _settings_of(plan: _Plan, precision: str) -> dict[str, Any]:
         max_samples=plan.passes["max_samples"],
         seed=plan.passes["seed"],
         precision=precision,
+        **{name: key for name, key in plan.keys.items() if key is not None},
     )
 
 

@@ -242,6 +242,42 @@ def test_users_own_module_datamodule_and_trainer():
     assert again.rows[0].score("logme") == pytest.approx(board.rows[0].score("logme"), rel=1e-9)
 
 
+class Sounds(LightningDataModule):
+    """Digits in batches whose keys only their owner knows."""
+
+    task = "multiclass"
+
+    def __init__(self, data, **keys):
+        super().__init__()
+        self.samples = [
+            {"sound": sample["inputs"], "label": sample["labels"] * 0, "kind": sample["labels"]}
+            for sample in map(data.train_dataset.__getitem__, range(80))
+        ]
+        vars(self).update(keys)
+
+    def train_dataloader(self):
+        return DataLoader(self.samples, 32)
+
+
+def test_keys_of_batches(digits):
+    keys = {"input_key": "sound", "label_key": "kind"}
+    reference = Sounds(digits, input_key="sound", label_key="label")
+    reference.samples = [{"sound": sample["sound"], "label": sample["kind"]} for sample in reference.samples]
+    settings = {"metrics": ["h_score"], "relatedness": {"rounds": 1}, "reference": reference}
+    boards = [
+        screen(Linear(), Sounds(digits), **keys, **settings),
+        screen(Linear(), Sounds(digits, **keys), **settings),
+    ]
+    assert boards[0].info["task"] == "classification"
+    assert boards[0]["linear"].scores == boards[1]["linear"].scores
+    assert boards[0]["linear"].score("h_score") > 0.1
+    assert boards[0]["linear"].score("task_relatedness") > 0
+    assert boards[0].settings["label_key"] == "kind"
+    assert "label_key" not in boards[1].settings
+    row = screen(Linear(), Sounds(digits), ["h_score"], label_key="kinds", input_key="sound")["linear"]
+    assert "'kind', 'label', 'sound'" in row.status
+
+
 def test_the_bound_is_a_column_where_a_reference_is_given(digits):
     reference = Digits(classes=[0, 1, 2, 3], max_samples=120)
     target = Digits(classes=[4, 5, 6], max_samples=90)
