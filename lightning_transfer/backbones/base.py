@@ -174,8 +174,9 @@ class Backbone(nn.Module, abc.ABC):
             for name, value in vars(self).items()
             if isinstance(value, str | int | float | tuple) and name not in ("name", "training")
         }
-        transform = re.sub(r" at 0x[0-9a-f]+", "", repr(self._transform))  # where a function lies says nothing
-        texts = repr(self), repr(sorted(options.items())), repr(self.preprocessing), transform
+        texts = [repr(self), repr(sorted(options.items())), repr(self.preprocessing)]
+        if self._transform is not None and self._transform.wants_originals:  # else it follows from the preprocessing
+            texts.append(re.sub(r" at 0x[0-9a-f]+", "", repr(self._transform)))  # where a function lies says nothing
         return digest([*self.parameters(), *self.buffers()], *texts)
 
     def cost(self, batch_size: int = 16, measure: bool = True) -> Cost:

@@ -481,6 +481,7 @@ def test_resume_from_nowhere(digits, tmp_path):
 
 
 def test_settings_that_json_cannot_say_are_written_all_the_same(digits, tmp_path):
-    screen(Linear(4), digits, "h_score", relatedness={"ridge": math.inf}, output_dir=tmp_path)
-    assert Leaderboard.load(tmp_path).settings["relatedness"] == {"ridge": "inf"}
-    screen(Linear(4), digits, "h_score", relatedness={"ridge": math.inf}, resume=tmp_path)
+    relatedness = {"label_map": torch.eye(3)}
+    screen(Linear(4), digits, "h_score", relatedness=relatedness, output_dir=tmp_path)
+    assert len(Leaderboard.load(tmp_path).settings["relatedness"]["label_map"]) == 16
+    screen(Linear(4), digits, "h_score", relatedness=relatedness, resume=tmp_path)
