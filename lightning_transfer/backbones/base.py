@@ -275,7 +275,7 @@ def _present(outputs: Iterable[Tensor | None]) -> list[Tensor]:
 
 def repeats(one: Tensor, other: Tensor) -> bool:
     """Whether two passes agree, up to what rounding may do to values of that size."""
-    scale = float(one.detach().abs().max()) if one.numel() else 0.0
+    scale = float(one.detach().abs().nan_to_num(0.0, posinf=0.0).max()) if one.numel() else 0.0
     return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-3 * scale, equal_nan=True)
 
 

@@ -178,7 +178,10 @@ class ProgramBackbone(ModuleBackbone):
         if not pretrained:
             reinitialise(program, seed)
         name = name or path.stem + ("" if pretrained else "_random")
-        super().__init__(program, input_shape, layer=layer, head=head, name=name, **kwargs)
+        try:
+            super().__init__(program, input_shape, layer=layer, head=head, name=name, **kwargs)
+        except ValueError as error:
+            raise ValueError(f"{error} (`{path}`)") from error
 
     def train(self, mode: bool = True) -> ProgramBackbone:
         """Note the mode on the backbone; the program keeps the one that it was traced in."""

@@ -133,6 +133,9 @@ def _archive(content: bytes, allowed: re.Pattern[str]) -> zipfile.ZipFile:
         if name.lower() in seen:
             raise ValueError(f"it holds `{inner}` twice")
         seen.add(name.lower())
+    damaged = archive.testzip()  # PyTorch's reader leaves the checksums aside
+    if damaged is not None:
+        raise ValueError(f"its member `{_short(damaged)}` is damaged")
     return archive
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, Protocol, overload
 
 import torch
@@ -181,9 +182,19 @@ class TransferDataModule(LightningDataModule, ABC):
 
     @cached_property
     def _data(self) -> LoadedData:
+        try:
+            return self._read_data()
+        except ValueError as error:
+            places = [getattr(self, name, None) for name in ("path", "root", "paths")]
+            named = [str(place) for place in places if place is not None]
+            if not named or any(Path(place).name in str(error) for place in named):
+                raise
+            raise ValueError(f"{error} ({', '.join(named)})") from error
+
+    def _read_data(self) -> LoadedData:
         data = self.load()
         for remark in data.remarks:
-            warnings.warn(f"{self.name}: {remark}", UserWarning, stacklevel=2)
+            warnings.warn(f"{self.name}: {remark}", UserWarning, stacklevel=3)
         if self.classes is not None:
             data = choose_classes(data, self.classes)
         data = replace(data, splits={split: dataset for split, dataset in data.splits.items() if len(dataset)})

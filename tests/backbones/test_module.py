@@ -7,6 +7,7 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from lightning_transfer.backbones import ModuleBackbone, Preprocessing, reinitialise
+from lightning_transfer.backbones.base import repeats
 from lightning_transfer.backbones.pooling import pool
 
 
@@ -208,3 +209,8 @@ def test_images_that_are_normalised_already_need_no_preprocessing():
 def test_half_precision_weights_get_half_precision_inputs():
     backbone = ModuleBackbone(Net(), (3, 16, 16), preprocessing=Preprocessing(size=(16, 16))).eval().bfloat16()
     assert backbone(IMAGES).features.dtype == torch.bfloat16
+
+
+def test_passes_without_numbers_are_compared_all_the_same():
+    assert repeats(torch.tensor([float("nan"), 1.0]), torch.tensor([float("nan"), 1.0]))
+    assert not repeats(torch.tensor([float("inf"), 1.0]), torch.tensor([float("inf"), 2.0]))
