@@ -49,12 +49,10 @@ def otce(
 
     - F-OTCE (the default): :math:`-H(Y_t \mid Y_s)` of that distribution, in ``[-H(Y_t), 0]``.
     - JC-NCE (``label_weight=0.5``; Tan et al., 2021): the same with half of the cost replaced by the distance between
-    the
-      classes, the exact transport cost between their two clouds of features.
+      the classes, the exact transport cost between their two clouds of features.
     - OTCE (``weights=(a, b, c)``; Tan, Li and Huang, CVPR 2021, eq. 6): ``a * W + b * H(Y_t | Y_s) + c`` for the
-    transport cost
-      ``W``. Weights are fitted to known accuracies of auxiliary tasks; useful ones have ``a, b < 0``. The
-      standardisation that the paper applies before is linear: fold it into the weights.
+      transport cost ``W``. Weights are fitted to known accuracies of auxiliary tasks; useful ones have ``a, b < 0``.
+      The standardisation that the paper applies before is linear: fold it into the weights.
 
     Args:
         reference_features: Shape ``(m, d)``, any floating dtype.
