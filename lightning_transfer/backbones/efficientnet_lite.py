@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_transfer.backbones.base import Backbone, BackboneOutput
 from lightning_transfer.backbones.initialisation import seeded_initialisation
-from lightning_transfer.backbones.preprocessing import Preprocessing
+from lightning_transfer.backbones.preprocessing import Preprocessing, choose_preprocessing
 from lightning_transfer.utilities.checks import check_positive_int
 from lightning_transfer.utilities.imports import require
 
@@ -36,6 +36,7 @@ class EfficientNetLite(Backbone):
             lose little at half of it and pass about four times faster; the built-in configs say 112.
         channels_last: Memory layout with the channels last, 1.3 to 1.9 times faster on CPUs; results agree to float
             rounding.
+        preprocessing: What happens to tensors of images first; ``None`` if they are normalised and resized already.
         name: What tables call it; by default ``efficientnet_lite<variant>``, with ``_random`` for the control.
 
     Raises:
@@ -59,19 +60,19 @@ class EfficientNetLite(Backbone):
         seed: int = 0,
         input_size: int | None = None,
         channels_last: bool = True,
+        preprocessing: Preprocessing | str | None = "default",
         name: str | None = None,
     ) -> None:
         if variant not in (0, 1, 2):
             raise ValueError(f"Expected argument `variant` to be 0, 1 or 2, but got {variant!r}.")
         size = _NATIVE_SIZES[variant] if input_size is None else check_positive_int(input_size, "input_size", 32)
+        own = Preprocessing(size=(size, size), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, interpolation="bicubic")
         super().__init__(
             name=name or f"efficientnet_lite{variant}{'' if pretrained else '_random'}",
             feature_dim=1280,
             num_source_classes=1000,
             input_shape=(3, size, size),
-            preprocessing=Preprocessing(
-                size=(size, size), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, interpolation="bicubic"
-            ),
+            preprocessing=choose_preprocessing(preprocessing, own),
             transform=_ReleasedEvaluation(size, _NATIVE_SIZES[variant] / (_NATIVE_SIZES[variant] + 32)),
         )
         library = require("efficientnet_lite_pytorch", extra="lite")

@@ -253,7 +253,7 @@ def _list_torchvision(pattern: str) -> list[tuple[str, tuple[int, ...] | None]]:
 
 def _list_open_clip(pattern: str) -> list[tuple[str, tuple[int, ...] | None]]:
     library = require("open_clip", extra="open_clip")
-    found = []
+    found: list[tuple[str, tuple[int, ...] | None]] = []
     for name in fnmatch.filter((f"{model}/{weights}" for model, weights in library.list_pretrained()), pattern):
         side = library.get_model_config(name.partition("/")[0])["vision_cfg"]["image_size"]
         found.append((name, (3, side, side) if isinstance(side, int) else (3, *side)))
