@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_transfer.functional._variants import published
 from lightning_transfer.functional.counts import (
     check_attributes,
     is_multilabel,
@@ -98,8 +99,8 @@ def emms_from_moments(
     """
     if isinstance(moments, TargetMoments):
         variance = ((moments.target_scatter / moments.count).sqrt() + _floor(variant)).square()
-        error = torch.where(variance > 0, moments.least_squares().objective / variance, 0.0).sum()
-        return _negated(error, moments.count, len(variance), variant)
+        shares = torch.where(variance > 0, moments.least_squares().objective / variance, 0.0) / moments.count
+        return _negated(shares.mean(), len(variance), variant)
     coordinates = moments.coordinates(moments.standard_spectrum, moments.feature_scale)
     chosen = select_embeddings(embeddings, moments.present)
     return _score(coordinates, moments.counts, chosen.to(coordinates), variant)
@@ -163,16 +164,17 @@ def _score(coordinates: Tensor, counts: Tensor, embeddings: Tensor, variant: str
     explained = coordinates.T @ target
     error: Tensor = (projected - explained).square().sum()
     error = error + ((counts @ target.square()).sum() - explained.square().sum()).clamp(min=0)
-    return _negated(error, n, standard.shape[1], variant)
+    width = standard.shape[1]
+    return _negated(error / (n * width), width, variant)
 
 
 def _floor(variant: str) -> float:
-    """What is added to standard deviations."""
-    return 1e-8 if variant == "official" else 0.0
+    return float(published("emms", "DEVIATION_FLOOR")) if variant == "official" else 0.0
 
 
-def _negated(error: Tensor, n: float, width: int, variant: str) -> Tensor:
-    return 0.0 - (error / (n * width) if variant == "paper" else error / n * width)
+def _negated(error: Tensor, width: int, variant: str) -> Tensor:
+    score: Tensor = 0.0 - error
+    return published("emms", "times_width")(score, width) if variant == "official" else score
 
 
 def _sparsemax(values: Tensor) -> Tensor:

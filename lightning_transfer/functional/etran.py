@@ -14,6 +14,7 @@ from lightning_transfer.functional._discriminant import (
     within_spectrum,
 )
 from lightning_transfer.functional._rows import LabelledRows, labelled_rows
+from lightning_transfer.functional._variants import published
 from lightning_transfer.functional._zoo import scale_parts
 from lightning_transfer.functional.moments import TargetMoments
 from lightning_transfer.utilities.checks import check_features, check_in_interval, check_one_of, flatten_positions
@@ -68,12 +69,13 @@ def etran_parts(
         features, labels = flatten_positions(features, labels, ignore_index)
     energies = check_features(features).double().logsumexp(dim=1)
     if variant == "official":
-        energies = energies.sort().values[: max(1, 5 * len(energies) // 1000)]
-    if labels is not None:
-        fit = _discriminant_fit(labelled_rows(features, labels, rotate=True), variant)
-    else:
-        assert targets is not None
+        energies = published("etran", "lowest_energies")(energies)
+    if targets is not None:
         fit = 0.0 - _projection_residual(TargetMoments.from_samples(features, targets))
+    else:
+        assert labels is not None
+        data = labelled_rows(features, labels, rotate=True)
+        fit = published("etran", "discriminant_fit")(data) if variant == "official" else _discriminant_fit(data)
     return {"energy": energies.mean(), "fit": fit}
 
 
@@ -139,10 +141,9 @@ def combine_etran(
     return energy_weight * scaled["energy"] + (1 - energy_weight) * scaled["fit"]
 
 
-def _discriminant_fit(data: LabelledRows, variant: str) -> Tensor:
-    if variant == "paper":
-        within = within_spectrum(data)
-        data = data._replace(rows=whiten(data, within, adaptive_shrinkage(within.values)))
+def _discriminant_fit(data: LabelledRows) -> Tensor:
+    within = within_spectrum(data)
+    data = data._replace(rows=whiten(data, within, adaptive_shrinkage(within.values)))
     return true_class(log_posterior(data), data).exp().mean()
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_transfer.functional._rows import labelled_rows, principal_components
+from lightning_transfer.functional._variants import published
 from lightning_transfer.utilities.checks import (
     check_features,
     check_in_interval,
@@ -109,13 +110,27 @@ def bhattacharyya_score(
     Returns:
         0-d tensor in ``[-c (c - 1), 0]``.
     """
-    c, d = means.shape
+    if variant == "official":
+        score: Tensor = published("gbc", "bhattacharyya_score")(
+            means, variances, covariance=covariance, variance_floor=variance_floor
+        )
+        return score
     floor = variance_floor * mean_variance or 1.0  # samples that are all the same overlap whatever their variance
-    variances = variances.clamp(min=floor if variant == "paper" else variance_floor)
-    log_weight = 1
+    variances = variances.clamp(min=floor)
     if covariance == "spherical":
         variances = variances.mean(1, keepdim=True)
-        log_weight = d if variant == "paper" else 1
+    return sum_coefficients(means, variances, means.shape[1] // variances.shape[1])
+
+
+def sum_coefficients(means: Tensor, variances: Tensor, log_weight: int) -> Tensor:
+    """Sum the coefficients of Gaussian classes over ordered pairs, negated.
+
+    Args:
+        means: Shape ``(c, d)``, float64.
+        variances: Shape ``(c, d)``, or ``(c, 1)`` for spherical ones.
+        log_weight: How often the logarithm of each variance counts.
+    """
+    c, d = means.shape
     log_variances = variances.log().sum(1)
     rows = max(1, _CHUNK // (c * d))
     total = means.new_zeros(())

@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from lightning_transfer.functional._variants import published
 from lightning_transfer.functional.moments import TargetMoments
 from lightning_transfer.utilities.checks import check_features, check_in_interval, check_one_of
 
@@ -101,7 +102,7 @@ def check_linear_mse_arguments(regularization: float, variant: str) -> None:
 
 def linear_mse_from_moments(moments: TargetMoments, regularization: float, variant: Variant) -> Tensor:
     """Compute linear MSE from moments; see :func:`linear_mse`."""
-    fit = moments.least_squares(moments.count * regularization)
     if variant == "official":
-        return 0.0 - (fit.objective / moments.count - regularization * fit.weights).clamp(min=0).mean()
-    return 0.0 - fit.objective.sum() / moments.count
+        score: Tensor = published("linear_mse", "linear_mse_from_moments")(moments, regularization)
+        return score
+    return 0.0 - moments.least_squares(moments.count * regularization).objective.sum() / moments.count

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_transfer.functional._rows import LabelledRows, labelled_rows
+from lightning_transfer.functional._variants import published
 from lightning_transfer.functional.counts import require_two_classes
 from lightning_transfer.utilities.checks import (
     check_features,
@@ -100,10 +101,11 @@ def gaussian_score(
     penalty = lambda_factor * n
     optimum, spread, converged = _fit_softmax(data, penalty, max_iter)
     squares = data.rows.square().sum(1)
-    curvature = squares @ spread / n if variant == "paper" else (squares + 1) @ spread
     complexity = size / penalty * variance_factor / data.num_features / 2
-    bound = optimum + complexity * (curvature * penalty / size).log1p()
-    return (-bound if variant == "paper" else bound), converged
+    if variant == "official":
+        inside = published("pactran", "total_curvature")(squares, spread) * penalty / size
+        return optimum + complexity * inside.log1p(), converged
+    return -optimum - complexity * (squares @ spread / n * penalty / size).log1p(), converged
 
 
 def check_gauss_options(lambda_factor: float, variance_factor: float, max_iter: int, variant: str) -> None:
@@ -170,7 +172,8 @@ def pactran_dirichlet(
     fit = _fit_source_classes(source_probs, labels, alpha, iterations, variant, normalised=True)
     evidence = fit.num_source * _log_normaliser(fit.prior) - _log_normaliser(fit.posterior) - fit.divergence
     n = len(fit.probs)
-    return evidence / n if variant == "paper" else -evidence / (n * len(fit.prior))
+    score: Tensor = evidence / n
+    return published("pactran", "per_entry")(-score, fit.prior) if variant == "official" else score
 
 
 def pactran_gamma(
@@ -215,7 +218,8 @@ def pactran_gamma(
     n = len(fit.probs)
     priors = fit.num_source * fit.prior.lgamma().sum() - fit.posterior.lgamma().sum()
     bound = priors + fit.divergence + (fit.probs @ fit.posterior.sum(0)).log().sum() - n
-    return -bound / n - 1 if variant == "paper" else bound / (n * len(fit.prior)) + 1
+    score: Tensor = -bound / n - 1
+    return published("pactran", "per_entry")(bound / n, fit.prior) + 1 if variant == "official" else score
 
 
 class _SourceFit(NamedTuple):

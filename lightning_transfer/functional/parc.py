@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_transfer.functional._rows import principal_components
+from lightning_transfer.functional._variants import published
 from lightning_transfer.functional.counts import check_attributes, refuse_ignored_columns
 from lightning_transfer.utilities.checks import (
     check_features,
@@ -14,6 +15,7 @@ from lightning_transfer.utilities.checks import (
     check_positive_int,
     flatten_positions,
 )
+from lightning_transfer.utilities.linalg import centred
 
 
 def parc(
@@ -65,6 +67,30 @@ def parc(
         >>> parc(features, torch.tensor([0, 0, 1, 1]))
         tensor(82.8079, dtype=torch.float64)
     """
+    if variant == "official":
+        score: Tensor = published("parc")(
+            features, labels, pca_dim=pca_dim, max_samples=max_samples, seed=seed, ignore_index=ignore_index
+        )
+        return score
+    check_parc_options(pca_dim, max_samples, variant)
+    rows, annotations = choose_samples(features, labels, max_samples, seed, ignore_index)
+    if pca_dim is not None:
+        rows = principal_components(rows, pca_dim)[0]
+    # to ten digits: below, sums of the same numbers differ by their order
+    return rank_agreement(
+        correlation_distances(standardise(rows)).mul(1e10).round(),
+        correlation_distances(annotations).mul(1e10).round(),
+    )
+
+
+def choose_samples(
+    features: Tensor, labels: Tensor, max_samples: int | None, seed: int, ignore_index: int | None
+) -> tuple[Tensor, Tensor]:
+    """Check the samples of :func:`parc` and draw those that it compares.
+
+    Returns:
+        Centred features, shape ``(n, d)``, and one-hot or multi-hot labels, shape ``(n, l)``, both float64.
+    """
     features, labels = flatten_positions(features, labels, ignore_index)
     refuse_ignored_columns(labels, ignore_index)
     features = check_features(features)
@@ -72,7 +98,6 @@ def parc(
     if labels.ndim == 1:
         labels = torch.nn.functional.one_hot(labels.unique(return_inverse=True)[1])
     annotations = labels.double()
-    check_parc_options(pca_dim, max_samples, variant)
     if features.shape[1] < 2:
         raise ValueError(f"Expected argument `features` to have at least 2 columns, but got {features.shape[1]}.")
     if max_samples is not None and len(features) > max_samples:
@@ -81,19 +106,7 @@ def parc(
         features, annotations = features[chosen], annotations[chosen]
     if bool((annotations == annotations[0]).all()):
         raise ValueError("Expected argument `labels` to differ between samples, but got the same labels for all.")
-    rows = features.double()
-    rows = rows - rows.mean(0)
-    if pca_dim is not None:
-        rows = principal_components(rows, pca_dim)[0] if variant == "paper" else _randomised_components(rows, pca_dim)
-    deviation = rows.square().mean(0).sqrt()
-    rows = rows / torch.where(deviation > 0, deviation, torch.ones_like(deviation))
-    if variant == "paper":
-        # to ten digits: below, sums of the same numbers differ by their order
-        first, second = _ranks(_distances(rows).mul(1e10).round()), _ranks(_distances(annotations).mul(1e10).round())
-    else:
-        first, second = _ranks(_distances(rows)), _ranks(_rounded_distances(annotations))
-    spread = first.norm() * second.norm()
-    return 100 * (first @ second / spread).clamp(-1, 1) if spread > 0 else torch.zeros_like(spread)
+    return centred(features)[0], annotations
 
 
 def check_parc_options(pca_dim: int | None, max_samples: int | None, variant: str) -> None:
@@ -123,34 +136,31 @@ def check_annotations(labels: Tensor, n: int) -> Tensor:
     return check_labels(labels, n)
 
 
-def _distances(rows: Tensor) -> Tensor:
+def standardise(rows: Tensor) -> Tensor:
+    """Divide centred features by their standard deviations; constant ones stay 0."""
+    deviation = rows.square().mean(0).sqrt()
+    return rows / torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+
+
+def correlation_distances(rows: Tensor) -> Tensor:
     """One minus the correlation of each pair of rows, shape ``(n (n - 1) / 2,)``."""
     rows = rows - rows.mean(1, keepdim=True)
     length = rows.norm(dim=1, keepdim=True)
     rows = rows / torch.where(length > 0, length, torch.ones_like(length))
-    return _pairs(1 - rows @ rows.T)
+    return pairs(1 - rows @ rows.T)
 
 
-def _rounded_distances(annotations: Tensor) -> Tensor:
-    """The same with the rounding of ``numpy.corrcoef``."""
-    import numpy as np
-
-    with np.errstate(invalid="ignore"):
-        correlation = np.nan_to_num(np.corrcoef(annotations.cpu().numpy()))
-    return _pairs(1 - torch.from_numpy(correlation).to(annotations))
-
-
-def _randomised_components(rows: Tensor, num_components: int) -> Tensor:
-    """Principal components by the approximation and the seed of the published code."""
-    from sklearn.decomposition import PCA
-
-    pca = PCA(min(num_components, *rows.shape), svd_solver="randomized", random_state=1919, iterated_power=1)
-    return torch.from_numpy(pca.fit_transform(rows.cpu().numpy())).to(rows)
-
-
-def _pairs(matrix: Tensor) -> Tensor:
+def pairs(matrix: Tensor) -> Tensor:
+    """Entries of a symmetric matrix above its diagonal."""
     upper = torch.triu_indices(len(matrix), len(matrix), offset=1, device=matrix.device)
     return matrix[upper[0], upper[1]]
+
+
+def rank_agreement(first: Tensor, second: Tensor) -> Tensor:
+    """100 times the rank correlation of two vectors, 0-d, 0 where one of them does not vary."""
+    first, second = _ranks(first), _ranks(second)
+    spread = first.norm() * second.norm()
+    return 100 * (first @ second / spread).clamp(-1, 1) if spread > 0 else torch.zeros_like(spread)
 
 
 def _ranks(values: Tensor) -> Tensor:

@@ -10,18 +10,16 @@ from torch import Tensor
 from lightning_transfer.functional._discriminant import (
     WithinSpectrum,
     adaptive_shrinkage,
-    class_residuals,
     log_posterior,
     shrink,
-    shrinkage_strength,
     true_class,
     whiten,
     within_spectrum,
 )
 from lightning_transfer.functional._rows import LabelledRows, labelled_rows
+from lightning_transfer.functional._variants import published
 from lightning_transfer.functional.moments import ClassMoments
 from lightning_transfer.utilities.checks import check_one_of, flatten_positions
-from lightning_transfer.utilities.linalg import centred
 
 
 class LinearDiscriminant(NamedTuple):
@@ -75,10 +73,11 @@ def sfda(features: Tensor, labels: Tensor, *, variant: str = "paper", ignore_ind
     """
     check_one_of(variant, ("paper", "official"), "variant")
     features, labels = flatten_positions(features, labels, ignore_index)
+    if variant == "official":
+        score: Tensor = published("sfda")(features, labels)
+        return score
     data = labelled_rows(features, labels, rotate=True)
     within = within_spectrum(data)
-    if variant == "official":
-        return self_challenged(data, within, approximate_shrinkage(features, data)).exp().mean()
     return self_challenged(data, within, adaptive_shrinkage(within.values)).mean().clamp(max=0) + 0.0
 
 
@@ -93,7 +92,8 @@ def sfda_first_step(moments: ClassMoments) -> LinearDiscriminant:
 
     Example:
         >>> import torch
-        >>> from lightning_transfer.functional.moments import ClassMoments
+        >>> from lightning_transfer.functional._variants import published
+    from lightning_transfer.functional.moments import ClassMoments
         >>> from lightning_transfer.functional.sfda import sfda_first_step
         >>> features = torch.tensor([[0.0, 1.0], [0.3, 0.6], [1.0, 0.0], [0.7, 0.5]], dtype=torch.float64)
         >>> classifier = sfda_first_step(ClassMoments.from_samples(features, torch.tensor([0, 0, 1, 1])))
@@ -115,25 +115,6 @@ def self_challenged(data: LabelledRows, within: WithinSpectrum, shrinkage: float
     mixed = _confident_mix(data, true_class(posterior.softmax(dim=1), data))
     second = mixed._replace(rows=whiten(mixed, within_spectrum(mixed), shrinkage))
     return true_class(log_posterior(second), mixed)
-
-
-def approximate_shrinkage(features: Tensor, data: LabelledRows) -> float:
-    """The strength as published codes compute it: the eigenvalue after three double power steps from the row sums.
-
-    Args:
-        features: The features in their own coordinates (row sums depend on them), shape ``(n, d)``.
-        data: The same samples.
-    """
-    residuals = class_residuals(data._replace(rows=centred(features)[0]))
-
-    def step(vector: Tensor) -> Tensor:
-        return residuals.T @ (residuals @ vector) / len(residuals)
-
-    x = y = step(residuals.new_ones(residuals.shape[1]))
-    for _ in range(3):
-        y = torch.nn.functional.normalize(step(x), dim=0)
-        x = torch.nn.functional.normalize(step(y), dim=0)
-    return shrinkage_strength(5 * float(x @ step(y)))
 
 
 def _confident_mix(data: LabelledRows, confidence: Tensor) -> LabelledRows:

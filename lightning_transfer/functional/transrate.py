@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_transfer.functional._rows import labelled_rows
+from lightning_transfer.functional._rows import LabelledRows, labelled_rows
+from lightning_transfer.functional._variants import published
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, flatten_positions
 
 _LARGE = 1e7
@@ -49,12 +50,12 @@ def transrate(
         tensor(1.9227, dtype=torch.float64)
     """
     check_transrate_options(eps, variant)
-    data = labelled_rows(*flatten_positions(features, labels, ignore_index), rotate=True)
-    rates = torch.stack([_coding_rate(rows, eps) for rows in data.by_class()])
-    rate = _coding_rate(data.rows, eps)
     if variant == "official":
-        return rate - rates.mean()
-    return (rate - data.counts @ rates / len(data.rows)).clamp(min=0)
+        score: Tensor = published("transrate")(features, labels, eps=eps, ignore_index=ignore_index)
+        return score
+    data = labelled_rows(*flatten_positions(features, labels, ignore_index), rotate=True)
+    given_class = data.counts @ class_rates(data, eps) / len(data.rows)
+    return (coding_rate(data.rows, eps) - given_class).clamp(min=0)
 
 
 def check_transrate_options(eps: float, variant: str) -> None:
@@ -67,7 +68,13 @@ def check_transrate_options(eps: float, variant: str) -> None:
     check_in_interval(eps, 1e-15, 1e15, "eps")
 
 
-def _coding_rate(rows: Tensor, eps: float) -> Tensor:
+def class_rates(data: LabelledRows, eps: float) -> Tensor:
+    """Coding rates of the classes, shape ``(c,)``, nats."""
+    return torch.stack([coding_rate(rows, eps) for rows in data.by_class()])
+
+
+def coding_rate(rows: Tensor, eps: float) -> Tensor:
+    """Coding rate of rows ``(n, r)``, 0-d, nats; see :func:`transrate`."""
     n, d = rows.shape
     rows = rows / (n * eps) ** 0.5
     if float(rows.square().sum()) > _LARGE:  # squared, small directions would be lost beside large ones

@@ -45,7 +45,8 @@ class _GaussianSums:
         sums["class_squares"].index_add_(0, labels, rows.square())
 
     def moments(self, sums: Mapping[str, Tensor], shift: Tensor) -> _Gaussians:
-        return _Gaussians(count=int(sums["class_counts"].sum()), shift=shift, **sums)
+        counts, totals, squares = (sums[name] for name in self.names)
+        return _Gaussians(int(counts.sum()), shift, counts, totals, squares)
 
     def of_rows(self, rows: Tensor, labels: Tensor, shift: Tensor) -> _Gaussians:
         rows, mean = centred(rows)
