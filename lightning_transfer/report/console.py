@@ -19,8 +19,8 @@ from lightning_transfer.report.text import cost_text, error_text, score_texts, s
 from lightning_transfer.utilities.text import plain
 
 if TYPE_CHECKING:
-    from lightning_transfer.screening.leaderboard import Leaderboard
     from lightning_transfer.screening.row import Row
+    from lightning_transfer.screening.standings import Standings
 
 _BAR_CELLS = 8
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -48,7 +48,7 @@ class LeaderboardView:
         board: What to show.
     """
 
-    board: Leaderboard
+    board: Standings
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         if not len(self.board):
@@ -102,7 +102,7 @@ def _pack(columns: list[_Column], room: int) -> Iterator[list[_Column]]:
         yield run
 
 
-def leaderboard_table(board: Leaderboard) -> RenderableType:
+def leaderboard_table(board: Standings) -> RenderableType:
     """What a terminal shows of a leaderboard.
 
     Args:
@@ -138,7 +138,7 @@ def bounds_table(results: Sequence[Mapping[str, Any]]) -> RenderableType:
     return Group(Text(), table, Text("\nBounds of the loss on the target in nats: lower is better.", style="dim"))
 
 
-def as_text(board: Leaderboard, width: int = 120) -> str:
+def as_text(board: Standings, width: int = 120) -> str:
     """The same without colours, for logs and files.
 
     Args:
@@ -151,7 +151,7 @@ def as_text(board: Leaderboard, width: int = 120) -> str:
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).strip("\n")
 
 
-def _rank_column(board: Leaderboard, rows: list[Row]) -> _Column:
+def _rank_column(board: Standings, rows: list[Row]) -> _Column:
     ranks = board.ranks()
     tied = {second for _, second in board.undecided()}
     cells = [f"{'≈' if row.backbone in tied else ''}{ranks[row.backbone] or ''}" for row in rows]
@@ -162,7 +162,7 @@ def _name_cell(row: Row, name: str) -> Text:
     return Text(f"{name} ✗", style="red") if row.failed else Text(name)
 
 
-def _score_column(board: Leaderboard, rows: list[Row], name: str) -> _Column:
+def _score_column(board: Standings, rows: list[Row], name: str) -> _Column:
     values = [row.score(name) for row in rows]
     texts = score_texts(values)
     ranks = board.ranks(name)
@@ -174,7 +174,7 @@ def _score_column(board: Leaderboard, rows: list[Row], name: str) -> _Column:
     return _Column(title(name), tuple(cells))
 
 
-def _bar_column(board: Leaderboard, rows: list[Row], ascii_only: bool) -> _Column:
+def _bar_column(board: Standings, rows: list[Row], ascii_only: bool) -> _Column:
     values = [row.score(board.rank_by) for row in rows]
     known = [value for value in values if math.isfinite(value)]
     low, high = min(known, default=0.0), max(known, default=0.0)
@@ -189,7 +189,7 @@ def _bar_column(board: Leaderboard, rows: list[Row], ascii_only: bool) -> _Colum
     return _Column("", tuple(cells), "left")
 
 
-def _cost_column(board: Leaderboard, rows: list[Row], name: str) -> _Column:
+def _cost_column(board: Standings, rows: list[Row], name: str) -> _Column:
     cells = [cost_text(name, getattr(row, name)) for row in rows]
     heading = title(name)
     if name == "parameters":

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from lightning_transfer.screening.leaderboard import Leaderboard
     from lightning_transfer.screening.row import Row
+    from lightning_transfer.screening.standings import Standings
 
 _COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#EE7733", "#009988", "#332288")
 _MARKERS = "osD^vP"
@@ -27,7 +27,7 @@ _LINE = 0.14  # height of a line of text in inches
 _LONGEST_NAME = 32  # characters
 
 
-def draw_leaderboard(board: Leaderboard, *, cost: str = "parameters", columns: Sequence[str] | None = None) -> Figure:
+def draw_leaderboard(board: Standings, *, cost: str = "parameters", columns: Sequence[str] | None = None) -> Figure:
     """Draw scores against cost: the one that ranks large and with names, the others as small panels.
 
     Args:
@@ -84,7 +84,7 @@ def png_bytes(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_panel(axes: Axes, board: Leaderboard, rows: Sequence[Row], column: str, cost: str, *, large: bool) -> None:
+def _draw_panel(axes: Axes, board: Standings, rows: Sequence[Row], column: str, cost: str, *, large: bool) -> None:
     for index, row in enumerate(rows):
         error = row.standard_error(column)
         axes.errorbar(

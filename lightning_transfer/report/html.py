@@ -9,7 +9,7 @@ from lightning_transfer.report.text import cost_text, error_text, score_texts, s
 from lightning_transfer.utilities.text import html_text
 
 if TYPE_CHECKING:
-    from lightning_transfer.screening.leaderboard import Leaderboard
+    from lightning_transfer.screening.standings import Standings
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222; }
@@ -25,7 +25,7 @@ img { max-width: 100%; margin-top: 1rem; }
 """
 
 
-def leaderboard_html(board: Leaderboard, figure: bytes | None = None) -> str:
+def leaderboard_html(board: Standings, figure: bytes | None = None) -> str:
     """A self-contained report; every text in it is escaped.
 
     Args:
@@ -49,7 +49,7 @@ def leaderboard_html(board: Leaderboard, figure: bytes | None = None) -> str:
     )
 
 
-def table_html(board: Leaderboard) -> str:
+def table_html(board: Standings) -> str:
     """The table and the sentences below it, without a document around them.
 
     Args:

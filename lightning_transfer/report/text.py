@@ -10,7 +10,7 @@ from lightning_transfer.metrics.registry import METRICS
 from lightning_transfer.utilities.text import plain
 
 if TYPE_CHECKING:
-    from lightning_transfer.screening.leaderboard import Leaderboard
+    from lightning_transfer.screening.standings import Standings
 
 MISSING = "-"
 TITLES = {
@@ -126,7 +126,7 @@ def cost_text(column: str, value: float | None) -> str:
     return human_number(value)
 
 
-def sentences(board: Leaderboard) -> list[str]:
+def sentences(board: Standings) -> list[str]:
     """What a reader of the leaderboard has to know, one sentence an item."""
     info: dict[str, Any] = board.info
     direction = "higher" if board.higher_is_better(board.rank_by) else "lower"
@@ -165,7 +165,7 @@ def sentences(board: Leaderboard) -> list[str]:
     return lines + [f"{_names(names, board)}: {remark}" for remark, names in remarks.items()]
 
 
-def _lines_on_controls(board: Leaderboard) -> list[str]:
+def _lines_on_controls(board: Standings) -> list[str]:
     """Say it where random weights score as well as trained ones: then training is not what the score shows."""
     ranks = {row.backbone: rank for row in board.rows if (rank := board.ranks()[row.backbone]) is not None}
     controls = [row.backbone for row in board.ranked() if row.control and row.backbone in ranks]
@@ -179,11 +179,11 @@ def _lines_on_controls(board: Leaderboard) -> list[str]:
     return [f"No better than their controls with random weights: {', '.join(beaten)}."] if beaten else []
 
 
-def _remarks(board: Leaderboard) -> list[str]:
+def _remarks(board: Standings) -> list[str]:
     return list(dict.fromkeys(remark for row in board.ranked() for remark in row.remarks))
 
 
-def _names(names: list[str], board: Leaderboard) -> str:
+def _names(names: list[str], board: Standings) -> str:
     screened = [row.backbone for row in board.ranked() if row.scores]
     return "All backbones" if names == screened and len(names) > 1 else ", ".join(names)
 
