@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
+    from lightning.pytorch import LightningDataModule, LightningModule, Trainer
     from torchmetrics import Metric
 
 
@@ -47,6 +47,11 @@ def validates_in_turn(trainer: Trainer) -> bool:
     """
     combined = trainer.fit_loop.epoch_loop.val_loop._combined_loader
     return combined is None or combined._mode == "sequential"
+
+
+def datamodule_of(module: LightningModule) -> LightningDataModule | None:
+    """The datamodule that a module is run on, if it is run by a Trainer and on one; lightning 2.6.0, 2.6.1, 2.6.6."""
+    return getattr(module._trainer, "datamodule", None)
 
 
 def before_batch_transfer(trainer: Trainer, batch: Any, dataloader_idx: int) -> Any:

@@ -17,9 +17,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
+from lightning_transfer._compat import datamodule_of
 from lightning_transfer.backbones import Backbone, load_backbone
 from lightning_transfer.data.base import TransferDataModule
-from lightning_transfer.inputs import split_batch, task_of
+from lightning_transfer.inputs import describe_batch, keys_of, match_labels, split_batch, task_of
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
 from lightning_transfer.utilities.distributed import leave_group_at_exit
 
@@ -202,8 +203,8 @@ class FineTuningModule(pl.LightningModule):
 
     @override
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        loss, _, answers = self._step(batch)
-        self.log("train/loss", loss, batch_size=len(answers))
+        loss, _, truth = self._step(batch)
+        self.log("train/loss", loss, batch_size=len(truth))
         return loss
 
     @override
@@ -217,31 +218,37 @@ class FineTuningModule(pl.LightningModule):
     @override
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Probabilities ``(b, k)``, of each class or of each label, or targets ``(b, m)`` in their own units."""
-        output: Tensor = self(split_batch(batch)[0]).float()
+        output: Tensor = self(self._split(batch)[0]).float()
         if self.task == "regression":
             return output * self.target_std + self.target_mean
         return output.softmax(dim=1) if self.task == "classification" else output.sigmoid()
 
+    def _split(self, batch: Any) -> tuple[Any, dict[str, Tensor]]:
+        return split_batch(batch, **keys_of(datamodule_of(self)))
+
     def _step(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
-        inputs, named = split_batch(batch)
         wanted = "targets" if self.task == "regression" else "labels"
-        if wanted not in named:
-            raise ValueError(f"Expected batches with `{wanted}` for a {self.task} task, but got {sorted(named)}.")
-        output, answers = self(inputs), named[wanted]
+        inputs, named = self._split(batch)
+        if not named:
+            raise ValueError(
+                f"Expected batches with `{wanted}` for a {self.task} task, but got {describe_batch(batch)}: an "
+                "attribute `label_key` of the datamodule says where they are."
+            )
+        output, truth = self(inputs), match_labels(named, wanted)[wanted]
         if self.task == "classification":
-            loss = nn.functional.cross_entropy(output, answers.long(), label_smoothing=self.label_smoothing)
+            loss = nn.functional.cross_entropy(output, truth.long(), label_smoothing=self.label_smoothing)
         elif self.task == "multilabel":
-            loss = nn.functional.binary_cross_entropy_with_logits(output, answers.to(output.dtype))
+            loss = nn.functional.binary_cross_entropy_with_logits(output, truth.to(output.dtype))
         else:
-            answers = (answers.reshape(len(answers), -1) - self.target_mean) / self.target_std
-            loss = nn.functional.mse_loss(output, answers.to(output.dtype))
-        return loss, output, answers
+            truth = (truth.reshape(len(truth), -1) - self.target_mean) / self.target_std
+            loss = nn.functional.mse_loss(output, truth.to(output.dtype))
+        return loss, output, truth
 
     def _evaluate(self, batch: Any, split: str, score: Metric) -> None:
-        loss, output, answers = self._step(batch)
-        score.update(output.float(), answers)
-        self.log(f"{split}/loss", loss, batch_size=len(answers), sync_dist=True)
-        self.log(f"{split}/{_SCORE_NAMES[self.task]}", score, batch_size=len(answers), prog_bar=True)
+        loss, output, truth = self._step(batch)
+        score.update(output.float(), truth)
+        self.log(f"{split}/loss", loss, batch_size=len(truth), sync_dist=True)
+        self.log(f"{split}/{_SCORE_NAMES[self.task]}", score, batch_size=len(truth), prog_bar=True)
 
     @override
     def configure_optimizers(self) -> Any:

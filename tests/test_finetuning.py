@@ -233,9 +233,24 @@ def test_bad_arguments(argument, value):
         FineTuningModule(**{"backbone": _backbone(), "num_outputs": 3, argument: value})
 
 
-def test_batches_without_answers_are_refused():
-    with pytest.raises(ValueError, match="targets"):
-        FineTuningModule(_backbone(), 2, task="regression")._step((torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 0])))
+def test_batches_without_labels_are_refused():
+    module = FineTuningModule(_backbone(), 2, task="regression")
+    with pytest.raises(ValueError, match=r"`targets`.*'inputs', 'kind'.*`label_key`"):
+        module._step({"inputs": torch.zeros(3, 1, 8, 8), "kind": torch.tensor([0, 1, 0])})
+
+
+@pytest.mark.parametrize(
+    ("task", "truth", "same"),
+    [
+        ("multilabel", torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]), torch.tensor([[0, 1], [1, 1], [0, 0]])),
+        ("classification", torch.tensor([True, False, True]), torch.tensor([1, 0, 1])),
+        ("regression", torch.tensor([[0, 1], [5, 1], [7, 0]]), torch.tensor([[0.0, 1.0], [5.0, 1.0], [7.0, 0.0]])),
+    ],
+)
+def test_labels_of_another_dtype(task, truth, same):
+    module = FineTuningModule(_backbone(), 2, task=task).eval()
+    inputs = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(module._step((inputs, truth))[0], module._step((inputs, same))[0])
 
 
 def test_head_then_full_in_several_processes_asks_for_the_right_strategy():

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_transfer.functional.etran import combine_etran, etran, etran_parts
-from lightning_transfer.metrics.base import Task
+from lightning_transfer.inputs import Task
 from lightning_transfer.metrics.samples import ZooSampleMetric
 from lightning_transfer.utilities.checks import check_one_of
 

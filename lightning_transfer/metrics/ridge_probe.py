@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_transfer.functional.ridge_probe import ridge_probe
-from lightning_transfer.metrics.base import Task
+from lightning_transfer.inputs import Task
 from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.utilities.checks import check_in_interval
 
