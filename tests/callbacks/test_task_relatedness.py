@@ -143,7 +143,7 @@ def test_a_look_goes_on_until_that_no_longer_pays(settle, gains, expected):
 
     def solve(start):
         made.append(start)
-        return SimpleNamespace(bound=1.0 if start is None else start.bound * gains[len(made) - 2])
+        return SimpleNamespace(bound=1.0 if start is None else start.bound * gains[len(made) - 2], folds=None)
 
     assert _monitor(settle=settle)._settle(solve, None).bound == pytest.approx(expected)
 
@@ -153,7 +153,7 @@ def test_the_better_of_the_two_starts_is_taken(warm, expected):
     def solve(start):
         if start is not None and warm is None:
             raise ValueError("other classes")
-        return SimpleNamespace(bound=1.0 if start is None else warm)
+        return SimpleNamespace(bound=1.0 if start is None else warm, folds=None)
 
     assert _monitor(settle=1)._settle(solve, SimpleNamespace(bound=0.1)).bound == expected
 
