@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_transfer.relatedness.bound import certify, sampled_constant
+from lightning_transfer.relatedness.baseline import Baseline, random_copy
+from lightning_transfer.relatedness.bound import certify, look, sampled_constant
 from lightning_transfer.relatedness.config import BoundConfig
 from lightning_transfer.relatedness.crossfit import Data, combine, folds
 from lightning_transfer.relatedness.estimate import (
@@ -126,6 +127,13 @@ def task_relatedness(
             parts.append(_solve(learn, half, evaluation=rest, start=start, **given))
             single = alone
         result = replace(combine(parts, time.perf_counter() - began, single), config=config)
+    if config.baselines:
+        alike = replace(config, feature_map="orthogonal", baselines=0, num_resamples=0, confidence=None)
+        copies = (random_copy(data[0], data[1], config.seed + 1 + i) for i in range(config.baselines))
+        bounds = [
+            task_relatedness(part, *data[1:], config=alike, label_map=label_map).bound for part in (data[0], *copies)
+        ]  # fmt: skip
+        result = replace(result, baseline=Baseline(bounds[0], tuple(bounds[1:])))
     return result.with_names(reference_class_names, target_class_names)
 
 
@@ -173,6 +181,9 @@ def _solve(
             largest = -float(log_prior.min()) - math.log(SMOOTHING)
             losses = -log_p.gather(1, target.labels[:, None])[:, 0]
             population = mean_bound(losses, largest, config.confidence)
+    margin = None
+    if config.ground_cost == "loss":
+        margin = look(chosen, reference, target, "logit_margin", config.block_size).coupling.cost
     error = bootstrap_error(chosen, reference, target, config)
     probe_loss, probe_accuracy = probe(problem.target.thinned(config.fit_samples), target)
     if not certificate.optimal:
@@ -210,6 +221,7 @@ def _solve(
         published=published,
         standard_error=error,
         interval=None if error is None else _interval(certificate.bound, error, config.level),
+        margin_mismatch=margin,
         population_bound=population,
         log_prior=log_prior[rows],
     )

@@ -135,6 +135,7 @@ class BoundConfig:
             sample counts once, and none is looked at before. 1 learns and evaluates on the same samples.
         confidence: Give ``population_bound``, which bounds the expected loss on new samples with that probability; None
             for none. It needs evaluation data, or halves.
+        baselines: Random copies of the reference to compare with under turning maps: ``result.baseline``; 0 for none.
         num_resamples: Bootstrap resamples for a standard error and an interval of the bound; 0 for none.
         level: Nominal coverage of the interval.
         schedule: Schedule of the published method: ``"small"``, ``"large"`` or a :class:`PublishedSchedule`.
@@ -175,6 +176,7 @@ class BoundConfig:
     # what is evaluated, spread, chance
     folds: int = 2
     confidence: float | None = None
+    baselines: int = 0
     num_resamples: int = 0
     level: float = 0.95
     seed: int = 0
@@ -210,7 +212,7 @@ class BoundConfig:
             check_positive_int(self.num_target_classes, "num_target_classes")
         for name, least in (
             ("rank", 1), ("rounds", 1), ("fit_samples", 2), ("fit_target_samples", 2), ("block_size", 2),
-            ("num_resamples", 0), ("seed", 0),
+            ("baselines", 0), ("num_resamples", 0), ("seed", 0),
         ):  # fmt: skip
             check_positive_int(getattr(self, name), name, least)
         PublishedSchedule.of(self.schedule)

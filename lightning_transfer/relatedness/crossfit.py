@@ -105,6 +105,9 @@ def combine(parts: Sequence[TaskRelatednessResult], seconds: float, single: int)
         interval = (certificate.bound - half, certificate.bound + half)
     if first.population_bound is not None:
         population = sum(share * (part.population_bound or 0.0) for share, part in zip(shares, parts, strict=True))
+    margin = None
+    if first.margin_mismatch is not None:
+        margin = sum(share * (part.margin_mismatch or 0.0) for share, part in zip(shares, parts, strict=True))
     messages = list(dict.fromkeys(message for part in parts for message in part.messages))
     if single:
         messages.append(f"{single} samples are the only ones of their class: they are learned from in both halves")
@@ -123,5 +126,6 @@ def combine(parts: Sequence[TaskRelatednessResult], seconds: float, single: int)
         standard_error=error,
         interval=interval,
         population_bound=population,
+        margin_mismatch=margin,
         folds=tuple(parts),
     )

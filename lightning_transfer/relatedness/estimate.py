@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from lightning_transfer.relatedness.bound import Transforms, look
 from lightning_transfer.relatedness.config import BoundConfig
-from lightning_transfer.relatedness.probe import validated_head
+from lightning_transfer.relatedness.probe import validated
 from lightning_transfer.relatedness.problem import Problem
 from lightning_transfer.relatedness.pseudo_labels import cluster, first_guess
 from lightning_transfer.relatedness.sample import Sample
@@ -141,7 +141,7 @@ def probe(train: Sample, test: Sample) -> tuple[float, float]:
     Returns:
         Mean cross-entropy in nats, and accuracy.
     """
-    logits = validated_head(train, train.prior).logits(test.features)
+    logits = validated(train, train.prior).head.logits(test.features)
     return float(cross_entropy(logits, test.labels)), float((logits.argmax(1) == test.labels).double().mean())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,7 +20,22 @@ _RARE = 1e-6  # probability of what never occurs
 _WORK = 3e8  # multiplications of one pass, above which the discriminant is left as it is
 
 
-def validated_head(sample: Sample, prior: Tensor) -> SoftmaxHead:
+@dataclass(frozen=True)
+class Validated:
+    """A classifier, and what it was chosen by.
+
+    Attributes:
+        head: Fitted on all samples.
+        part: The same fitted without ``rest``.
+        rest: Held-out samples, a quarter of each class that has several; may be empty.
+    """
+
+    head: SoftmaxHead
+    part: SoftmaxHead
+    rest: Sample
+
+
+def validated(sample: Sample, prior: Tensor) -> Validated:
     """Fit a linear classifier that does well on other samples of the same classes.
 
     A discriminant with a shrunken pooled covariance, then some steps of L-BFGS on the cross-entropy. Shrinkage,
@@ -31,21 +47,22 @@ def validated_head(sample: Sample, prior: Tensor) -> SoftmaxHead:
         prior: Weight of each class in the loss, shape ``(K,)``, sums to one.
 
     Returns:
-        The classifier.
+        The classifier, with what it was chosen by.
 
     Example:
         >>> import torch
-        >>> from lightning_transfer.relatedness.probe import validated_head
+        >>> from lightning_transfer.relatedness.probe import validated
         >>> from lightning_transfer.relatedness.sample import Sample
         >>> labels = torch.arange(40) % 2
         >>> features = labels[:, None].double() + torch.linspace(-0.4, 0.4, 40).double()[:, None]
-        >>> head = validated_head(Sample(features, labels, 2), torch.tensor([0.5, 0.5]).double())
+        >>> head = validated(Sample(features, labels, 2), torch.tensor([0.5, 0.5]).double()).head
         >>> bool((head.logits(features).argmax(1) == labels).all())
         True
     """
     fit, rest = sample.split(4)
     if not len(rest.labels):
-        return _discriminant(sample, prior, _SHRINKAGES[1], _TEMPERATURES[6])
+        whole = _discriminant(sample, prior, _SHRINKAGES[1], _TEMPERATURES[6])
+        return Validated(whole, whole, rest)
     if len(rest.labels) > _VALIDATION:
         rest = rest.rows(torch.arange(0, len(rest.labels), -(-len(rest.labels) // _VALIDATION)))
     weights = _weights(rest, prior)
@@ -59,18 +76,25 @@ def validated_head(sample: Sample, prior: Tensor) -> SoftmaxHead:
         if losses[best] < lowest:
             lowest, shrinkage, temperature = losses[best], trial, _TEMPERATURES[best]
     whole = _discriminant(sample, prior, shrinkage, temperature)
-    if temperature == 0 or sample.features.numel() * sample.num_classes > _WORK:
-        return whole
     current, rounds = _discriminant(fit, prior, shrinkage, temperature), 0
-    for steps in _STEPS:
+    few = temperature > 0 and sample.features.numel() * sample.num_classes <= _WORK
+    for steps in _STEPS if few else ():
+        before = current
         current = _polish(fit, prior, current, steps)
         loss = float(_loss(current.logits(rest.features), rest.labels, weights))
         if loss >= lowest:
+            current = before
             break
         lowest, rounds = loss, rounds + 1
     for steps in _STEPS[:rounds]:
         whole = _polish(sample, prior, whole, steps)
-    return whole
+    return Validated(whole, current, rest)
+
+
+def scaled(head: SoftmaxHead, share: float, prior: Tensor) -> SoftmaxHead:
+    """Between guessing by the prior (0) and the head (1)."""
+    guess = prior.clamp_min(_RARE).log()
+    return SoftmaxHead(share * head.weight, torch.lerp(guess, head.bias, share))
 
 
 def _weights(sample: Sample, prior: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lightning_transfer.relatedness.baseline import Baseline
 from lightning_transfer.relatedness.bound import Transforms
 from lightning_transfer.relatedness.certificate import Certificate
 from lightning_transfer.relatedness.config import BoundConfig, PublishedSchedule
@@ -75,6 +76,9 @@ class TaskRelatednessResult:
         standard_error: Standard deviation of the bound over bootstrap resamples, transforms fixed; None if there are no
             resamples. On fit data it does not cover that the transforms were learned on them.
         interval: Normal interval of the bound on the evaluated data, for fixed transforms.
+        margin_mismatch: Distribution mismatch of the same transforms under the ground cost ``"logit_margin"``, which is
+            a distance; None unless the ground cost is ``"loss"``, which is none.
+        baseline: What random copies of the reference reach; None if none were asked for.
         population_bound: With probability ``config.confidence`` over independent evaluation samples, an upper bound of
             the expected loss of ``classifier`` on new ones (of two halves: of the mean over both classifiers); None if
             it was not asked for. The plain bound is exact, but of these samples only.
@@ -111,6 +115,8 @@ class TaskRelatednessResult:
     published: dict[str, float] = field(default_factory=dict)
     standard_error: float | None = None
     interval: tuple[float, float] | None = None
+    margin_mismatch: float | None = None
+    baseline: Baseline | None = None
     population_bound: float | None = None
     log_prior: Tensor | None = None
     reference_class_names: tuple[str, ...] | None = None
@@ -257,7 +263,7 @@ class TaskRelatednessResult:
                 for i, each in enumerate(value):
                     state.update({f"folds.{i}.{key}": tensor for key, tensor in each.state_dict().items()})
             else:
-                meta[part.name] = asdict(value) if isinstance(value, (Certificate, BoundConfig)) else value
+                meta[part.name] = asdict(value) if isinstance(value, (Baseline, BoundConfig, Certificate)) else value
         state["meta"] = torch.tensor(list(json.dumps(meta).encode()), dtype=torch.uint8)
         return state
 
@@ -286,6 +292,8 @@ class TaskRelatednessResult:
             if isinstance(values["config"]["schedule"], dict):
                 values["config"]["schedule"] = PublishedSchedule(**values["config"]["schedule"])
             values["config"] = BoundConfig(**values["config"])
+            if values.get("baseline") is not None:
+                values["baseline"] = Baseline(values["baseline"]["bound"], tuple(values["baseline"]["copies"]))
             for name in ("history", "messages", "interval", "reference_class_names", "target_class_names"):
                 values[name] = None if values[name] is None else tuple(values[name])
             for name, kind in (("frame", Frame), ("head", SoftmaxHead), ("feature_map", FeatureMap)):
@@ -370,6 +378,10 @@ class TaskRelatednessResult:
             low, high = self.interval
             spread = f"bound {self.bound:.4f}, {self.config.level:.0%} interval {low:.4f} to {high:.4f}"
         matches = ", ".join(plain(f"{target} <- {reference}") for target, reference, _ in self.matches()[:12])
+        if self.margin_mismatch is not None:
+            spread += f"\ndistribution mismatch as a distance (logit_margin): {self.margin_mismatch:.4f}"
+        if self.baseline is not None:
+            spread += f"\nrelatedness: {self.baseline}"
         if self.population_bound is not None:
             confidence = self.config.confidence or 0.0
             spread += f"\nloss on new samples at most {self.population_bound:.4f} ({confidence:.0%} confidence)"
@@ -398,7 +410,7 @@ def _plain(value: Any) -> Any:
     """Turn tensors, tuples and configs into lists and dicts."""
     if isinstance(value, Tensor):
         return value.tolist()
-    if isinstance(value, BoundConfig):
+    if isinstance(value, (Baseline, BoundConfig)):
         return _plain(asdict(value))
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lightning_transfer.relatedness.bound import Look, Transforms, certify, class_losses, look
+from lightning_transfer.relatedness.bound import Look, Transforms, certify, class_losses, look, sample_losses
 from lightning_transfer.relatedness.certificate import Certificate
 from lightning_transfer.relatedness.config import BoundConfig
 from lightning_transfer.relatedness.head import SoftmaxHead, lbfgs, train_head
-from lightning_transfer.relatedness.probe import validated_head
+from lightning_transfer.relatedness.probe import Validated, scaled, validated
 from lightning_transfer.relatedness.sample import Sample
 from lightning_transfer.relatedness.transforms import (
     FeatureMap,
@@ -23,10 +23,12 @@ from lightning_transfer.relatedness.transforms import (
     label_map_of,
     match_marginals,
 )
-from lightning_transfer.relatedness.transport import Coupling, couple
+from lightning_transfer.relatedness.transport import Coupling, couple, couple_losses
 
 RIDGES = (3e-2, 3e-3, 3e-4)
 _IRLS_ROUNDS = 4
+_SHARES = (1.0, 0.85, 0.7, 0.5, 0.3)
+_SMALL_SHARES = (0.15, 0.07, 0.03, 0.0)
 _CLASS_RIDGE = 0.1  # where the goals are means of classes
 
 
@@ -130,6 +132,7 @@ class AlternatingSolver:
         self.reference_fit = reference.thinned(config.fit_samples)
         self.reference_look = self.reference_fit  # fewer while the ridge is chosen: transport is what takes time
         self.own_head, self.fixed_label_map, self.start = head, label_map, start
+        self.validated: Validated | None = None  # the head, where it was chosen on held-out samples
         self.heads_converged = True
         self.history: list[float] = []
         # softmax and ranges of logits do not change when a constant is added to all logits
@@ -142,9 +145,9 @@ class AlternatingSolver:
         first = self._initial(target)
         ridge = config.ridge if config.ridge is not None else RIDGES[1]
         if config.ground_cost == "loss":
-            candidates = {"identity map": first}
+            candidates = {"identity map": self._calibrated(first, target)}
             if config.learns_map:
-                candidates["learned"] = replace(first, feature_map=self._map_by_classes(first, target, ridge))
+                candidates["learned"] = self._by_classes(first, target, ridge)
             if self.start is not None:
                 candidates["warm start"] = self._own_start(self.start)
             if config.folds == 1 and config.learns_map:
@@ -191,28 +194,76 @@ class AlternatingSolver:
             return start
         return replace(start, head=start.head.limited(self.config.tau))
 
-    def _map_by_classes(self, first: Transforms, target: Sample, ridge: float) -> FeatureMap:
-        """A map of the target under which the head tells its classes apart, on other samples too.
+    def _by_classes(self, first: Transforms, target: Sample, ridge: float) -> Transforms:
+        """Transforms under which the head tells the classes of the target apart, on other samples too.
 
-        Affine: the map behind which the head gives the logits of a validated classifier of the target, as far as the
-        rows of the head reach. Of another family: that with the means of the reference classes as its goals.
+        Affine: a map behind which the head gives the logits of a validated classifier of the target, as far as the rows
+        of the head reach. Of another family: that with the means of the reference classes as its goals.
         """
-        classes = first.conditional.argmax(1)
-        labels = classes[target.labels]
+        labels = first.conditional.argmax(1)[target.labels]
         prior = first.joint(target.prior).sum(0)
         matched = Sample(target.features, labels, self.reference.num_classes)
-        weight = first.head.weight - first.head.weight.mean(0)
-        if self.config.feature_map == "affine" and self.free_logits and _is_full(weight):
-            goal = validated_head(matched, prior)
-            matrix, offset = _lift(
-                weight, goal.weight, goal.bias - first.head.bias, FeatureMap.identity(target.features)
-            )
-            return FeatureMap(matrix, offset)
-        means = self.reference_fit.class_means[labels]
-        weights = (prior / matched.counts.clamp_min(1))[labels]
-        return fit_feature_map(
-            self.config.feature_map, target.features, means, weights, max(ridge, _CLASS_RIDGE), self.config.rank
-        )
+        if self.config.feature_map != "affine" or not self.free_logits or not _is_full(first.head.weight):
+            means = self.reference_fit.class_means[labels]
+            weights = (prior / matched.counts.clamp_min(1))[labels]
+            family, ridge = self.config.feature_map, max(ridge, _CLASS_RIDGE)
+            feature_map = fit_feature_map(family, target.features, means, weights, ridge, self.config.rank)
+            return self._calibrated(replace(first, feature_map=feature_map), target)
+        goal = validated(matched, prior)
+        head, aim = first.head, goal.head
+        if self.validated is not None:
+            share, other = self._shares(first, goal, target)
+            head, aim = scaled(head, share, prior), scaled(aim, other, prior)
+        weight = head.weight - head.weight.mean(0)
+        if not _is_full(weight):
+            return replace(first, head=head)
+        matrix, offset = _lift(weight, aim.weight, aim.bias - head.bias, FeatureMap.identity(target.features))
+        return replace(first, head=head, feature_map=FeatureMap(matrix, offset))
+
+    def _calibrated(self, transforms: Transforms, target: Sample) -> Transforms:
+        """Keep as much of the head as gives the least bound, with reference samples that it was not fitted on."""
+        if self.validated is None:
+            return transforms
+        prior, config = transforms.joint(target.prior).sum(0), self.config
+        held_out = bool((self.validated.rest.counts[prior > 0] > 0).all())
+        head = self.validated.part if held_out else transforms.head
+        sample = self.validated.rest if held_out else self.reference_fit
+
+        def bound(share: float) -> float:
+            trial = replace(transforms, head=scaled(head, share, prior))
+            return look(trial, sample, target, config.ground_cost, config.block_size).bound
+
+        share = min((*_SHARES, *_SMALL_SHARES), key=bound)
+        return replace(transforms, head=scaled(transforms.head, share, prior))
+
+    def _shares(self, first: Transforms, goal: Validated, target: Sample) -> tuple[float, float]:
+        """How much to keep of head and map: the least bound on samples that neither was fitted on.
+
+        A bound pays for being sure more than a loss does, since reference and target are sure of different samples.
+        """
+        assert self.validated is not None
+        prior = first.joint(target.prior).sum(0)
+        reference = self.validated.rest
+        rest = goal.rest  # its labels are reference classes: those of the target are not needed
+        there = torch.isin(rest.labels, reference.labels)
+        if not bool(there.any()):
+            return 1.0, 1.0
+        rest = rest.rows(there.nonzero()[:, 0])
+        identity = torch.eye(self.reference.num_classes, dtype=prior.dtype, device=prior.device)
+
+        def losses(head: SoftmaxHead, sample: Sample, share: float) -> Tensor:
+            return sample_losses(scaled(head, share, prior), sample)
+
+        before = {share: losses(self.validated.part, reference, share) for share in _SHARES}
+        after = {share: losses(goal.part, rest, share) for share in _SHARES}
+        weights = rest.counts / reference.counts.clamp_min(1) / len(rest.labels)
+
+        def bound(pair: tuple[float, float]) -> float:
+            seen = before[pair[0]]
+            cost = couple_losses(reference, rest, seen, after[pair[1]], identity, identity).cost
+            return float(seen @ weights[reference.labels]) + cost
+
+        return min(((one, other) for one in _SHARES for other in _SHARES), key=bound)
 
     def _first_iterate(self, first: Transforms, finished: Transforms, target: Sample) -> Transforms:
         """Where the descent starts. A head near the constant one would leave the first coupling to chance."""
@@ -257,7 +308,8 @@ class AlternatingSolver:
         if self.own_head is not None:
             head = self.own_head
         elif config.ground_cost == "loss" and config.tau == "auto":
-            head = validated_head(reference, joint.sum(0))
+            self.validated = validated(reference, joint.sum(0))
+            head = self.validated.head
         else:
             head = self._train(joint.sum(0), tau, None)
         return Transforms(head, FeatureMap.identity(target.features), label_map, conditional)

@@ -53,6 +53,10 @@ def _draw_bars(axes: Axes, result: TaskRelatednessResult) -> None:
             bottom += height
         axes.text(place, bottom, f"{bottom:.3f}", ha="center", va="bottom", fontweight="bold")
         axes.plot(place, figures.target_loss, "kD", markersize=5, label="loss it bounds" if place == 0 else None)
+    if result.margin_mismatch is not None:
+        certificate = result.certificate
+        height = certificate.bound - certificate.distribution_mismatch + result.margin_mismatch
+        axes.plot(0, height, "k_", markersize=14, label="with the mismatch as a distance")
     axes.axhline(math.log(len(result.target_classes)), color="grey", linestyle=":", label="guessing")
     axes.set_xticks(range(len(columns)), list(columns))
     axes.set_xlim(-0.6, len(columns) - 0.4)

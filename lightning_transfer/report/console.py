@@ -15,6 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from lightning_transfer.relatedness.baseline import Baseline
 from lightning_transfer.report.text import cost_text, error_text, score_texts, sentences, short_names, title
 from lightning_transfer.utilities.text import plain
 
@@ -116,7 +117,10 @@ def leaderboard_table(board: Standings) -> RenderableType:
 
 
 def bounds_table(results: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Several task-relatedness bounds, the smallest first: which reference, or which backbone, to choose.
+    """Several task-relatedness bounds, the best first: which reference, or which backbone, to choose.
+
+    References are in the order of how far they are better than random copies of themselves, backbones in that of their
+    bounds.
 
     Args:
         results: Contents of ``relatedness.json`` files.
@@ -130,12 +134,32 @@ def bounds_table(results: Sequence[Mapping[str, Any]]) -> RenderableType:
     figures = ("bound", "reweighted_reference_loss", "label_mismatch", "distribution_mismatch", "target_loss")
     for name in (*figures, "target_accuracy"):
         table.add_column(title(name), justify="right")
-    for rank, result in enumerate(sorted(results, key=lambda result: float(result["bound"])), start=1):
+    baselines = [_baseline(result) for result in results]
+    pairs = list(zip(results, baselines, strict=True))
+    related = None not in baselines and len({str(result["reference"]) for result in results}) > 1
+    if any(baselines):
+        table.add_column("Against copies", justify="right")
+    pairs.sort(key=lambda pair: pair[1].difference if related and pair[1] else float(pair[0]["bound"]))
+    for rank, (result, baseline) in enumerate(pairs, start=1):
         names = [Text(plain(result[name])) for name in ("reference", "target", "backbone")]
         cells = [Text(f"{float(result[name]):.4f}") for name in (*figures, "target_accuracy")]
-        cells[0].stylize("bold green" if rank == 1 else "")
+        if baseline is not None:
+            undecided = "" if baseline.decided else " ?"
+            cells.append(Text(f"{baseline.difference:+.4f} ± {baseline.spread:.4f}{undecided}"))
+        cells[-1 if related else 0].stylize("bold green" if rank == 1 else "")
         table.add_row(str(rank), *names, *cells)
-    return Group(Text(), table, Text("\nBounds of the loss on the target in nats: lower is better.", style="dim"))
+    words = "\nBounds of the loss on the target in nats: lower is better."
+    if any(baselines):
+        words += (
+            " Against copies: the bound under turning maps minus that of random copies of the reference, with their"
+        )
+        words += " their spread; ? where that is not decided."
+    return Group(Text(), table, Text(words, style="dim"))
+
+
+def _baseline(result: Mapping[str, Any]) -> Baseline | None:
+    found = result.get("baseline")
+    return None if found is None else Baseline(float(found["bound"]), tuple(found["copies"]))
 
 
 def as_text(board: Standings, width: int = 120) -> str:

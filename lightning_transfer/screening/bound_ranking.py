@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
@@ -11,21 +13,47 @@ from torch import Tensor
 from lightning_transfer.functional.task_relatedness import task_relatedness
 from lightning_transfer.relatedness.result import TaskRelatednessResult
 
+NUM_BASELINES = 5
+
 
 @dataclass(frozen=True)
 class BoundRanking:
-    """Candidates from the smallest bound to the largest.
+    """Candidates from the best to the worst.
 
     Attributes:
-        results: Result of each candidate by name, in that order; equal bounds are ordered by the loss that they bound.
+        results: Result of each candidate by name, in that order; where they have baselines, by how far the bound under
+            turning maps is below that of random copies, else by the bound. Equal ones are ordered by the loss that is
+            bounded.
     """
 
     results: dict[str, TaskRelatednessResult]
 
+    @staticmethod
+    def of(results: Mapping[str, TaskRelatednessResult]) -> BoundRanking:
+        """Put results in order."""
+
+        def key(name: str) -> tuple[float, float, str]:
+            result = results[name]
+            value = result.bound if result.baseline is None else result.baseline.difference
+            return value, result.target_loss, name
+
+        return BoundRanking({name: results[name] for name in sorted(results, key=key)})
+
     @property
     def best(self) -> str:
-        """Name of the candidate with the smallest bound."""
+        """Name of the best candidate."""
         return next(iter(self.results))
+
+    def undecided(self) -> list[tuple[str, str]]:
+        """Neighbours in the order whose baselines differ by no more than two spreads of their copies."""
+        pairs = []
+        for (name, one), (other, two) in pairwise(self.results.items()):
+            if one.baseline is None or two.baseline is None:
+                continue
+            spread = math.hypot(one.baseline.spread, two.baseline.spread)
+            if two.baseline.difference - one.baseline.difference <= 2 * spread:
+                pairs.append((name, other))
+        return pairs
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.results)
@@ -42,6 +70,12 @@ class BoundRanking:
             f"   {r.distribution_mismatch:12.4f} | {r.target_loss:11.4f}  {r.target_accuracy:8.4f}"
             for name, r in self.results.items()
         ]
+        if any(r.margin_mismatch is not None for r in self.results.values()):
+            lines[0] += "  as a distance"
+            for i, r in enumerate(self.results.values(), start=1):
+                lines[i] += f"  {r.margin_mismatch:13.4f}" if r.margin_mismatch is not None else ""
+        lines += [f"{name:<{width}}  {r.baseline}" for name, r in self.results.items() if r.baseline is not None]
+        lines += [f"not decided: {name} or {other}" for name, other in self.undecided()]
         return "\n".join(lines)
 
 
@@ -51,7 +85,11 @@ def rank_references(
     target_labels: Tensor | None = None,
     **options: Any,
 ) -> BoundRanking:
-    """Rank reference tasks for one backbone and one target.
+    """Rank reference tasks for one backbone and one target by how related they are.
+
+    An easy reference has a small bound, related or not. So what counts is how far the bound under maps that can only
+    turn the target lies below that of random copies of the reference (``baselines``, by default five of them), which
+    are as easy; see :class:`~lightning_transfer.relatedness.baseline.Baseline`. With ``baselines=0`` the bound counts.
 
     Args:
         references: Features and labels of each reference, all by the same backbone.
@@ -76,6 +114,7 @@ def rank_references(
         >>> list(rank_references(references, target, labels))
         ['same', 'noise']
     """
+    options.setdefault("baselines", NUM_BASELINES)
     candidates = {name: (*reference, target_features, target_labels) for name, reference in references.items()}
     return rank_backbones(candidates, **options)
 
@@ -86,6 +125,7 @@ def rank_backbones(
     """Rank backbones for one target by the bound under the same reference task.
 
     Widths may differ between backbones. With ``tau="auto"`` the bound does not depend on the scale of the features.
+    With ``confidence`` the statements about new samples hold for all candidates together, so for the one chosen too.
 
     Args:
         candidates: Reference features, reference labels, target features and target labels of each backbone.
@@ -99,6 +139,6 @@ def rank_backbones(
     """
     if not candidates:
         raise ValueError("Expected at least one candidate to rank, but got none.")
-    results = {name: task_relatedness(*sides, **options) for name, sides in candidates.items()}
-    ordered = sorted(results.items(), key=lambda entry: (entry[1].bound, entry[1].target_loss, entry[0]))
-    return BoundRanking(dict(ordered))
+    if options.get("confidence") is not None:
+        options["confidence"] = 1 - (1 - options["confidence"]) / len(candidates)
+    return BoundRanking.of({name: task_relatedness(*sides, **options) for name, sides in candidates.items()})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_transfer.inputs import Key, keys_of
 from lightning_transfer.report.figures import png_bytes
+from lightning_transfer.screening.bound_ranking import NUM_BASELINES
 from lightning_transfer.screening.candidates import check_relatedness, load_data
 from lightning_transfer.utilities.files import write_atomically
 
@@ -52,7 +53,7 @@ def relate(
         input_key: Key of the inputs in a batch, see :func:`lightning_transfer.screen`.
         label_key: The same for the labels.
         info: Plain JSON values to write into ``relatedness.json`` too.
-        **options: Arguments of :func:`lightning_transfer.functional.task_relatedness`.
+        **options: Arguments of :func:`lightning_transfer.functional.task_relatedness`; ``baselines`` is 5 here.
 
     Returns:
         The bound, its terms and how it was certified; lower is better.
@@ -64,7 +65,7 @@ def relate(
     from lightning_transfer.extraction import check_trainer, extract
     from lightning_transfer.functional.task_relatedness import task_relatedness
 
-    arguments = dict(check_relatedness(options))
+    arguments = {"baselines": NUM_BASELINES, **check_relatedness(options)}
     check_trainer(trainer)
     sides = {"reference": load_data(reference, "reference"), "target": load_data(target, "target")}
     built = load_backbone(backbone)

@@ -296,19 +296,25 @@ def test_table_and_plot():
     figure = result.plot()
     bars, heat = figure.axes[:2]
     heights = [patch.get_height() for patch in bars.patches]
-    assert sum(heights) == pytest.approx(result.bound)
+    assert sum(heights) == pytest.approx(result.bound, abs=1e-9)
     assert [tick.get_text() for tick in heat.get_xticklabels()] == list(names)
 
 
 def test_rankings():
     z, y, x, t = make(0)
     generator = torch.Generator().manual_seed(1)
-    ranking = rank_references(
-        {"noise": (torch.randn(z.shape, generator=generator), y), "related": (z, y)}, x, t, ground_cost="logit_range"
-    )
+    references = {"noise": (torch.randn(z.shape, generator=generator), y), "related": (z, y)}
+    ranking = rank_references(references, x, t, baselines=0)
     assert ranking.best == "related"
     assert list(ranking) == list(ranking.to_dict()) == ["related", "noise"]
     assert "related" in str(ranking)
+    assert ranking.undecided() == []
+    with_copies = rank_references(references, x, t, baselines=3)
+    differences = [result.baseline.difference for result in with_copies.results.values()]
+    assert differences == sorted(differences)
+    assert "random copies" in str(with_copies)
+    corrected = rank_backbones({"a": (z, y, x, t), "b": (z, y, x, t)}, confidence=0.9)
+    assert corrected.results["a"].config.confidence == pytest.approx(0.95)
     wide = make(0, width=9, noise=0.1)
     assert set(rank_backbones({"narrow": (z, y, x, t), "wide": wide}, ground_cost="logit_range")) == {"narrow", "wide"}
     with pytest.raises(ValueError, match="at least one candidate"):

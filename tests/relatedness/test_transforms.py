@@ -115,3 +115,15 @@ def test_families_of_maps():
     low = fit_feature_map("low_rank", x, goals, weights, 0.0, 2)
     assert torch.linalg.matrix_rank(low.matrix, rtol=1e-8) == 2
     assert torch.equal(fit_feature_map("identity", x, goals, weights, 0.0, 4)(x), x)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 1.0, 1e6, 1e12, 1e300])
+def test_assignments_end_at_any_scale(scale):
+    """An absolute tolerance is below the rounding of large costs: gains and losses of it took turns for ever."""
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        costs = scale * torch.rand(12, 9, generator=generator, dtype=torch.float64)
+        prior = torch.rand(12, generator=generator, dtype=torch.float64)
+        conditional = assign_classes(costs, prior / prior.sum())
+        assert bool((conditional.sum(1) == 1).all())
+        match_marginals(costs, prior / prior.sum(), torch.full((9,), 1 / 9).double())

@@ -3,12 +3,13 @@
 import numpy as np
 import ot
 import pytest
+import torch
 from _reference.relatedness import transport_cost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_transfer.functional.task_relatedness import task_relatedness
-from lightning_transfer.relatedness.transport import exact_plan, feasible_plan
+from lightning_transfer.relatedness.transport import exact_plan, feasible_plan, monotone_plan
 
 many = settings(deadline=None, max_examples=60)
 
@@ -58,3 +59,19 @@ def test_the_result_names_a_solver_that_gives_up(monkeypatch, blobs):
     assert any("not solved to optimality" in message for message in result.messages)
     assert result.bound >= result.target_loss
     assert "NOT converged" in str(result)
+
+
+@many
+@given(st.integers(0, 10**6), st.integers(1, 8), st.integers(1, 8))
+def test_on_the_line_sorting_is_as_good_as_the_exact_solver(seed, n, m):
+    rng = np.random.default_rng(seed)
+    a, b, weight = rng.normal(size=n).round(1), rng.normal(size=m), rng.dirichlet(np.ones(n))
+    first, second, mass = monotone_plan(*map(torch.from_numpy, (a, weight, b)))
+    assert len(mass) <= n + m
+    on_source = torch.zeros(n).double().index_add_(0, first, mass)
+    on_target = torch.zeros(m).double().index_add_(0, second, mass)
+    np.testing.assert_allclose(on_source.numpy(), weight, atol=1e-14)
+    np.testing.assert_allclose(on_target.numpy(), 1 / m, atol=1e-14)
+    cost = np.maximum(b[None] - a[:, None], 0)
+    plan, _ = exact_plan(cost, weight, np.full(m, 1 / m))
+    assert float(mass @ torch.from_numpy(cost)[first, second]) == pytest.approx((plan * cost).sum(), abs=1e-12)

@@ -1,0 +1,53 @@
+"""Classifiers whose strength is chosen on samples that they were not fitted to."""
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from lightning_transfer.relatedness.probe import scaled, validated
+from lightning_transfer.relatedness.sample import Sample
+
+
+def draw(generator, n, width, gap):
+    labels = torch.randint(4, (n,), generator=generator)
+    features = torch.randn(n, width, generator=generator, dtype=torch.float64)
+    features[:, :4] += gap * torch.nn.functional.one_hot(labels, 4)
+    return Sample(features, labels, 4)
+
+
+@pytest.mark.parametrize(("n", "width", "gap"), [(60, 50, 3.0), (400, 10, 2.0), (60, 50, 0.0)])
+def test_loss_on_other_samples_is_below_guessing_or_near_it(n, width, gap):
+    generator = torch.Generator().manual_seed(0)
+    train, test = draw(generator, n, width, gap), draw(generator, 4000, width, gap)
+    chosen = validated(train, train.prior)
+    loss = float(cross_entropy(chosen.head.logits(test.features), test.labels))
+    guess = torch.tensor(4.0).log()
+    assert loss < guess - 0.2 if gap else loss < guess + 0.05
+    assert set(chosen.rest.labels.tolist()) <= {0, 1, 2, 3}
+    assert 0 < len(chosen.rest.labels) < n / 2
+
+
+def test_classes_without_samples_and_single_samples():
+    features = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sample = Sample(features, torch.tensor([0, 2, 3, 4, 5]), 6)
+    prior = torch.tensor([0.2, 0, 0.2, 0.2, 0.2, 0.2]).double()
+    chosen = validated(sample, prior)
+    assert len(chosen.rest.labels) == 0
+    p = chosen.head.logits(features).softmax(1)
+    assert bool(p.isfinite().all())
+    assert float(p[:, 1].max()) < 1e-3
+
+
+@pytest.mark.parametrize("features", [torch.zeros(40, 3), torch.full((40, 3), 1e8), torch.eye(3).repeat(14, 1)[:40]])
+def test_degenerate_features_give_finite_classifiers(features):
+    sample = Sample(features.double(), torch.arange(40) % 3, 3)
+    head = validated(sample, sample.prior).head
+    assert bool(head.weight.isfinite().all() and head.bias.isfinite().all())
+
+
+def test_a_share_of_a_head_lies_between_guessing_and_the_head():
+    sample = draw(torch.Generator().manual_seed(0), 60, 5, 2.0)
+    head = validated(sample, sample.prior).head
+    torch.testing.assert_close(scaled(head, 1.0, sample.prior).bias, head.bias)
+    nothing = scaled(head, 0.0, sample.prior)
+    torch.testing.assert_close(nothing.logits(sample.features).softmax(1), sample.prior.expand(60, 4))
