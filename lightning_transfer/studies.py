@@ -26,7 +26,7 @@ class RankedTable:
 
     Attributes:
         names: Row names.
-        columns: Column name to one value a row; None where a value does not exist.
+        columns: Column name to one value for each row; None where a value does not exist.
         ranked_by: The column that gave the order.
     """
 
@@ -48,7 +48,7 @@ class RankedTable:
 
 @dataclass(frozen=True)
 class TransferabilityMatrix:
-    """What :func:`transferability_matrix` found.
+    """What :func:`transferability_matrix` gives.
 
     Attributes:
         values: Shape ``(sources, targets)``, float64, nats; higher is better. Entry ``[s, t]`` is the NCE from source
@@ -264,7 +264,7 @@ def rank_sources(
         options: Further arguments of the scores by name.
 
     Returns:
-        One row a source, one column a score.
+        One row for each source, one column for each score.
 
     Raises:
         ValueError: If inputs are malformed, a name is unknown, nothing can be computed, or not exactly one of
@@ -298,7 +298,7 @@ def rank_sources(
 
 @dataclass(frozen=True)
 class Curriculum:
-    """What :func:`transfer_curriculum` found.
+    """What :func:`transfer_curriculum` gives.
 
     Attributes:
         order: The tasks in the order to learn them; every task comes after the one that it starts from.
@@ -388,13 +388,13 @@ def _entropies(columns: Tensor, miller_madow: bool, ignore_index: int | None) ->
 
 def _label_columns(columns: Any, names: Sequence[str] | None, argument: str) -> tuple[Tensor, tuple[str, ...]]:
     if hasattr(columns, "items"):
-        found: list[Hashable] = [name for name, _ in columns.items()]
+        labels: list[Hashable] = [name for name, _ in columns.items()]
         try:
             tensors = [c if isinstance(c, Tensor) else torch.as_tensor(np.array(c)) for _, c in columns.items()]
             columns = torch.stack(tensors, dim=1)
         except (RuntimeError, TypeError, IndexError) as error:
             raise ValueError(f"Expected argument `{argument}` to hold columns of equal length: {error}.") from error
-        names = [str(name) for name in found] if names is None else names
+        names = [str(name) for name in labels] if names is None else names
     if not isinstance(columns, Tensor) or columns.ndim != 2:
         shape = tuple(columns.shape) if isinstance(columns, Tensor) else type(columns).__name__
         raise ValueError(f"Expected argument `{argument}` to be a 2D integer tensor or named columns, but got {shape}.")
@@ -402,10 +402,10 @@ def _label_columns(columns: Any, names: Sequence[str] | None, argument: str) -> 
 
 
 def _names(names: Sequence[str] | None, count: int, argument: str) -> tuple[str, ...]:
-    found = tuple(str(i) for i in range(count)) if names is None else tuple(map(str, names))
-    if len(found) != count or len(set(found)) != count:
-        raise ValueError(f"Expected {count} different names of tasks for `{argument}`, but got {found}.")
-    return found
+    labels = tuple(str(i) for i in range(count)) if names is None else tuple(map(str, names))
+    if len(labels) != count or len(set(labels)) != count:
+        raise ValueError(f"Expected {count} different names of tasks for `{argument}`, but got {labels}.")
+    return labels
 
 
 def _position(name: str, names: Sequence[str], argument: str) -> int:

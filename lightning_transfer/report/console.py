@@ -200,8 +200,8 @@ def _score_column(board: Standings, rows: list[Row], name: str) -> _Column:
 
 def _bar_column(board: Standings, rows: list[Row], ascii_only: bool) -> _Column:
     values = [row.score(board.rank_by) for row in rows]
-    known = [value for value in values if math.isfinite(value)]
-    low, high = min(known, default=0.0), max(known, default=0.0)
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
     if not board.higher_is_better(board.rank_by):
         low, high = high, low
     cells = []

@@ -128,7 +128,7 @@ def _label_points(axes: Axes, points: Sequence[tuple[Any, float, str, str]]) -> 
     line, panel = _LINE * axes.figure.dpi, axes.get_window_extent()
     named = sorted(points[: int(panel.height / line)], key=lambda point: point[1])
     places = [tuple(map(float, axes.transData.transform((x, y)))) for x, y, _, _ in named]
-    heights = _spread([up for _, up in places], line, panel.y0, panel.y1)
+    heights = _place_apart([up for _, up in places], line, panel.y0, panel.y1)
     for (x, y, name, color), (across, up), height in zip(named, places, heights, strict=True):
         on_the_left = across < panel.x0 + panel.width / 2
         label = axes.annotate(
@@ -144,7 +144,7 @@ def _label_points(axes: Axes, points: Sequence[tuple[Any, float, str, str]]) -> 
         label.set_in_layout(False)  # the panels keep the sizes for which the names were placed
 
 
-def _spread(wanted: Sequence[float], line: float, low: float, high: float) -> list[float]:
+def _place_apart(wanted: Sequence[float], line: float, low: float, high: float) -> list[float]:
     """Ascending heights between two limits, at least a line apart and as near to the wanted ones as that allows."""
     from sklearn.isotonic import isotonic_regression
 

@@ -78,5 +78,5 @@ def table_html(board: Standings) -> str:
 
 
 def _cell(text: str, style: str = "", error: float = float("nan")) -> str:
-    spread = f'<span class="se">{error_text(text, error)}</span>' if error == error else ""
-    return f'<td class="{style}">{html_text(text)}{spread}</td>'
+    span = f'<span class="se">{error_text(text, error)}</span>' if error == error else ""
+    return f'<td class="{style}">{html_text(text)}{span}</td>'

@@ -93,13 +93,13 @@ def score_texts(values: Sequence[float]) -> list[str]:
         >>> score_texts([-3.21e-6, 0.0]), score_texts([-90.0, -0.001])
         (['-3.21e-06', '0.00e+00'], ['-90.00', '0.00'])
     """
-    known = [value for value in values if math.isfinite(value)]
-    different = len({f"{value:.4f}" for value in known})
-    largest = max((abs(value) for value in known), default=0.0)
+    finite = [value for value in values if math.isfinite(value)]
+    different = len({f"{value:.4f}" for value in finite})
+    largest = max((abs(value) for value in finite), default=0.0)
     if 0 < largest < 5e-4:
         return [f"{value + 0.0:.2e}" if math.isfinite(value) else MISSING for value in values]
     decimals = 3 if largest < 10 else 2 if largest < 100 else 1
-    while decimals < 4 and len({f"{value:.{decimals}f}" for value in known}) < different:
+    while decimals < 4 and len({f"{value:.{decimals}f}" for value in finite}) < different:
         decimals += 1
     return [f"{round(value, decimals) + 0.0:.{decimals}f}" if math.isfinite(value) else MISSING for value in values]
 

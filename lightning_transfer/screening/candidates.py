@@ -172,7 +172,7 @@ class MetricFactory:
 
     names: tuple[str, ...]
     options: Mapping[str, Mapping[str, Any]]
-    own: Mapping[str, Metric]
+    objects: Mapping[str, Metric]
     task: Any
     groups: int
 
@@ -182,13 +182,13 @@ class MetricFactory:
         from lightning_transfer.metrics.registry import METRICS, read_metrics, resolve_metrics
 
         asked = read_metrics(metrics)
-        own = {name: value for name, value in asked.items() if isinstance(value, Metric)}
+        objects = {name: value for name, value in asked.items() if isinstance(value, Metric)}
         options = {name: value for name, value in asked.items() if not isinstance(value, Metric)}
-        names = tuple(resolve_metrics(options, cast(Any, task))) if options or not own else ()
-        if both := sorted(own.keys() & names):
+        names = tuple(resolve_metrics(options, cast(Any, task))) if options or not objects else ()
+        if both := sorted(objects.keys() & names):
             raise ValueError(f"Expected argument `metrics` to hold one score of a name, but got {both} twice.")
         needy = [name for name in names if METRICS[name].metric_class.needs_reference]
-        needy += [name for name, metric in own.items() if getattr(metric, "needs_reference", False)]
+        needy += [name for name, metric in objects.items() if getattr(metric, "needs_reference", False)]
         if needy and not reference:
             raise ValueError(f"Expected argument `reference` for the metrics {needy}, but got None.")
         names = tuple(name for name in names if name != BOUND)  # a reference adds its column
@@ -196,7 +196,7 @@ class MetricFactory:
             error_bars = JACKKNIFE_GROUPS if error_bars else 0
         elif error_bars == 1:
             raise ValueError("Expected argument `error_bars` to be a bool or at least 2 groups, but got 1.")
-        return cls(names, options, own, task, check_positive_int(error_bars, "error_bars", 0))
+        return cls(names, options, objects, task, check_positive_int(error_bars, "error_bars", 0))
 
     def build(self, backbone: Backbone) -> MetricCollection:
         """Make the scores that a backbone gives the inputs for."""
@@ -207,7 +207,7 @@ class MetricFactory:
         if backbone.num_source_classes is not None:
             available += ["source_probs", "source_labels"]
             available += ["source_outputs"] if getattr(backbone, "gives_outputs", True) else []
-        built: dict[str, Any] = {name: metric.clone() for name, metric in self.own.items()}
+        built: dict[str, Any] = {name: metric.clone() for name, metric in self.objects.items()}
         if self.names:
             collection = build_metrics(
                 self.names, task=self.task, available=available, jackknife_groups=max(self.groups, 1),
@@ -219,7 +219,7 @@ class MetricFactory:
     @property
     def combiners(self) -> dict[str, Any]:
         """By column, what makes scores that are relative to a zoo out of their parts."""
-        return {name: metric.combine for name, metric in self.own.items() if getattr(metric, "combine", None)}
+        return {name: metric.combine for name, metric in self.objects.items() if getattr(metric, "combine", None)}
 
     @property
     def lower_is_better(self) -> list[str]:
@@ -227,7 +227,7 @@ class MetricFactory:
         from lightning_transfer.metrics.registry import METRICS
 
         built = {name: self._build_one(METRICS[name]) for name in self.names}
-        return [name for name, metric in {**built, **self.own}.items() if metric.higher_is_better is False]
+        return [name for name, metric in {**built, **self.objects}.items() if metric.higher_is_better is False]
 
     def _build_one(self, spec: MetricSpec) -> Metric:
         try:
@@ -238,4 +238,4 @@ class MetricFactory:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of all scores, in the order asked for."""
-        return (*self.names, *self.own)
+        return (*self.names, *self.objects)

@@ -1,4 +1,4 @@
-"""The result of a screen: one row a backbone, ranked by one of the scores, with what it costs beside it."""
+"""The result of a screen: one row for each backbone, ranked by one of the scores, with what it costs beside it."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ def pearson(scores: Any, accuracies: Any, *, higher_is_better: bool = True) -> f
     """Pearson correlation of scores with accuracies, in [-1, 1].
 
     Args:
-        scores: One score a model; any sequence, array or tensor of at least three finite numbers.
-        accuracies: One accuracy a model, in the same order; higher is better.
+        scores: One score for each model; any sequence, array or tensor of at least three finite numbers.
+        accuracies: One accuracy for each model, in the same order; higher is better.
         higher_is_better: False for scores that promise more when lower (a bound, a loss): their sign is turned first.
 
     Returns:
@@ -176,8 +176,8 @@ def kernel_of(name: str) -> Kernel:
         return simple[name]
     match = re.fullmatch(r"(rel|recall)_at_([1-9]\d*)", name)
     if match is None:
-        known = (*simple, "rel_at_K", "recall_at_K")
-        raise ValueError(f"Expected argument `statistics` to hold names among {known}, but got {name!r}.")
+        names = (*simple, "rel_at_K", "recall_at_K")
+        raise ValueError(f"Expected argument `statistics` to hold names among {names}, but got {name!r}.")
     rows: Callable[..., Array] = rank_kernels.rel_at_k_rows if match[1] == "rel" else rank_kernels.recall_at_k_rows
     return partial(rows, k=int(match[2]))
 

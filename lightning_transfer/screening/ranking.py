@@ -109,10 +109,10 @@ class RankingStatistic:
 
 @dataclass(frozen=True)
 class RankingTable:
-    """What :func:`evaluate_ranking` found.
+    """What :func:`evaluate_ranking` gives.
 
     Attributes:
-        statistics: One entry an estimator and statistic.
+        statistics: One entry for each estimator and statistic.
         models: Names of the models, in the order given.
         omitted: For each estimator the models it was not judged on, because its score or their accuracy is missing.
     """
@@ -127,14 +127,14 @@ class RankingTable:
         Raises:
             KeyError: If there is no such entry, or more than one.
         """
-        found = [s for s in self.statistics if s.name == name and estimator in (None, s.estimator)]
-        if len(found) != 1:
-            known = sorted({(s.estimator, s.name) for s in self.statistics})
-            raise KeyError(f"{len(found)} entries for {name!r} of {estimator!r}; known (estimator, statistic): {known}")
-        return found[0]
+        matches = [s for s in self.statistics if s.name == name and estimator in (None, s.estimator)]
+        if len(matches) != 1:
+            available = sorted({(s.estimator, s.name) for s in self.statistics})
+            raise KeyError(f"{len(matches)} entries for {name!r} of {estimator!r}; there are {available}")
+        return matches[0]
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row an estimator and statistic; leave-one-out as its lowest and highest value."""
+        """Return one row for each estimator and statistic; leave-one-out as its lowest and highest value."""
         import pandas as pd
 
         rows = []
@@ -170,8 +170,8 @@ def evaluate_ranking(
     """Judge estimators by how their scores order models, with intervals, chance levels and a static baseline.
 
     Args:
-        scores: One score a model, or a mapping (or DataFrame) of estimator name to such a column.
-        accuracies: One accuracy a model, higher is better (negate errors).
+        scores: One score for each model, or a mapping (or DataFrame) of estimator name to such a column.
+        accuracies: One accuracy for each model, higher is better (negate errors).
         models: Names of the models; ``"0"``, ``"1"``, ... without.
         parameters: Parameter counts (or another score that has not seen the target): the static baseline. It becomes an
             estimator named ``"parameters"`` and every other one is compared with it.
@@ -249,7 +249,7 @@ def evaluate_over_targets(
 
     Args:
         scores: Target name to what :func:`evaluate_ranking` takes as scores; the same estimators for every target.
-        accuracies: Target name to one accuracy a model, in the same order of models for every target.
+        accuracies: Target name to one accuracy for each model, in the same order of models for every target.
         models: As in :func:`evaluate_ranking`.
         parameters: As in :func:`evaluate_ranking`; one column for all targets.
         statistics: As in :func:`evaluate_ranking`.
@@ -298,8 +298,8 @@ def evaluate_over_targets(
         compared = parameters is not None and estimator != "parameters"
         tables = [np.concatenate([c[estimator], c["parameters"]]) if compared else c[estimator] for c in columns]
         for name in dict.fromkeys(statistics):
-            pooled = _mean_over_targets(kernel_of(name), tables, truths)
-            entries.append(_judge(estimator, name, pooled, numbers, numbers + n if compared else None, resamples))
+            averaged = _mean_over_targets(kernel_of(name), tables, truths)
+            entries.append(_judge(estimator, name, averaged, numbers, numbers + n if compared else None, resamples))
     return RankingTable(tuple(entries), names, dict.fromkeys(columns[0], ()))
 
 
@@ -382,12 +382,12 @@ def _judge(
 
 
 def _mean_over_targets(kernel: Kernel, scores: Sequence[Array], accuracies: Sequence[Array]) -> Kernel:
-    def pooled(score_numbers: Array, accuracy_numbers: Array) -> Array:
+    def averaged(score_numbers: Array, accuracy_numbers: Array) -> Array:
         picked, answers = score_numbers.astype(int), accuracy_numbers.astype(int)
         values = [kernel(s[picked], a[answers]) for s, a in zip(scores, accuracies, strict=True)]
         return np.asarray(np.mean(values, axis=0))
 
-    return pooled
+    return averaged
 
 
 def _check_options(level: float, interval: str, num_resamples: int) -> None:

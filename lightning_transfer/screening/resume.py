@@ -75,4 +75,4 @@ def _first_difference(before: Any, now: Any, path: str = "") -> tuple[str, Any, 
         _first_difference(before.get(name), now.get(name), f"{path}.{name}" if path else name)
         for name in dict.fromkeys([*now, *before])
     )
-    return next((found for found in differences if found is not None), None)
+    return next((difference for difference in differences if difference is not None), None)

@@ -364,7 +364,7 @@ def _settings_of(plan: _Plan, precision: str) -> dict[str, Any]:
     return as_settings(
         target=_data_settings(plan.target, split),
         reference=None if plan.reference is None else _data_settings(plan.reference, split),
-        metrics={name: plan.metrics.options.get(name, {}) for name in plan.metrics.names} | dict(plan.metrics.own),
+        metrics={name: plan.metrics.options.get(name, {}) for name in plan.metrics.names} | dict(plan.metrics.objects),
         jackknife_groups=plan.metrics.groups,
         relatedness=plan.relatedness,
         split=split,

@@ -142,14 +142,14 @@ class Standings:
         column = column or self.rank_by
         first, second = self[i], self[j]
         lead = first.score(column) - second.score(column)
-        spread = math.hypot(first.standard_error(column), second.standard_error(column))
+        error = math.hypot(first.standard_error(column), second.standard_error(column))
         if not self.higher_is_better(column):
             lead = -lead
-        if math.isnan(lead) or math.isnan(spread):
+        if math.isnan(lead) or math.isnan(error):
             return math.nan
-        if spread == 0:
+        if error == 0:
             return 0.5 if lead == 0 else float(lead > 0)
-        return NormalDist().cdf(lead / spread)
+        return NormalDist().cdf(lead / error)
 
     def undecided(self, level: float = 0.95, column: str | None = None) -> list[tuple[str, str]]:
         """Neighbours on the leaderboard whose order the data do not settle.

@@ -49,9 +49,9 @@ def decode(content: bytes) -> dict[str, Any]:
         data = json.loads(content)
     except ValueError as error:
         raise ValueError(f"Expected a leaderboard as JSON, but got: {error}.") from error
-    found = data.get("format") if isinstance(data, dict) else type(data).__name__
-    if found not in (FORMAT, _FIRST_FORMAT):
-        raise ValueError(f"Expected a leaderboard of format {FORMAT} or below, but got {found!r}.")
+    version = data.get("format") if isinstance(data, dict) else type(data).__name__
+    if version not in (FORMAT, _FIRST_FORMAT):
+        raise ValueError(f"Expected a leaderboard of format {FORMAT} or below, but got {version!r}.")
     lower_is_better = expect(data, "lower_is_better", list)
     if not all(isinstance(name, str) for name in lower_is_better):
         raise ValueError(f"Expected `lower_is_better` to hold names, but got {lower_is_better!r}.")
@@ -60,7 +60,7 @@ def decode(content: bytes) -> dict[str, Any]:
         "rank_by": expect(data, "rank_by", str),
         "lower_is_better": lower_is_better,
         "info": expect(data, "info", dict),
-        "settings": expect(data, "settings", dict) if found == FORMAT else _upgrade(expect(data, "settings", dict)),
+        "settings": expect(data, "settings", dict) if version == FORMAT else _upgrade(expect(data, "settings", dict)),
     }
 
 

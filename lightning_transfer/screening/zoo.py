@@ -24,9 +24,9 @@ def combine_zoo_scores(rows: Sequence[Row], combiners: Mapping[str, Combiner] | 
         The rows; where two or more have the parts of a score, its column is the combined score, without standard error.
     """
     columns = dict.fromkeys(column for row in rows for column in row.parts)
-    known = {column: METRICS[column].metric_class.combine for column in columns if column in METRICS}
+    registered = {column: METRICS[column].metric_class.combine for column in columns if column in METRICS}
     combined = list(rows)
-    for column, combine in {**known, **(combiners or {})}.items():
+    for column, combine in {**registered, **(combiners or {})}.items():
         members = [index for index, row in enumerate(rows) if column in row.parts]
         if len(members) < 2 or combine is None:
             continue
