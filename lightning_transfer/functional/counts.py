@@ -15,7 +15,8 @@ def check_label_columns(labels: Tensor, name: str = "labels") -> Tensor:
     """Check class ids of one task or, one column each, of many.
 
     Args:
-        labels: Shape ``(n,)`` or ``(n, m)``, any integer dtype, ids from 0 with or without gaps.
+        labels: Shape ``(n,)`` or ``(n, m)``, any integer dtype, ids from 0 with or without gaps; columns of zeros and
+            ones may be of any dtype.
         name: Name of the argument for the message.
 
     Returns:
@@ -31,6 +32,8 @@ def check_label_columns(labels: Tensor, name: str = "labels") -> Tensor:
         torch.Size([3, 1])
     """
     if isinstance(labels, Tensor) and labels.ndim == 2 and labels.shape[1]:
+        if labels.is_floating_point() and bool(((labels == 0) | (labels == 1)).all()):
+            labels = labels.long()
         columns = check_labels(labels.flatten(), labels.numel(), name=name).reshape(labels.shape)
     else:
         columns = check_labels(labels, len(labels) if isinstance(labels, Tensor) and labels.ndim else 0, name=name)

@@ -49,6 +49,7 @@ class ETran(ZooSampleMetric):
 
     name = "etran"
     title = "ETran"
+    _bias_counts = True
     tasks = ("classification", "regression")
     combine = staticmethod(combine_etran)
 

@@ -173,6 +173,7 @@ class GBC(SampleMetric, metaclass=_StreamsWithoutComponents):
 
     name = "gbc"
     title = "GBC"
+    _bias_counts = True
     plot_upper_bound: float = 0.0
 
     def __init__(

@@ -23,6 +23,9 @@ class LEEP(SampleMetric):
     is too much, ``cache="float16"`` halves it (probabilities are rounded by at most 0.05 % or 3e-8), and
     ``keep_samples`` bounds it.
 
+    The score of few samples is too high, as the log-likelihood of what was fitted to them: the interval of
+    ``compute_with_interval`` is that of a jackknife, moved by the bias.
+
     As input to ``forward`` and ``update`` the metric accepts the following input:
 
     - ``source_probs`` (:class:`~torch.Tensor`): shape ``(n, k)``, rows on the simplex, any floating dtype (tokens
@@ -54,6 +57,7 @@ class LEEP(SampleMetric):
     """
 
     plot_upper_bound: float = 0.0
+    _bias_counts = True
     name = "leep"
     title = "LEEP"
     tasks = ("classification", "multilabel")

@@ -28,7 +28,7 @@ class NLEEP(SampleMetric):
     - ``nleep`` (:class:`~torch.Tensor`): 0-d float64, nats, in ``[-H(Y), 0]``, see
       :func:`lightning_transfer.functional.nleep`.
 
-    The interval of ``compute_with_interval`` resamples the samples under the one fitted mixture.
+    The interval of ``compute_with_interval`` leaves out samples under the one fitted mixture.
 
     Args:
         variance: Share of the variance that the principal components hold.
@@ -51,6 +51,7 @@ class NLEEP(SampleMetric):
     """
 
     plot_upper_bound: float = 0.0
+    _bias_counts = True
     name = "nleep"
     title = "N-LEEP"
 

@@ -44,6 +44,7 @@ class SFDA(SampleMetric):
 
     name = "sfda"
     title = "SFDA"
+    _bias_counts = True
 
     def __init__(self, *, variant: str = "paper", **kwargs: Any) -> None:
         check_one_of(variant, ("paper", "official"), "variant")

@@ -43,6 +43,7 @@ class TransRate(SampleMetric):
 
     name = "transrate"
     title = "TransRate"
+    _bias_counts = True
 
     def __init__(self, *, eps: float = 1e-4, variant: str = "paper", **kwargs: Any) -> None:
         check_transrate_options(eps, variant)

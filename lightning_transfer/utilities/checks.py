@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 LARGEST = 1e75  #: Larger features and targets are refused, since scores hold their fourth powers.
-_INTEGER_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_INTEGER_DTYPES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def check_features(features: Tensor, name: str = "features") -> Tensor:
@@ -43,7 +43,7 @@ def check_labels(labels: Tensor, n: int, num_classes: int | None = None, name: s
     """Check class ids.
 
     Args:
-        labels: Shape ``(n,)``, any integer dtype, ids from 0; ids may have gaps.
+        labels: Shape ``(n,)``, any integer dtype or bool, ids from 0; ids may have gaps.
         n: Number of samples that the other arguments have.
         num_classes: Ids must lie below it, where given.
         name: Name of the argument for the message.
@@ -69,20 +69,22 @@ def check_targets(targets: Tensor, n: int, name: str = "targets") -> Tensor:
     """Check regression targets and make them a matrix.
 
     Args:
-        targets: Shape ``(n,)`` or ``(n, m)``, any floating dtype.
+        targets: Shape ``(n,)`` or ``(n, m)``, any real dtype.
         n: Number of samples that the other arguments have.
         name: Name of the argument for the message.
 
     Returns:
-        Shape ``(n, m)``, the same dtype.
+        Shape ``(n, m)``, the same floating dtype; float64 for whole numbers.
 
     Raises:
         ValueError: If dtype, shape or length is wrong, or a value is not finite.
     """
-    if not isinstance(targets, Tensor) or targets.ndim not in (1, 2) or not targets.is_floating_point():
+    if not isinstance(targets, Tensor) or targets.ndim not in (1, 2) or targets.is_complex():
         raise ValueError(
-            f"Expected argument `{name}` to be a 1D or 2D floating point tensor, but got {_describe(targets)}."
+            f"Expected argument `{name}` to be a 1D or 2D tensor of real numbers, but got {_describe(targets)}."
         )
+    if not targets.is_floating_point():
+        targets = targets.double()
     if targets.ndim == 2 and targets.shape[1] == 0:
         raise ValueError(f"Expected argument `{name}` to have columns, but got shape {tuple(targets.shape)}.")
     _check_length(targets, n, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from functools import partial
 from pathlib import Path
@@ -103,11 +104,46 @@ def test_one_or_several_answers_a_sample(cell):
             if name in ROWS:
                 assert close(value, value_of_function(name, inputs, answer, regression))
             continue
+        if METRICS[name].tasks == ("regression",):  # whole numbers are targets, too
+            continue
         with pytest.raises(ValueError, match=r"Expected argument `(labels|targets)`"):
             updated(maker(name)(METRICS[name].tasks[0] if name in METRICS else "classification"), inputs, answer)
         if name in ROWS:
             with pytest.raises(ValueError, match=r"Expected argument `(labels|targets)`"):
                 value_of_function(name, inputs, answer)
+
+
+@pytest.mark.parametrize("name", [name for name, kind, supported in CELLS if kind == "class ids" and supported])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_labels_of_other_dtypes(name):
+    inputs = flat_inputs()
+    if name == "energy":  # it reads no labels
+        return
+    inputs["labels"] = inputs["labels"] % 2
+    expected = updated(maker(name)("classification"), inputs, inputs["labels"]).compute()
+    assert close(updated(maker(name)("classification"), inputs, inputs["labels"].bool()).compute(), expected, 0)
+    if "multilabel" in METRICS[name].tasks:
+        [attributes], _ = answers("multi-label", inputs)
+        expected = updated(maker(name)("multilabel"), inputs, attributes).compute()
+        for cast in (attributes.float(), attributes.bool(), attributes.bfloat16()):
+            assert close(updated(maker(name)("multilabel"), inputs, cast).compute(), expected, 0)
+        with pytest.raises(ValueError, match="`labels`"):
+            updated(maker(name)("multilabel"), inputs, attributes + 0.5)
+
+
+@pytest.mark.parametrize("name", [name for name, kind, supported in CELLS if kind == "regression" and supported])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_targets_that_are_whole_numbers(name):
+    if name == "energy":  # it reads no targets
+        return
+    inputs = flat_inputs()
+    targets = (inputs["targets"] * 3).round()
+    expected = updated(maker(name)("regression"), inputs, targets).compute()
+    assert close(updated(maker(name)("regression"), inputs, targets.int()).compute(), expected)
+    metric = maker(name)("regression")
+    if "labels" in inspect.signature(metric.update).parameters:  # as batches with integers name them
+        metric.update(inputs[metric.requires[0]], labels=targets.long())
+        assert close(metric.compute(), expected)
 
 
 def as_tokens(values):
