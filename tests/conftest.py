@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -14,6 +15,25 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+TESTS = Path(__file__).parent
+NUMERIC = (
+    "functional",
+    "metrics",
+    "published",
+    "relatedness",
+    "utilities/test_linalg",
+    "test_doctests",
+    "test_studies",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of values, which have to hold whatever the last bits of a sum are."""
+    for item in items:
+        if item.path.relative_to(TESTS).as_posix().startswith(NUMERIC):
+            item.add_marker(pytest.mark.numeric)
 
 
 @pytest.fixture(autouse=True)

@@ -215,7 +215,8 @@ def conditional_entropy(counts: Tensor, miller_madow: bool = False) -> Tensor:
     counts = counts.double()
     source = counts.sum(-1)
     n = source.sum(-1)
-    value = (torch.xlogy(source, source).sum(-1) - torch.xlogy(counts, counts).sum((-2, -1))).clamp(min=0) / n
+    # source class by source class: one that has a single class counts exactly nothing
+    value = (torch.xlogy(source, source) - torch.xlogy(counts, counts).sum(-1)).clamp(min=0).sum(-1) / n
     if miller_madow:
         value = value + ((counts > 0).sum((-2, -1)) - (source > 0).sum(-1)) / (2 * n)
     return value

@@ -224,7 +224,9 @@ def _of_pair(source: Tensor, labels: Tensor, miller_madow: bool) -> Tensor:
     small = len(per_source) * classes <= MAX_CELLS
     cells = torch.bincount(code) if small else torch.unique(code, return_counts=True)[1]
     per_source, cells = (counts[counts > 0].double() for counts in (per_source, cells))
-    difference = (torch.xlogy(per_source, per_source).sum() - torch.xlogy(cells, cells).sum()).clamp(min=0)
+    total = torch.xlogy(per_source, per_source).sum()
+    difference = total - torch.xlogy(cells, cells).sum()
+    difference = difference * (difference > 16 * torch.finfo(total.dtype).eps * total)
     if miller_madow:
         difference = difference + (len(cells) - len(per_source)) / 2
     return difference / len(labels)

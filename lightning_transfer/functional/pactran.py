@@ -192,14 +192,8 @@ def pactran_gamma(
     log-likelihood; the published code returns the bound (lower is better) with all but a constant divided by the number
     of classes: ``"official"``.
 
-    Args:
-        source_probs: Shape ``(n, k)`` (tokens ``(b, t, k)`` and pixels ``(b, k, h, w)`` too), any floating dtype, rows
-            on the simplex.
-        labels: Shape ``(n,)``, any integer dtype; ids may have gaps, absent classes are ignored.
-        alpha: Total prior shape of each source class, larger than 0.
-        iterations: Variational updates.
-        variant: ``"paper"`` (higher is better) or ``"official"`` (lower is better).
-        ignore_index: Samples with this label are left out.
+    Args and errors are those of :func:`pactran_dirichlet`, but that ``alpha`` is the total prior shape of each source
+    class.
 
     Returns:
         0-d float64 tensor, in nats.
