@@ -4,6 +4,7 @@ from lightning_transfer.backbones.base import Backbone, BackboneOutput, Cost
 from lightning_transfer.backbones.checkpoints import CheckpointBackbone, ProgramBackbone, load_weights
 from lightning_transfer.backbones.efficientnet_lite import EfficientNetLite
 from lightning_transfer.backbones.initialisation import reinitialise, seeded_initialisation
+from lightning_transfer.backbones.layers import LayeredBackbone
 from lightning_transfer.backbones.module import ModuleBackbone
 from lightning_transfer.backbones.open_clip import OpenClipBackbone
 from lightning_transfer.backbones.precomputed import PrecomputedFeatures
@@ -26,6 +27,7 @@ __all__ = [
     "CheckpointBackbone",
     "Cost",
     "EfficientNetLite",
+    "LayeredBackbone",
     "ModuleBackbone",
     "OpenClipBackbone",
     "PictureTransform",

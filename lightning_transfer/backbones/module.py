@@ -107,7 +107,7 @@ class ModuleBackbone(Backbone):
     def encode(self, inputs: Any) -> BackboneOutput:
         """Features and logits of prepared inputs, in one forward pass of the module."""
         wanted = {name for name in (self.layer, self.head_name) if name is not None}
-        with _captured(self.module, wanted) as seen:
+        with captured(self.module, wanted) as seen:
             output = self.module(inputs)
         raw = seen[self.layer][self.capture == "output"] if self.layer is not None else _first_tensor(output)
         logits = None if self.head_name is None else seen[self.head_name][1]
@@ -115,7 +115,7 @@ class ModuleBackbone(Backbone):
 
     def _find_head(self, example: Any) -> str | None:
         names = [name for name, child in self.module.named_modules() if isinstance(child, nn.Linear)]
-        with _captured(self.module, set(names), must_run=False) as seen:
+        with captured(self.module, set(names), must_run=False) as seen:
             output = _first_tensor(self.module(example))
         if not seen:
             return None
@@ -136,7 +136,7 @@ class ModuleBackbone(Backbone):
 
 
 @contextmanager
-def _captured(module: nn.Module, names: set[str], must_run: bool = True) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+def captured(module: nn.Module, names: set[str], must_run: bool = True) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
     """Record ``(input, output)`` of named submodules while the body runs, in the order in which they finish."""
     seen: dict[str, tuple[Tensor, Tensor]] = {}
 

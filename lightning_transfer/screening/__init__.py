@@ -1,9 +1,21 @@
 """Screening: many backbones on one target, ranked."""
 
 from lightning_transfer.screening.bound_ranking import BoundRanking, rank_backbones, rank_references
+from lightning_transfer.screening.layers import aggregate_layers, plot_layers, screen_layers
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.relate import relate
 from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.screen import screen
 
-__all__ = ["BoundRanking", "Leaderboard", "Row", "rank_backbones", "rank_references", "relate", "screen"]
+__all__ = [
+    "BoundRanking",
+    "Leaderboard",
+    "Row",
+    "aggregate_layers",
+    "plot_layers",
+    "rank_backbones",
+    "rank_references",
+    "relate",
+    "screen",
+    "screen_layers",
+]

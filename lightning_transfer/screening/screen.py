@@ -270,7 +270,7 @@ def _screen_one(name: str, candidate: Any, plan: _Plan, finished: Row | None) ->
         if judged and (remark := remark_on_duplicates(sketch.share_of_near_duplicates(), judged)):
             info["notes"] = [remark]
         row = replace(row, images_per_second=extraction.images_per_second)
-        row = _add_scores(row, metrics, plan.metrics.groups > 0)
+        row = add_scores(row, metrics, plan.metrics.groups > 0)
         row = replace(row, remarks=(*_remarks_on_data(plan), *row.remarks))
         if reference is not None:
             row = _add_bound(row, reference, extraction.kept, plan.relatedness)
@@ -284,7 +284,14 @@ def _leaves_one_out(metric: Metric) -> bool:
     return getattr(metric, "leave_one_out", False) is True
 
 
-def _add_scores(row: Row, metrics: MetricCollection, error_bars: bool) -> Row:
+def add_scores(row: Row, metrics: MetricCollection, error_bars: bool) -> Row:
+    """Compute the scores of a pass and put them into a row.
+
+    Args:
+        row: What is known of the backbone.
+        metrics: Fed with all samples.
+        error_bars: Whether standard errors are computed too.
+    """
     members: Iterable[tuple[str, Any]] = metrics.items(keep_base=True, copy_state=False)
     scores = {name: _compute(metric, error_bars) for name, metric in members}
     failures = [f"{name}: {score.failure}" for name, score in scores.items() if score.failure is not None]
