@@ -1,29 +1,21 @@
 from __future__ import annotations
 
-import json
 import math
-import sys
-from contextlib import nullcontext
 from functools import partial
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from _training import Diary, digest, make_trainer, random_state, run_in_processes
-from hydra import compose, initialize_config_module
-from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
-from omegaconf import open_dict
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_transfer import cli
 from lightning_transfer.backbones import ModuleBackbone
 from lightning_transfer.callbacks import TaskRelatednessMonitor, TransferabilityMonitor
 from lightning_transfer.data import Digits
 from lightning_transfer.finetuning import FineTuningModule
-from lightning_transfer.jobs.finetune import _refuse_restarts, run
 
 MODES = ("head", "full", "head_then_full")
 
@@ -332,139 +324,3 @@ def test_fine_tuning_in_two_processes_with_both_monitors(tmp_path):
         for name in ("logme", "h_score_shrunk", "leep", "nce"):
             assert record[name] == pytest.approx(alone["scores"][0][name], rel=1e-4)
     assert ranks[0]["full"]["scores"][2]["logme"] != pytest.approx(alone["scores"][0]["logme"], rel=1e-4)
-
-
-# the job
-
-
-def _job(folder, *overrides):
-    with initialize_config_module("lightning_transfer.conf", version_base="1.3"):
-        cfg = compose("finetune", list(overrides), return_hydra_config=True)
-    with open_dict(cfg):
-        cfg.hydra.runtime.output_dir = str(folder)
-        cfg.backbone = {
-            "_target_": "lightning_transfer.backbones.ModuleBackbone",
-            "module": {"_target_": "torch.nn.Sequential", "_args_": [
-                {"_target_": "torch.nn.Flatten"},
-                {"_target_": "torch.nn.Linear", "in_features": 64, "out_features": 16},
-                {"_target_": "torch.nn.ReLU"},
-                {"_target_": "torch.nn.Linear", "in_features": 16, "out_features": 5},
-            ]},
-            "input_shape": [1, 8, 8],
-        }  # fmt: skip
-    HydraConfig.instance().set_config(cfg)
-    with open_dict(cfg):
-        del cfg.hydra
-    return cfg
-
-
-SMALL = (
-    "target=digits", "target.max_samples=200", "reference=digits_0_4", "trainer=cpu",
-    "+trainer.enable_progress_bar=false", "callbacks.relatedness.reference_samples=100",
-    "callbacks.relatedness.max_samples=60", "+callbacks.relatedness.options.rounds=1",
-    "callbacks.relatedness.ground_cost=feature", "+callbacks.relatedness.options.tau=0.5",
-)  # fmt: skip
-
-
-def test_job_with_both_monitors(tmp_path, capsys):
-    value = run(_job(tmp_path, *SMALL, "epochs=2", "mode=head_then_full"))
-    summary = json.loads((tmp_path / "finetune.json").read_text())
-    assert summary["objective"] == {"val/accuracy": value}
-    assert {"transfer/logme", "transfer/leep", "transfer/task_relatedness", "val/loss"} <= set(summary["logged"])
-    assert "test/accuracy" in summary["test"]
-    assert [record["epoch"] for record in summary["history"]["relatedness"]] == [0, 0, 1]
-    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
-    assert "distribution_mismatch" in capsys.readouterr().out
-    rows = (tmp_path / "csv/metrics.csv").read_text().splitlines()
-    assert "transfer/task_relatedness" in rows[0]
-
-
-def test_job_resumes_and_still_knows_its_best_epoch(tmp_path):
-    def job(folder, epochs, *overrides):
-        (tmp_path / folder).mkdir()
-        value = run(_job(tmp_path / folder, *SMALL[:2], *SMALL[3:5], f"epochs={epochs}", *overrides))
-        return value, json.loads((tmp_path / folder / "finetune.json").read_text())
-
-    value, first = job("first", 2, "~reference")
-    best, last = (tmp_path / f"first/checkpoints/{name}.ckpt" for name in ("best", "last"))
-    state = torch.load(last, weights_only=True)
-    (kept,) = (kept for key, kept in state["callbacks"].items() if "Checkpoint" in key and kept["monitor"])
-    kept["best_model_score"] = kept["kth_value"] = kept["best_k_models"][str(best)] = torch.tensor(0.99)
-    torch.save(state, last)  # as if the first run had been lucky
-
-    resumed, second = job("second", 4, "~reference", "~logger", f"ckpt_path={last}")
-    assert list(second["history"]) == ["transferability"]
-    assert [record["epoch"] for record in second["history"]["transferability"]] == [0, 0, 1, 2, 3]
-    assert second["history"]["transferability"][:3] == first["history"]["transferability"]
-    assert value < resumed == pytest.approx(0.99)
-    assert second["best_checkpoint"] == str(best)
-    assert best.exists()
-
-    again, third = job("third", 2, "~reference", "~logger", f"ckpt_path={last}")  # nothing is left to do
-    assert again == pytest.approx(0.99)
-    assert third["test"] == first["test"]
-
-
-def test_a_job_that_is_stopped_before_its_first_step_says_why_and_what_it_is_worth(tmp_path, capsys):
-    overrides = [*SMALL[:2], *SMALL[3:5], "~reference", "~logger", "callbacks.transferability.metrics=logme"]
-    value = run(_job(tmp_path, *overrides, "epochs=1", "callbacks.transferability.stop_below=1e9"))
-    summary = json.loads((tmp_path / "finetune.json").read_text())
-    assert summary["objective"] == {"val/accuracy": value}
-    assert summary["logged"].keys() == {"transfer/logme", "val/accuracy", "val/loss"}
-    (reason,) = summary["stopped"]
-    assert f"Stopped: {reason}" in capsys.readouterr().out
-    assert "1e+09" in reason
-
-
-@pytest.mark.parametrize(("option", "message"), [("direction=up", "up"), ("objective=val/f1", r"val/f1.*val/accuracy")])
-def test_what_lightning_refuses_is_bad_input(option, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        run(_job(tmp_path, *SMALL[:2], *SMALL[3:5], "epochs=1", "~reference", "~logger", option))
-
-
-@pytest.mark.parametrize(("strategy", "mode", "refused"), [
-    ("ddp", "MULTIRUN", True), ("ddp_spawn", "MULTIRUN", False), ("ddp", "RUN", False),
-])  # fmt: skip
-def test_a_sweep_refuses_strategies_that_start_the_script_again(strategy, mode, refused, tmp_path):
-    _job(tmp_path, f"hydra.mode={mode}")
-    trainer = make_trainer(devices=2, strategy=strategy)
-    trainer.strategy._configure_launcher()
-    with pytest.raises(ValueError, match="ddp_spawn") if refused else nullcontext():
-        _refuse_restarts(trainer)
-
-
-def test_a_sweep_compares_its_runs(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", list(sys.argv))
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    monkeypatch.setenv("LIGHTNING_TRANSFER_ALLOCATOR", "system")
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["finetune", "-m", "backbone=efficientnet_lite0_random", "++backbone.input_size=32", "mode=head",
-                  "optimizer.lr=1e-6,1e-2", "epochs=2", "~reference", "~logger",
-                  "callbacks.transferability.metrics=logme", "finetuning.warmup=0",
-                  *SMALL[:2], *SMALL[3:5]])  # fmt: skip
-    assert stop.value.code == 0
-    (folder,) = tmp_path.glob("multirun/finetune/*/*")
-    runs = json.loads((folder / "finetune.json").read_text())["runs"]
-    values = [run["objective"]["val/accuracy"] for run in runs]
-    assert values == sorted(values, reverse=True)
-    assert {run["job"] for run in runs} == {"0", "1"}
-    for entry in runs:
-        own = json.loads((folder / entry["job"] / "finetune.json").read_text())
-        assert own["objective"] == entry["objective"]
-        assert f"optimizer.lr={('1e-06', '0.01')[int(entry['job'])]}" in own["overrides"]
-    _, _, table = capsys.readouterr().out.rpartition("Fine-tuning runs")
-    assert "optimizer.lr=0.01" in table
-    assert "mode=head" not in table
-
-
-def test_job_names_what_is_there_when_the_objective_is_missing(tmp_path):
-    overrides = [*SMALL[:2], *SMALL[3:5], "epochs=1", "~reference", "callbacks=none", "optimizer=sgd"]
-    with pytest.raises(ValueError, match=r"`val/f1` was not logged; available are .*val/accuracy"):
-        run(_job(tmp_path, *overrides, "objective=val/f1", "~logger", "test=false"))
-
-
-@pytest.mark.parametrize("name", ["default", "none", "early_stopping", "[default,early_stopping]"])
-def test_callback_configs_compose(name, tmp_path):
-    cfg = _job(tmp_path, f"callbacks={name}")
-    assert cfg.callbacks is None or all("_target_" in node for node in cfg.callbacks.values())

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -179,51 +177,3 @@ def test_a_failing_write_keeps_the_old_file(board, tmp_path, monkeypatch):
         board.save(tmp_path, figure=False)
     assert (tmp_path / "leaderboard.json").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["leaderboard.csv", "leaderboard.json"]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda data: [], "of format"),
-        (lambda data: data | {"format": "other/1"}, "but got 'other/1'"),
-        (lambda data: data | {"rows": {}}, "Expected `rows` to be a list"),
-        (lambda data: data | {"rows": [{"backbone": "a", "hook": "os.system"}]}, "Expected a row to hold"),
-        (
-            lambda data: data | {"rows": [data["rows"][0] | {"scores": {"logme": "0.5"}}]},
-            "Expected `scores` to hold numbers",
-        ),
-        (
-            lambda data: data | {"rows": [data["rows"][0] | {"parameters": "many"}]},
-            "Expected `parameters` to be a number",
-        ),
-        (lambda data: data | {"rows": [data["rows"][0] | {"remarks": [3]}]}, "Expected `remarks` to hold strings"),
-        (lambda data: data | {"lower_is_better": [1]}, "Expected `lower_is_better` to hold names"),
-        (lambda data: data | {"rank_by": "nope"}, "Expected argument `rank_by`"),
-        (lambda data: data | {"info": None}, "Expected `info` to be a dict"),
-        (lambda data: data | {"settings": []}, "Expected `settings` to be a dict"),
-        (
-            lambda data: data | {"rows": [data["rows"][0] | {"fingerprint": 3}]},
-            "Expected `fingerprint` to be a str",
-        ),
-    ],
-)
-def test_load_checks_every_field(board, tmp_path, change, message):
-    path = board.save(tmp_path, figure=False)["json"]
-    path.write_text(json.dumps(change(json.loads(path.read_text()))))
-    with pytest.raises(ValueError, match=message):
-        Leaderboard.load(path)
-
-
-def test_load_of_what_is_no_json(tmp_path):
-    (tmp_path / "leaderboard.json").write_bytes(b"\x80\x04\x95")
-    with pytest.raises(ValueError, match="as JSON"):
-        Leaderboard.load(tmp_path)
-    with pytest.raises(FileNotFoundError):
-        Leaderboard.load(tmp_path / "nothing.json")
-
-
-def test_rows_are_values(board):
-    assert replace(board["small"], seconds=2.0).seconds == 2.0
-    assert board["small"].score("nope") != board["small"].score("nope")
-    assert repr(board) == "Leaderboard(4 backbones, rank_by='logme')"
-    assert len(board) == 4

@@ -1,0 +1,93 @@
+"""Leaderboards as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from lightning_transfer.screening import Leaderboard, Row
+
+NAN = math.nan
+
+
+@pytest.fixture
+def board() -> Leaderboard:
+    return Leaderboard(
+        [
+            Row(
+                "small",
+                {"h_score": 3.0, "logme": 0.40, "task_relatedness": 1.5},
+                {"logme": 0.05},
+                parameters=1_000,
+                flops=5_000,
+                feature_dim=8,
+                images_per_second=100.0,
+                seconds=1.5,
+            ),
+            Row(
+                "large",
+                {"h_score": 2.0, "logme": 0.45, "task_relatedness": 1.2},
+                {"logme": 0.12},
+                parameters=9_000,
+                flops=70_000,
+                feature_dim=16,
+                images_per_second=10.0,
+                seconds=12.0,
+                remarks=("there are fewer samples than features",),
+            ),
+            Row("partial", {"h_score": NAN, "logme": -0.2, "task_relatedness": NAN}, {}, parameters=4_000),
+            Row("broken", status="RuntimeError: no layer <b>pooling</b>"),
+        ],
+        info={"target": "toy", "split": "train", "num_samples": 1234, "num_classes": 5},
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: [], "of format"),
+        (lambda data: data | {"format": "other/1"}, "but got 'other/1'"),
+        (lambda data: data | {"rows": {}}, "Expected `rows` to be a list"),
+        (lambda data: data | {"rows": [{"backbone": "a", "hook": "os.system"}]}, "Expected a row to hold"),
+        (
+            lambda data: data | {"rows": [data["rows"][0] | {"scores": {"logme": "0.5"}}]},
+            "Expected `scores` to hold numbers",
+        ),
+        (
+            lambda data: data | {"rows": [data["rows"][0] | {"parameters": "many"}]},
+            "Expected `parameters` to be a number",
+        ),
+        (lambda data: data | {"rows": [data["rows"][0] | {"remarks": [3]}]}, "Expected `remarks` to hold strings"),
+        (lambda data: data | {"lower_is_better": [1]}, "Expected `lower_is_better` to hold names"),
+        (lambda data: data | {"rank_by": "nope"}, "Expected argument `rank_by`"),
+        (lambda data: data | {"info": None}, "Expected `info` to be a dict"),
+        (lambda data: data | {"settings": []}, "Expected `settings` to be a dict"),
+        (
+            lambda data: data | {"rows": [data["rows"][0] | {"fingerprint": 3}]},
+            "Expected `fingerprint` to be a str",
+        ),
+    ],
+)
+def test_load_checks_every_field(board, tmp_path, change, message):
+    path = board.save(tmp_path, figure=False)["json"]
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(ValueError, match=message):
+        Leaderboard.load(path)
+
+
+def test_load_of_what_is_no_json(tmp_path):
+    (tmp_path / "leaderboard.json").write_bytes(b"\x80\x04\x95")
+    with pytest.raises(ValueError, match="as JSON"):
+        Leaderboard.load(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        Leaderboard.load(tmp_path / "nothing.json")
+
+
+def test_rows_are_values(board):
+    assert replace(board["small"], seconds=2.0).seconds == 2.0
+    assert board["small"].score("nope") != board["small"].score("nope")
+    assert repr(board) == "Leaderboard(4 backbones, rank_by='logme')"
+    assert len(board) == 4
