@@ -171,7 +171,12 @@ def keys_of(
         label_key: Key of the labels or targets.
         own_first: The attributes of the data come before the arguments (as for a reference, where these are about a
             target in the first place) and not after them.
+
+    Data that name their batches themselves (``names_batches``: the datamodules of this package) need no keys, and what
+    they call their columns is no key of a batch.
     """
+    if getattr(data, "names_batches", False):
+        return {"input_key": None, "label_key": None}
     keys = {}
     for name, given in {"input_key": input_key, "label_key": label_key}.items():
         own = getattr(data, name, None)

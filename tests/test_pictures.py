@@ -8,9 +8,9 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from lightning_transfer import extract
+from lightning_transfer import extract, screen
 from lightning_transfer.backbones import EfficientNetLite, ModuleBackbone, TimmBackbone, TorchvisionBackbone
-from lightning_transfer.data import ImageFolder, open_rgb
+from lightning_transfer.data import ImageFolder, as_datamodule, open_rgb
 from lightning_transfer.pictures import Prepared, PreparingCollate, collate_pictures, prepare_pictures
 from tests._pictures import draw_pictures
 
@@ -49,7 +49,9 @@ def test_features_of_a_folder_are_those_of_the_librarys_own_transform(files, cas
     prepared = torch.stack([transform(open_rgb(file)) for file in files])
     for file, expected in zip(files, prepared, strict=True):
         torch.testing.assert_close(backbone.transform(file), expected, rtol=0, atol=1e-5)
-    data = ImageFolder(files[0].parents[1], val_fraction=0, test_fraction=0, batch_size=5)
+    data = ImageFolder(
+        files[0].parents[1], val_fraction=0, test_fraction=0, batch_size=5, in_memory=case == "torchvision"
+    )
     with torch.no_grad():
         features, logits = backbone.encode(prepared)
     kept = extract(backbone, data, keep=("features", "source_outputs", "labels")).kept
@@ -163,3 +165,42 @@ def test_one_channel(files):
 def test_inputs_of_different_shapes_are_refused(files):
     with pytest.raises(ValueError, match="inputs of one shape"):
         prepare_pictures([open_rgb(file) for file in files], lambda picture: torch.zeros(picture.size))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_pictures_of_a_hugging_face_data_set(files, streamed):
+    datasets = pytest.importorskip("datasets")
+    backbone = EfficientNetLite(0, pretrained=False, input_size=32).eval()
+    pictures = [open_rgb(file) for file in files]
+    data = datasets.Dataset.from_dict({"photo": pictures, "kind": [0, 1] * 9})
+    data = data.cast_column("photo", datasets.Image())
+    keys = {"input_key": "photo", "label_key": "kind"}
+    source = as_datamodule(data.to_iterable_dataset() if streamed else data, **keys)
+    kept = extract(backbone, source, keep=("features",), **(keys if streamed else {})).kept
+    expected = torch.stack([backbone.transform(file) for file in files])
+    with torch.no_grad():
+        torch.testing.assert_close(kept["features"], backbone.encode(expected).features, rtol=1e-4, atol=1e-5)
+    if not streamed:
+        board = screen({"lite": backbone}, data, "logme", **keys)
+        assert not board["lite"].failed
+
+
+TORCHVISION = [
+    "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3",
+    "maxvit_t", "mnasnet0_5", "mobilenet_v3_small", "regnet_y_400mf", "resnet18", "squeezenet1_1", "swin_t",
+    "swin_v2_t", "vgg11", "vit_b_32",
+]  # fmt: skip
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_many_torchvision_networks(files, name):
+    backbone, transform = _torchvision(name)
+    prepared = torch.stack([transform(open_rgb(file)) for file in files[:4]])
+    with torch.no_grad():
+        features, logits = backbone.encode(prepared)
+        own = backbone.module(prepared)
+    torch.testing.assert_close(features if logits is None else logits, own, rtol=1e-4, atol=1e-5)
+    loader = DataLoader(Pictures(files[:4], _pair), batch_size=2)
+    kept = extract(backbone, loader, keep=("features",)).kept
+    torch.testing.assert_close(kept["features"], features, rtol=1e-4, atol=1e-5)

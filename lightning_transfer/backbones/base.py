@@ -262,7 +262,9 @@ def weights_of(name: str) -> Iterator[None]:
     """Say in one line which network cannot be had, whatever a library meets while it builds or loads it."""
     try:
         yield
-    except (OSError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ImportError):  # a wrong argument, a library that is missing
+        raise
+    except Exception as error:
         raise ValueError(
             f"Cannot build `{name}`; weights come from its library's cache or, with a connection, from the hub, and "
             f"`pretrained=False` draws random ones: {one_line(error, 160)}"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_transfer.backbones.base import BackboneOutput, weights_of
 from lightning_transfer.backbones.initialisation import reinitialise
-from lightning_transfer.backbones.text import TextBackbone
+from lightning_transfer.backbones.text import TextBackbone, refuse_code
 from lightning_transfer.utilities.checks import check_positive_int
 from lightning_transfer.utilities.imports import require
 
@@ -47,8 +47,7 @@ class SentenceTransformersBackbone(TextBackbone):
         **kwargs: Any,
     ) -> None:
         library = require("sentence_transformers", extra="sentence_transformers")
-        if kwargs.pop("trust_remote_code", None):
-            raise ValueError("Expected argument `trust_remote_code` to be left out: no code of a model is run.")
+        refuse_code(kwargs)
         _check_modules(Path(model_name))
         with weights_of(f"st/{model_name}"):
             network = library.SentenceTransformer(str(model_name), device="cpu", **kwargs)

@@ -66,3 +66,13 @@ def first_of(output: Any) -> Tensor:
     """The vectors of an output that is a tensor already or holds them as ``pooler_output``."""
     vectors: Tensor = output if isinstance(output, torch.Tensor) else output.pooler_output
     return vectors
+
+
+def refuse_code(options: Mapping[str, Any]) -> None:
+    """Refuse to run the code that a model brings.
+
+    Raises:
+        ValueError: If ``trust_remote_code`` is asked for.
+    """
+    if options.get("trust_remote_code"):
+        raise ValueError("Expected argument `trust_remote_code` to be left out: the code of a model is never run.")

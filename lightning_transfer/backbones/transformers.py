@@ -20,7 +20,7 @@ from lightning_transfer.backbones.preprocessing import (
     choose_preprocessing,
     fit_channels,
 )
-from lightning_transfer.backbones.text import TextBackbone, first_of
+from lightning_transfer.backbones.text import TextBackbone, first_of, refuse_code
 from lightning_transfer.utilities.checks import check_one_of, check_positive_int
 from lightning_transfer.utilities.imports import require
 
@@ -78,6 +78,7 @@ class TransformersBackbone(TextBackbone):
         check_positive_int(max_length, "max_length")
         if not isinstance(layers, int):
             check_one_of(layers, ("last", "mean"), "layers")
+        refuse_code(kwargs)
         library = require("transformers", extra="transformers")
         with weights_of(f"hf/{model_name}"):
             config = library.AutoConfig.from_pretrained(model_name, **kwargs)

@@ -144,6 +144,7 @@ class TransferDataModule(LightningDataModule, ABC):
     """
 
     default_name = "data"
+    names_batches = True  # batches have inputs and labels or targets, whatever the data call them
 
     def __init__(
         self,

@@ -40,10 +40,11 @@ class ImageFolder(TransferDataModule):
 
     Args:
         root: The folder.
-        image_size: Side of the square that every picture is scaled (shorter side) and centre-cropped to.
+        image_size: Side of the square that every picture is scaled (shorter side) and centre-cropped to, for training
+            and for networks without a transform of their library; those get the picture as it lies on disk.
         val_fraction: Share of the training pictures for validation where it is drawn.
         test_fraction: Share of the training pictures for the test where it is drawn.
-        in_memory: Read all pictures once; otherwise they are read for every batch.
+        in_memory: Read all squares once; otherwise they are read for every batch.
         on_error: What a picture that cannot be read does: ``"raise"`` a ValueError when its turn comes, or ``"skip"``:
             every picture is read once beforehand, and those that fail are left out and named in :attr:`remarks`.
         split_folders: Folder of each split, as in ``{"train": "a", "test": "b"}``, where their names do not say so;
@@ -154,8 +155,7 @@ class ImageFolder(TransferDataModule):
                 raise ValueError(f"Expected the classes of {parent} to be among {names}, but got {name!r}.")
         images = ImageFiles([path for paths in pictures.values() for path in paths], self.image_size)
         labels = [names.index(name) for name, paths in pictures.items() for _ in paths]
-        inputs = torch.stack([images[i] for i in range(len(images))]) if self.in_memory else images
-        return TransferDataset(inputs, torch.tensor(labels), "labels")
+        return TransferDataset(images.in_memory() if self.in_memory else images, torch.tensor(labels), "labels")
 
 
 def _folders(parent: Path) -> list[Path]:

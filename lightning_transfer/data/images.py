@@ -160,11 +160,17 @@ class ImageFiles:
     Args:
         paths: Image files.
         image_size: Side of the square that every picture is scaled and cropped to.
+        stored: The inputs, uint8 ``(n, 3, image_size, image_size)``, where they have been read before.
     """
 
-    def __init__(self, paths: Sequence[Path], image_size: int) -> None:
+    def __init__(self, paths: Sequence[Path], image_size: int, stored: Tensor | None = None) -> None:
         self.paths = list(paths)
         self.image_size = image_size
+        self.stored = stored
+
+    def in_memory(self) -> ImageFiles:
+        """The same with all inputs read."""
+        return ImageFiles(self.paths, self.image_size, torch.stack([self[index] for index in range(len(self))]))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -177,8 +183,9 @@ class ImageFiles:
 
     def __getitem__(self, index: int | Tensor) -> Tensor | ImageFiles:
         if isinstance(index, Tensor):
-            return ImageFiles([self.paths[i] for i in index.tolist()], self.image_size)
-        return read_image(self.paths[index], self.image_size)
+            stored = None if self.stored is None else self.stored[index]
+            return ImageFiles([self.paths[i] for i in index.tolist()], self.image_size, stored)
+        return read_image(self.paths[index], self.image_size) if self.stored is None else self.stored[index]
 
     def originals(self) -> OriginalFiles:
         """The same files as Pillow's pictures of mode ``"RGB"`` in their own sizes."""

@@ -50,6 +50,8 @@ class Batches(LightningDataModule):
         ValueError: If the task is unknown, or not given for an iterator that can be read once only.
     """
 
+    names_batches = False
+
     def __init__(
         self,
         loader: Iterable[Any],
@@ -172,7 +174,9 @@ def _from_stream(data: Any, named: dict[str, Any], keys: dict[str, Any]) -> Batc
     stream = Stream(data, **keys, class_names=named.pop("class_names", None))
     size = named.pop("batch_size", 64)
     loader: DataLoader[Any] = DataLoader(stream, size, collate_fn=collate_pictures)
-    return Batches(loader, class_names=stream.class_names, **{"name": "stream", **named})
+    batches = Batches(loader, class_names=stream.class_names, **{"name": "stream", **named})
+    batches.names_batches = True  # the columns are no keys of its batches
+    return batches
 
 
 def _is_hugging_face(data: Any) -> bool:

@@ -24,13 +24,14 @@ JACKKNIFE_GROUPS = 16
 BOUND = "task_relatedness"
 
 
-def load_data(data: Any, group: str) -> LightningDataModule:
+def load_data(data: Any, group: str, keys: Mapping[str, Any] | None = None) -> LightningDataModule:
     """Make a datamodule of a name, a config, or whatever holds data.
 
     Args:
         data: A name from ``conf/target`` or ``conf/reference``, a config with ``_target_``, or what
             :func:`lightning_transfer.data.as_datamodule` takes.
         group: ``"target"`` or ``"reference"``: what the argument is called.
+        keys: ``input_key`` and ``label_key`` for what holds data.
 
     Raises:
         ValueError: If a name is unknown or the config gives no datamodule.
@@ -52,7 +53,7 @@ def load_data(data: Any, group: str) -> LightningDataModule:
         if not isinstance(data, LightningDataModule):
             raise ValueError(f"Expected argument `{group}` to be a datamodule, config or name, but got {data!r}.")
     try:
-        return as_datamodule(data)
+        return as_datamodule(data, **(keys or {}))
     except UnknownSourceError as error:
         raise ValueError(
             f"Expected argument `{group}` to be a datamodule, config or name, but got {data!r:.100}. {error}"

@@ -67,7 +67,8 @@ def relate(
 
     arguments = {"baselines": NUM_BASELINES, **check_relatedness(options)}
     check_trainer(trainer)
-    sides = {"reference": load_data(reference, "reference"), "target": load_data(target, "target")}
+    keys = {"input_key": input_key, "label_key": label_key}
+    sides = {"reference": load_data(reference, "reference", keys), "target": load_data(target, "target", keys)}
     built = load_backbone(backbone)
 
     def features_of(side: str, of_split: str) -> tuple[Any, Any]:

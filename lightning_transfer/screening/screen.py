@@ -118,7 +118,8 @@ def screen(
 
     backbones, target = load_features(backbones, target)
     candidates = name_candidates(backbones)
-    data = load_data(target, "target")
+    keys = {"input_key": input_key, "label_key": label_key}
+    data = load_data(target, "target", keys)
     source = None if reference is None else load_data(reference, "reference")
     for side in (data, source):
         if side is not None:
@@ -131,7 +132,7 @@ def screen(
         passes={
             "split": split, "max_samples": max_samples, "trainer": trainer, "seed": seed, "progress": progress
         },
-        keys={"input_key": input_key, "label_key": label_key},
+        keys=keys,
         relatedness=check_relatedness(relatedness),
     )  # fmt: skip
     ScoringPass(data, split=split, max_samples=max_samples, seed=seed)  # refuses a wrong split or number now

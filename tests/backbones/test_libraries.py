@@ -76,7 +76,7 @@ ARCHITECTURES = [  # one or two of each family
     "davit_tiny", "deit_tiny_distilled_patch16_224", "densenet121", "dla34", "dpn68", "edgenext_small",
     "efficientformer_l1", "efficientformerv2_s0", "efficientnet_b0", "efficientvim_m1", "efficientvit_b0",
     "efficientvit_m0", "eva02_tiny_patch14_224", "fasternet_t0", "fastvit_t12", "focalnet_tiny_lrf", "gcvit_xxtiny",
-    "ghostnet_050", "hardcorenas_a", "hgnetv2_b0", "hiera_tiny_224", "sam2_hiera_tiny", "hrnet_w18_small",
+    "ghostnet_050", "hardcorenas_a", "hgnetv2_b0", "hiera_tiny_224", "hrnet_w18_small",
     "iformer_s", "inception_next_atto", "inception_resnet_v2", "inception_v3", "inception_v4", "lcnetv2_small",
     "levit_128s", "lowformer_b0", "mambaout_femto", "coatnet_pico_rw_224", "caformer_s18", "gmlp_s16_224",
     "tf_mobilenetv3_large_minimal_100", "mobilenetv4_conv_small", "mobilevit_xxs", "mvitv2_tiny",
@@ -317,7 +317,7 @@ def test_the_packaged_sentence_encoder_is_read_offline():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [({"layers": "first"}, "layers"), ({"layers": 9}, "layers"), ({"modality": "sound"}, "modality"),
-     ({"modality": "image"}, "to be 'text'")],
+     ({"modality": "image"}, "to be 'text'"), ({"trust_remote_code": True}, "never run")],
 )  # fmt: skip
 def test_bad_choices_are_refused(tmp_path, arguments, message):
     _bert().save_pretrained(tmp_path)
