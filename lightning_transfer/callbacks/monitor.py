@@ -42,6 +42,7 @@ from lightning_transfer.utilities.isolation import find_random_sources, leave_no
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
+_FORMAT = 2  # of the state in a checkpoint; the first carried no number
 Sink = Callable[[dict[str, Tensor], Tensor, int], None]
 _UNNAMED = (Parameter.POSITIONAL_ONLY, Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _SHARDED = (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
@@ -167,7 +168,7 @@ class FeatureMonitor(Callback, ABC):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"values": dict(self.values), "history": [dict(record) for record in self.history]}
+        return {"format": _FORMAT, "values": dict(self.values), "history": [dict(record) for record in self.history]}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

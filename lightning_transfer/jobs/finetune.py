@@ -21,7 +21,7 @@ from lightning_transfer.extraction import quiet_lightning
 from lightning_transfer.finetuning import FineTuningModule
 from lightning_transfer.jobs.common import console, earlier_folder, finished_result, output_dir, overrides, to_json
 from lightning_transfer.screening.candidates import load_data
-from lightning_transfer.utilities.files import write_atomically
+from lightning_transfer.utilities.files import try_to_write, write_atomically
 from lightning_transfer.utilities.instantiate import instantiate
 from lightning_transfer.utilities.text import rich_markup
 
@@ -98,7 +98,7 @@ def run(cfg: DictConfig) -> float:
             "stopped": [why for callback in callbacks.values() if (why := getattr(callback, "stopped_reason", ""))],
             "history": {name: callback.history for name, callback in callbacks.items() if hasattr(callback, "history")},
         }
-        write_atomically(folder / FILE, to_json(summary))
+        try_to_write("The result", folder, lambda: write_atomically(folder / FILE, to_json(summary)))
         _show(summary, folder)
     return objective
 

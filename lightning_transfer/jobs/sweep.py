@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +17,7 @@ from lightning_transfer.jobs.screen import show
 from lightning_transfer.report.console import bounds_table
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.zoo import combine_zoo_scores
-from lightning_transfer.utilities.files import read_json, safe_name, write_atomically
+from lightning_transfer.utilities.files import read_json, safe_name, try_to_write, write_atomically
 from lightning_transfer.utilities.text import plain, rich_markup
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _compare_leaderboards(folder: Path) -> None:
         board = join(group)
         if len(board) > 1:
             place = folder / safe_name(_value_alone(label)) if len(groups) > 1 else folder
-            board.save(place)
+            try_to_write("The table of the sweep", place, partial(board.save, place))
             show(board, place)
 
 
@@ -162,7 +163,7 @@ def _without_choice(label: str, backbone: str) -> str:
 def _compare_bounds(folder: Path) -> None:
     bounds = [result for _, result in _results(folder, "relatedness.json", read_json)]
     if len(bounds) > 1:
-        write_atomically(folder / "relatedness.json", to_json({"results": bounds}))
+        _write(folder / "relatedness.json", {"results": bounds})
         console().print(bounds_table(bounds))
 
 
@@ -172,13 +173,17 @@ def _compare_runs(folder: Path) -> None:
         return
     runs = [{"job": job, **{key: run[key] for key in ("overrides", "objective")}} for job, run in written.items()]
     runs.sort(key=objective_of, reverse=next(iter(written.values()))["direction"] == "max")
-    write_atomically(folder / "finetune.json", to_json({"runs": runs}))
+    _write(folder / "finetune.json", {"runs": runs})
     table = Table(title="Fine-tuning runs, best first")
     for column in ("job", "choices", *runs[0]["objective"]):
         table.add_column(rich_markup(column), justify="left" if column == "choices" else "right", overflow="fold")
     for run, label in zip(runs, label_by_differences([run["overrides"] for run in runs]), strict=True):
         table.add_row(rich_markup(run["job"]), rich_markup(label), f"{objective_of(run):.4f}")
     console().print(table)
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    try_to_write("The table of the sweep", path.parent, lambda: write_atomically(path, to_json(content)))
 
 
 def _results(folder: Path, name: str, read: Callable[[Path], Any]) -> list[tuple[str, Any]]:

@@ -11,7 +11,8 @@ from lightning_transfer.inputs import Key, keys_of
 from lightning_transfer.report.figures import png_bytes
 from lightning_transfer.screening.bound_ranking import NUM_BASELINES
 from lightning_transfer.screening.candidates import check_relatedness, load_data
-from lightning_transfer.utilities.files import write_atomically
+from lightning_transfer.utilities.checks import check_path
+from lightning_transfer.utilities.files import try_to_write, write_atomically
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -90,6 +91,8 @@ def relate(
     if output_dir is not None:
         names = {"backbone": built.name, **{side: getattr(data, "name", side) for side, data in sides.items()}}
         content = json.dumps({"format": FORMAT, **names, **(info or {}), **result.to_dict()}, indent=2).encode()
-        write_atomically(Path(output_dir) / "relatedness.json", content)
-        write_atomically(Path(output_dir) / "relatedness.png", png_bytes(result.plot()))
+        folder = check_path(output_dir, "output_dir")
+        try_to_write("The bound", folder, lambda: write_atomically(folder / "relatedness.json", content))
+        figure = folder / "relatedness.png"
+        try_to_write("The figure of the bound", folder, lambda: write_atomically(figure, png_bytes(result.plot())))
     return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.zoo import combine_zoo_scores
 from lightning_transfer.utilities.checks import check_path, check_positive_int
 from lightning_transfer.utilities.errors import Failure
+from lightning_transfer.utilities.files import try_to_write
 from lightning_transfer.utilities.interrupts import interruptible
 
 if TYPE_CHECKING:
@@ -216,21 +217,14 @@ class _Board:
                 replace_changed=self.resumed,
                 combiners=self.combiners,
             )
-            self._write("The leaderboard", partial(save, figure=False))
-            if figure and not self._unwritten:
-                self._write("The figure of the leaderboard", save)
+            for what, figure_too in (("The leaderboard", False), ("The figure of the leaderboard", True))[: 1 + figure]:
+                with warnings.catch_warnings():
+                    if what in self._unwritten:  # that has been said
+                        warnings.simplefilter("ignore")
+                    if not try_to_write(what, self.output_dir, partial(save, figure=figure_too)):
+                        self._unwritten.add(what)
+                        break
         return board
-
-    def _write(self, what: str, save: Callable[[], Any]) -> None:
-        """Write files; where that fails (a full disk, a folder that is read only) it is said once."""
-        try:
-            save()
-        except Exception as error:
-            if what not in self._unwritten:
-                warnings.warn(f"{what} is not written to `{self.output_dir}`: {Failure.of(error)}", stacklevel=4)
-            self._unwritten.add(what)
-        else:
-            self._unwritten.discard(what)
 
     def _all_rows(self) -> list[Row]:
         return [*self.rows, *self.waiting.values()]

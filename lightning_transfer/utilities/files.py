@@ -7,11 +7,13 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from lightning_transfer.utilities.errors import Failure
 from lightning_transfer.utilities.text import plain
 
 LONGEST_NAME = 120  # bytes, which leaves room for endings
@@ -116,6 +118,25 @@ def lock_folder(folder: Path, timeout: float = 60.0) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def try_to_write(what: str, where: str | Path, write: Callable[[], Any]) -> bool:
+    """Write a result; where that fails (a full disk, a folder that is read only, a figure) a line says so.
+
+    Args:
+        what: What is written, as the line begins.
+        where: The folder.
+        write: Writes.
+
+    Returns:
+        Whether it is written.
+    """
+    try:
+        write()
+    except Exception as error:
+        warnings.warn(f"{what} is not written to `{where}`: {Failure.of(error)}", stacklevel=3)
+        return False
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

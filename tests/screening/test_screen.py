@@ -332,3 +332,19 @@ def test_the_fingerprint_knows_weights_structure_and_preprocessing():
         wrapped(nn.ReLU()).half(),
     ]
     assert len({same, *(other.fingerprint() for other in others)}) == 6
+
+
+def test_a_figure_that_fails_costs_a_line(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning_transfer.report.figures.png_bytes", lambda figure: 1 / 0)
+    with pytest.warns(UserWarning, match=r"The figure of the leaderboard is not written to .*: ZeroDivisionError"):
+        board = screen({"a": Linear(4), "b": Linear(5)}, digits, "h_score", output_dir=tmp_path)
+    assert [row.status for row in board.rows] == ["ok", "ok"]
+    assert Leaderboard.load(tmp_path).rows == board.rows
+
+
+def test_a_folder_that_cannot_be_written_costs_a_line(digits, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.warns(UserWarning, match=r"The leaderboard is not written to `.*file`: ") as warned:
+        board = screen({"a": Linear(4), "b": Linear(5)}, digits, "h_score", output_dir=tmp_path / "file")
+    assert len([entry for entry in warned if "not written" in str(entry.message)]) == 1
+    assert [row.status for row in board.rows] == ["ok", "ok"]
