@@ -41,6 +41,7 @@ _ALL = (
         groups=("backbone", "zoo", "target", "reference", "metrics", "trainer", "logger", "experiment"),
         examples=(
             ("", "six backbones on photo patches: table, CSV, JSON, HTML and figure"),
+            ("zoo=[timm/resnet18.a1_in1k,hf/facebook/dinov2-small]", "backbones by name; list finds names"),
             ("target=digits metrics=all", "every score on another target"),
             ("backbone=efficientnet_lite0 metrics=[logme,h_score]", "one backbone, two scores"),
             ("target=digits reference=photo_patches error_bars=true", "standard errors and the relatedness bound too"),

@@ -3,6 +3,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage import data
 from sklearn.datasets import load_sample_image
 
@@ -44,7 +45,18 @@ def _square(array):
 def test_photographs_are_recognised(lite0, photograph, classes):
     with torch.no_grad():
         logits = lite0(_image(_square(photograph()))).logits
+        of_picture = lite0([Image.fromarray(photograph())]).logits
     assert classes & set(logits[0].topk(5).indices.tolist())
+    assert classes & set(of_picture[0].topk(5).indices.tolist())
+
+
+def test_pictures_are_prepared_as_released(lite0):
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    prepared = lite0.transform(Image.fromarray(pixels))
+    side = int(224 / 256 * 200)  # 175, from row 13 and column 63 on
+    square = Image.fromarray(pixels[13 : 13 + side, 63 : 63 + side]).resize((224, 224), Image.Resampling.BICUBIC)
+    expected = (torch.from_numpy(np.array(square)).permute(2, 0, 1).float() - 127) / 128
+    assert torch.equal(prepared, expected)
 
 
 def test_features_and_logits_belong_together(small):
