@@ -77,7 +77,7 @@ class HuggingFace(SampleModule):
                     f"Expected argument `data` to be a `Dataset` of datasets, but got {type(part).__name__}."
                 )
         features = parts["train"].features
-        input_key, label_key = find_columns(features, self.input_key, self.label_key)
+        input_key, label_key = find_columns(features, **self.keys)
         inputs: dict[str, Any] = {}
         raw: dict[str, Any] = {}
         for split, part in parts.items():

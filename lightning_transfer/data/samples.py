@@ -105,7 +105,7 @@ class SampleModule(TransferDataModule):
         super().__init__(**kwargs)
         check_one_of(on_error, ("raise", "skip"), "on_error")
         check_one_of(task, (None, *TASKS), "task")
-        self.input_key, self.label_key = input_key, label_key
+        self.keys = {"input_key": input_key, "label_key": label_key}  # of samples; batches have the usual ones
         self.wanted_task = task
         self.known_names = None if class_names is None else list(class_names)
         self.val_fraction = val_fraction
@@ -160,7 +160,7 @@ class SampleModule(TransferDataModule):
                 inputs[index]
             if labels is not None:
                 return labels[index], None
-            label = split_sample(part[index], input_key=self.input_key, label_key=self.label_key)[1]
+            label = split_sample(part[index], **self.keys)[1]
         except Exception as error:  # whatever a damaged sample raises
             return None, error
         if label is None:
@@ -244,13 +244,13 @@ class Samples(SampleModule):
 
     def _read(self, part: Any, split: str, remarks: list[str]) -> tuple[Any, Any]:
         """The inputs of a split, and the raw labels of all its samples."""
-        if isinstance(part, TensorDataset) and self.input_key is None and self.label_key is None:
+        if isinstance(part, TensorDataset) and not any(key is not None for key in self.keys.values()):
             part = part.tensors[:2]
         if isinstance(part, (tuple, list)):
             inputs, labels = as_inputs(part[0], remarks), part[1]
         else:
-            inputs = LazyInputs(part, PickInput(self.input_key, self.label_key))
-            labels = None if self.label_key is not None else _labels_of(part)
+            inputs = LazyInputs(part, PickInput(**self.keys))
+            labels = _labels_of(part) if self.keys["label_key"] is None else None
         return self.keep_readable(inputs, labels, split, remarks, part)
 
 

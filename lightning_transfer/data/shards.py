@@ -107,8 +107,8 @@ class Shards(SampleModule):
         """Endings of the files that every sample has as input and as label."""
         common = set.intersection(*(set(sample) for sample in samples))
         pictures = [end for end in _PICTURES if end in common]
-        input_end = self.input_key or (pictures[0] if len(pictures) == 1 else None if pictures else "txt")
-        label_end = self.label_key or next((end for end in _LABELS if end in common and end != input_end), None)
+        input_end = self.keys["input_key"] or (pictures[0] if len(pictures) == 1 else None if pictures else "txt")
+        label_end = self.keys["label_key"] or next((end for end in _LABELS if end in common and end != input_end), None)
         for argument, end in (("input_key", input_end), ("label_key", label_end)):
             if end is None or str(end).partition(".")[0] not in common:
                 raise ValueError(
