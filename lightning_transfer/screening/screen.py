@@ -121,7 +121,7 @@ def screen(
     candidates = name_candidates(backbones)
     keys = {"input_key": input_key, "label_key": label_key}
     data = load_data(target, "target", keys)
-    source = None if reference is None else load_data(reference, "reference")
+    source = None if reference is None else load_data(reference, "reference", keys)
     for side in (data, source):
         if side is not None:
             side.prepare_data()

@@ -58,6 +58,16 @@ def test_a_screen_takes_them_directly():
         assert screen({"own": backbone}, data, ["h_score"])["own"].status == "ok"
 
 
+def test_keys_reach_data_sets_and_batches():
+    backbone = ModuleBackbone(nn.Identity(), input_shape=(4,), head=None)
+    expected = screen({"own": backbone}, (FEATURES, LABELS), ["h_score"])["own"].scores
+    batches = [{"vector": FEATURES, "kind": LABELS}]
+    for data in (Own(), batches):
+        found = screen({"own": backbone}, data, ["h_score"], input_key="vector", label_key="kind")["own"]
+        assert found.status == "ok"
+        assert found.scores == pytest.approx(dict(expected))
+
+
 def test_paths(tmp_path):
     for animal in ("ant", "bee"):
         (tmp_path / "pictures" / animal).mkdir(parents=True)
