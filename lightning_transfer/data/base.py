@@ -186,8 +186,9 @@ class TransferDataModule(LightningDataModule, ABC):
         try:
             return self._read_data()
         except ValueError as error:
-            places = [getattr(self, name, None) for name in ("path", "root", "paths")]
-            named = [str(place) for place in places if place is not None]
+            own = vars(self)
+            places = [*map(own.get, ("path", "root", "data")), *own.get("paths", {}).values()]
+            named = [str(place) for place in places if isinstance(place, str | Path)]
             if not named or any(Path(place).name in str(error) for place in named):
                 raise
             raise ValueError(f"{error} ({', '.join(named)})") from error

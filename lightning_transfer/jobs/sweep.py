@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hydra.experimental.callback import Callback
 from rich.table import Table
@@ -17,6 +17,7 @@ from lightning_transfer.jobs.screen import show
 from lightning_transfer.report.console import bounds_table
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.zoo import combine_zoo_scores
+from lightning_transfer.utilities.errors import Failure
 from lightning_transfer.utilities.files import read_json, safe_name, try_to_write, write_atomically
 from lightning_transfer.utilities.text import plain, rich_markup
 
@@ -161,14 +162,14 @@ def _without_choice(label: str, backbone: str) -> str:
 
 
 def _compare_bounds(folder: Path) -> None:
-    bounds = [result for _, result in _results(folder, "relatedness.json", read_json)]
+    bounds = [result for _, result in _results(folder, "relatedness.json", _read_bound)]
     if len(bounds) > 1:
         _write(folder / "relatedness.json", {"results": bounds})
         console().print(bounds_table(bounds))
 
 
 def _compare_runs(folder: Path) -> None:
-    written = dict(_results(folder, "finetune.json", read_json))
+    written = dict(_results(folder, "finetune.json", _read_run))
     if len(written) < 2:
         return
     runs = [{"job": job, **{key: run[key] for key in ("overrides", "objective")}} for job, run in written.items()]
@@ -191,6 +192,36 @@ def _results(folder: Path, name: str, read: Callable[[Path], Any]) -> list[tuple
     paths = sorted(folder.glob(f"*/{name}"), key=lambda path: (len(path.parent.name), path.parent.name))
     results = [(path.parent.name, _read(path, read)) for path in paths]
     return [(job, result) for job, result in results if result is not None]
+
+
+def _read_bound(path: Path) -> dict[str, Any]:
+    """A ``relatedness.json`` with all that a table of bounds shows.
+
+    Raises:
+        ValueError: If something is missing; the message names the file.
+    """
+    content = read_json(path)
+    try:
+        bounds_table([content])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(f"Expected `{path}` to hold a bound, but got: {Failure.of(error)}.") from error
+    return cast("dict[str, Any]", content)
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    """A ``finetune.json`` with all that a table of runs shows.
+
+    Raises:
+        ValueError: If something is missing; the message names the file.
+    """
+    content = read_json(path)
+    try:
+        objective_of(content)
+        if not isinstance(content["direction"], str) or not all(isinstance(o, str) for o in content["overrides"]):
+            raise TypeError("no text")
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        raise ValueError(f"Expected `{path}` to hold a fine-tuning run, but got: {Failure.of(error)}.") from error
+    return cast("dict[str, Any]", content)
 
 
 def _read(path: Path, read: Callable[[Path], Any]) -> Any:

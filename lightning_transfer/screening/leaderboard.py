@@ -11,7 +11,7 @@ from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.standings import Standings
 from lightning_transfer.screening.storage import decode, encode
 from lightning_transfer.utilities.files import safe_name, write_atomically
-from lightning_transfer.utilities.text import csv_cell
+from lightning_transfer.utilities.text import csv_cell, whole_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,8 @@ class Leaderboard(Standings):
                 record[cost] = getattr(row, cost)
                 if cost == "parameters":
                     record["parameters_rank"] = size_ranks[row.backbone]
-            records.append(record | {"status": row.status})
+            record["status"] = row.status
+            records.append({whole_text(key): whole_text(value) for key, value in record.items()})
         whole = ("rank", "parameters", "parameters_rank", "flops", "feature_dim")
         table = pd.DataFrame.from_records(records)
         return table.astype({name: "Int64" for name in whole if name in table})

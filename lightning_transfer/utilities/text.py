@@ -34,7 +34,12 @@ def plain(text: Any) -> str:
         'resnet 18'
     """
     shown = _SEQUENCES.sub("", str(text))
-    return _SURROGATES.sub("\ufffd", _HIDDEN.sub("", _BREAKS.sub(" ", shown)))
+    return str(whole_text(_HIDDEN.sub("", _BREAKS.sub(" ", shown))))
+
+
+def whole_text(value: Any) -> Any:
+    """Text that can be encoded: half of a surrogate pair becomes U+FFFD; what is no text stays as it is."""
+    return _SURROGATES.sub("\ufffd", value) if isinstance(value, str) else value
 
 
 def rich_markup(text: Any) -> str:

@@ -25,7 +25,7 @@ from PIL import Image
 from torch import nn
 
 from lightning_transfer.backbones import ProgramBackbone, load_weights
-from lightning_transfer.data import NpzArrays, Shards, Table
+from lightning_transfer.data import HuggingFace, NpzArrays, Shards, Table
 from lightning_transfer.data.base import TransferDataModule, TransferDataset
 from lightning_transfer.data.idx import USPS, read_idx
 from lightning_transfer.data.images import read_image
@@ -230,6 +230,21 @@ def _read_shard(path: Path) -> Values:
     return found
 
 
+def _write_saved(path: Path) -> None:
+    import datasets
+
+    columns = {"x": _draw(12, 5).astype(np.float32).tolist(), "label": [i % 2 for i in range(12)]}
+    features = datasets.Features(
+        x=datasets.Sequence(datasets.Value("float32"), length=5), label=datasets.ClassLabel(names=["cat", "dog"])
+    )
+    datasets.Dataset.from_dict(columns, features=features).save_to_disk(path.parent)
+
+
+def _read_saved(path: Path) -> Values:
+    data = HuggingFace(path.parent, input_key="x", label_key="label")
+    return {f"{split}.{i}": np.asarray(d[i]["inputs"]) for split, d in _splits(data).items() for i in range(len(d))}
+
+
 def _net() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
@@ -350,6 +365,9 @@ READERS: dict[str, Reader] = {
         "src/digits/3.json", _write_mnist, lambda p: mnist_arrays(p.parents[2]), always, 0.5
     ),
     "shard": Reader("shard.tar", _write_shard, _read_shard, by_place, 1),
+    "saved data": Reader("saved/data-00000-of-00001.arrow", _write_saved, _read_saved, always, 0.4),
+    "saved state": Reader("saved/state.json", _write_saved, _read_saved, always, 0.2),
+    "saved features": Reader("saved/dataset_info.json", _write_saved, _read_saved, always, 0.2),
     "safetensors": Reader("weights.safetensors", _write_safetensors, _read_weights, by_place, 2),
     "checkpoint": Reader("weights.ckpt", _write_checkpoint, _read_weights, by_place, 2),
     "old checkpoint": Reader(

@@ -1,7 +1,8 @@
 """Thousands of damaged files: each is read to values that its bytes explain, or refused in a ValueError that names it.
 
-``LIGHTNING_TRANSFER_FUZZ=N`` reads N files instead of 5200, the same ones for the same N. No file may take 20 s or
-bring the process more than 1 GiB above what reading the good files took.
+Of a data set that ``datasets`` saved the folder is named. ``LIGHTNING_TRANSFER_FUZZ=N`` reads N files instead of 5200,
+the same ones for the same N. No file may take 20 s or bring the process more than 1 GiB above what reading the good
+files took.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def test_damaged_files(kind, tmp_path):
                 after = reader.read(path)
             except ValueError as error:
                 refused += 1
-                if path.name not in str(error):
+                if path.name not in str(error) and "saved" not in str(error):
                     pytest.fail(f"{seed}: the message does not name the file: {error}")
             except Exception as error:
                 pytest.fail(f"{seed}: {type(error).__name__}: {error}")

@@ -1,0 +1,194 @@
+# ruff: noqa: E501
+"""Weights, arrays and results that try to run code when they are read; each payload would make a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from lightning_transfer.backbones import load_backbone, load_weights
+from lightning_transfer.data import NpzArrays, Table
+from lightning_transfer.jobs.sweep import CompareJobs
+from lightning_transfer.screening import Leaderboard
+
+FIGURES = (
+    "reweighted_reference_loss", "label_mismatch", "distribution_mismatch", "target_loss", "target_accuracy",
+)  # fmt: skip
+
+
+class Payload:
+    def __init__(self, marker) -> None:
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+class Sneaky(Payload):
+    """A state that is set by what it calls."""
+
+    def __reduce__(self):
+        return torch._utils._rebuild_tensor_v2, (Payload(self.marker), 0, (1,), (1,), False, {})
+
+
+@pytest.fixture
+def marker(tmp_path):
+    path = tmp_path / "marker"
+    yield path
+    assert not path.exists(), "code ran"
+
+
+@pytest.mark.parametrize("end", [".pt", ".pth", ".ckpt", ".bin", ".safetensors", ""])
+@pytest.mark.parametrize("payload", [Payload, Sneaky])
+@pytest.mark.parametrize("new", [True, False])
+def test_checkpoints(marker, end, payload, new):
+    path = marker.with_name(f"weights{end}")
+    content = {"state_dict": {"weight": torch.zeros(2, 2), "bias": torch.zeros(2), "x": payload(marker)}}
+    torch.save(content, path, _use_new_zipfile_serialization=new)
+    with pytest.raises(ValueError, match="weights"):
+        load_weights(nn.Linear(2, 2), path)
+
+
+def test_a_bare_pickle_is_no_checkpoint(marker):
+    path = marker.with_name("weights.pt")
+    path.write_bytes(pickle.dumps({"weight": Payload(marker)}))
+    with pytest.raises(ValueError, match=r"weights\.pt"):
+        load_weights(nn.Linear(2, 2), path)
+
+
+def test_a_script_is_no_checkpoint(marker):
+    path = marker.with_name("weights.pt")
+    torch.jit.script(nn.Linear(2, 2)).save(str(path))
+    with pytest.raises(ValueError, match=r"weights\.pt"):
+        load_weights(nn.Linear(2, 2), path)
+
+
+@pytest.mark.parametrize("name", ["inputs", "labels"])
+def test_arrays_of_objects(marker, name):
+    path = marker.with_name("arrays.npz")
+    arrays = {"inputs": np.zeros((4, 2)), "labels": np.arange(4)}
+    np.savez(path, allow_pickle=True, **(arrays | {name: np.array([Payload(marker)] * 4, object)}))
+    with pytest.raises(ValueError, match=r"arrays\.npz"):
+        NpzArrays(path).setup("fit")
+
+
+def test_a_pickle_in_the_place_of_arrays(marker):
+    path = marker.with_name("arrays.npz")
+    path.write_bytes(pickle.dumps(Payload(marker)))
+    with pytest.raises(ValueError, match=r"arrays\.npz"):
+        NpzArrays(path).setup("fit")
+
+
+@pytest.mark.parametrize("end", [".csv", ".parquet", ".csv.zip"])
+def test_tables(marker, end):
+    path = marker.with_name(f"table{end}")
+    path.write_bytes(pickle.dumps(Payload(marker)))
+    with pytest.raises(ValueError, match="table"):
+        Table(path, label="y").setup("fit")
+
+
+def test_an_extension_type_of_parquet_stays_data(marker):
+    field = pa.field("a", pa.int64(), metadata={
+        "ARROW:extension:name": "arrow.py_extension_type", "ARROW:extension:metadata": pickle.dumps(Payload(marker)),
+    })  # fmt: skip
+    schema = pa.schema([field, pa.field("y", pa.string())])
+    pq.write_table(pa.table([[1, 2] * 9, ["x", "y"] * 9], schema=schema), marker.with_name("table.parquet"))
+    assert Table(marker.with_name("table.parquet"), label="y").class_names == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    "named", ["timm/local-dir:{here}", "transformers/{here}", "sentence_transformers/{here}", "{here}"]
+)
+def test_folders_of_models(marker, named):
+    """Code, modules and pickles beside a config: none is imported or unpickled."""
+    folder = marker.with_name("model")
+    folder.mkdir()
+    (folder / "evil.py").write_text(f"import os\nos.mkdir({str(marker)!r})\nclass Net: pass\n")
+    config = {
+        "model_type": "bert",
+        "auto_map": {"AutoModel": "evil.Net", "AutoConfig": "evil.Net"},
+        "architecture": "resnet18",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "modules.json").write_text(json.dumps([{"idx": 0, "name": "0", "path": "", "type": "evil.Net"}]))
+    torch.save({"x": Payload(marker)}, folder / "pytorch_model.bin")
+    with pytest.raises((ValueError, ModuleNotFoundError)):
+        load_backbone(named.format(here=folder))
+
+
+def test_results_of_jobs_are_data(marker, capsys):
+    """Names with markup, escapes and paths, in the files that a sweep joins."""
+    for number, target in enumerate(
+        ("../../marker", "[link=file:///]$\\frac{$\x1b]0;x\x07", "=cmd|' /C calc'!A0\r", "\ud800")
+    ):
+        folder = marker.with_name("sweep") / str(number)
+        folder.mkdir(parents=True)
+        rows = [
+            {"backbone": f"{target}{i}", "scores": {"logme": i, target: 1.0}, "standard_errors": {}, "parameters": 3 + i,
+             "status": "ok", "fingerprint": "", "remarks": [target], "parts": {}, "feature_dim": 3}
+            for i in range(2)
+        ]  # fmt: skip
+        board = {
+            "format": 2,
+            "rank_by": "logme",
+            "lower_is_better": [],
+            "info": {"target": target},
+            "settings": {},
+            "rows": rows,
+        }
+        (folder / "leaderboard.json").write_text(json.dumps(board))
+        bound = {"format": 2, "backbone": target, "reference": target, "target": target, "bound": 0.5}
+        bound |= dict.fromkeys(FIGURES, 0.25)
+        (folder / "relatedness.json").write_text(json.dumps(bound))
+        run = {"format": 2, "overrides": [target], "objective": {target: 0.5}, "direction": "max"}
+        (folder / "finetune.json").write_text(json.dumps(run))
+    damaged = marker.with_name("sweep") / "9"
+    damaged.mkdir()
+    for name in ("leaderboard.json", "relatedness.json", "finetune.json"):
+        (damaged / name).write_text("{")
+        (damaged.with_name("10")).mkdir(exist_ok=True)
+        (damaged.with_name("10") / name).write_text('{"format": 2}')
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(marker.with_name("sweep"))}}})
+    CompareJobs().on_multirun_end(config)
+    shown = capsys.readouterr().out
+    assert not set(shown) & {"\x1b", "\x07", "\r", "\x9b"}
+    assert "[link=file:///]" in shown
+    assert shown.count("Left out: ") == 6
+    outside = {path.name for path in marker.parent.iterdir()}
+    assert outside == {"sweep"}
+    for table in marker.with_name("sweep").glob("**/leaderboard.csv"):
+        assert "\n=" not in table.read_bytes().decode()
+        assert "," + "=" not in table.read_bytes().decode()
+
+
+def test_a_page_and_a_figure_of_names_that_harm(tmp_path):
+    names = ["<script>alert(1)</script>", r"$\frac{$", "\ud800", "\x1b[31m", "=1+1", "../../x"]
+    rows = [{"backbone": n, "scores": {"logme": i / 7, r"$\x{$": 1.0}, "standard_errors": {}, "parameters": 10**i,
+             "status": "ok", "fingerprint": "", "remarks": [], "parts": {}} for i, n in enumerate(names)]  # fmt: skip
+    content = {
+        "format": 2,
+        "rank_by": "logme",
+        "lower_is_better": [],
+        "info": {"target": r"$\frac{$"},
+        "settings": {},
+        "rows": rows,
+    }
+    (tmp_path / "leaderboard.json").write_text(json.dumps(content))
+    board = Leaderboard.load(tmp_path)
+    paths = board.save(tmp_path / "out")
+    assert set(paths) == {"csv", "json", "png", "html"}
+    page = paths["html"].read_text()
+    assert "<script" not in page
+    assert "\x1b" not in page
+    assert [row.backbone for row in Leaderboard.load(tmp_path / "out").rows] == names
+    assert pd.read_csv(paths["csv"]).logme.tolist() == [i / 7 for i in reversed(range(6))]
