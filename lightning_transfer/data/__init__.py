@@ -2,6 +2,7 @@
 
 from lightning_transfer.data.base import TransferDataModule, TransferDataset
 from lightning_transfer.data.digits import Digits
+from lightning_transfer.data.drawn import DrawnTriangles
 from lightning_transfer.data.hugging_face import HuggingFace
 from lightning_transfer.data.idx import EMNIST, KMNIST, MNIST, USPS, FashionMNIST, IDXImages
 from lightning_transfer.data.image_folder import ImageFolder
@@ -21,6 +22,7 @@ __all__ = [
     "Batches",
     "BundledTable",
     "Digits",
+    "DrawnTriangles",
     "FashionMNIST",
     "HuggingFace",
     "IDXImages",
