@@ -11,11 +11,12 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from lightning_transfer.configs import known_configs, load_config, read_config
+from lightning_transfer.jobs.record import JOBS as RECORDS
 from lightning_transfer.metrics.registry import METRICS, build_metrics
 from lightning_transfer.utilities.instantiate import check_target, find_targets, instantiate
 
 CONF = Path(next(iter(lightning_transfer.conf.__path__)))
-JOBS = ("screen", "relate", "finetune")
+JOBS = [name for name, job in RECORDS.items() if not job.plain]
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and not folder.name.startswith("_"))
 LAUNCHERS = {"ray", "slurm"}  # experiments whose launcher is an extra that tests do not install
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
