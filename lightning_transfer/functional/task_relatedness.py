@@ -108,33 +108,45 @@ def task_relatedness(
     target_features, found, unlabelled = one_row_each(target_features, target_labels, "target_features")
     data = reference_features, reference_labels, target_features, None if unlabelled else found
     given: dict[str, Any] = {"head": head, "label_map": label_map}
-    enough = min(len(reference_features), len(target_features)) >= _FEWEST
-    if evaluation is not None or config.folds == 1 or not enough:
-        result = _solve(data, config, evaluation=evaluation, start=warm_start, **given)
-        if config.folds > 1 and not enough:
-            result = replace(result, messages=(*result.messages, "too few samples to hold some of them out"))
-    else:
-        num_classes = config.num_target_classes
-        if unlabelled and num_classes is None:  # halves may have different numbers of reference classes
-            num_classes = len(reference_labels.unique())
-        check_classes(data[3], config.num_target_classes)
-        share = None if config.confidence is None else (1 + config.confidence) / 2
-        half = replace(config, confidence=share, num_target_classes=num_classes if unlabelled else None)
-        starts = warm_start.folds if warm_start is not None else ()
-        parts, single = [], 0
-        for fold, (learn, rest, alone) in enumerate(folds(data, config.seed)):
-            start = starts[fold] if len(starts) == 2 else None
-            parts.append(_solve(learn, half, evaluation=rest, start=start, **given))
-            single = alone
-        result = replace(combine(parts, time.perf_counter() - began, single), config=config)
+    result = _answer(data, config, evaluation=evaluation, start=warm_start, **given)
     if config.baselines:
         alike = replace(config, feature_map="orthogonal", baselines=0, num_resamples=0, confidence=None)
         copies = (random_copy(data[0], data[1], config.seed + 1 + i) for i in range(config.baselines))
-        bounds = [
-            task_relatedness(part, *data[1:], config=alike, label_map=label_map).bound for part in (data[0], *copies)
-        ]  # fmt: skip
+        given["head"] = None  # copies need heads of their own, so the reference is compared with one of that kind
+        bounds = [_answer((part, *data[1:]), alike, brief=True, **given).bound for part in (data[0], *copies)]
         result = replace(result, baseline=Baseline(bounds[0], tuple(bounds[1:])))
+    result = replace(result, config=config, seconds=time.perf_counter() - began)
     return result.with_names(reference_class_names, target_class_names)
+
+
+def _answer(
+    data: Data,
+    config: BoundConfig,
+    *,
+    evaluation: EvaluationData | None = None,
+    start: TaskRelatednessResult | None = None,
+    **given: Any,
+) -> TaskRelatednessResult:
+    """Learn and evaluate on halves, or on what was asked for."""
+    few = min(len(data[0]), len(data[2])) < _FEWEST
+    if evaluation is not None or config.folds == 1 or few:
+        result = _solve(data, config, evaluation=evaluation, start=start, **given)
+        if config.folds > 1 and few and evaluation is None:
+            result = replace(result, messages=(*result.messages, "too few samples to hold some of them out"))
+        return result
+    check_classes(data[3], config.num_target_classes)
+    num_classes = None
+    if data[3] is None:  # halves may have different numbers of reference classes
+        num_classes = config.num_target_classes or len(data[1].unique())
+    share = None if config.confidence is None else (1 + config.confidence) / 2
+    half = replace(config, confidence=share, num_target_classes=num_classes)
+    starts = () if start is None else start.folds
+    parts, alone = [], 0
+    for fold, (learn, rest, single) in enumerate(folds(data, config.seed)):
+        first = starts[fold] if len(starts) == 2 else None
+        parts.append(_solve(learn, half, evaluation=rest, start=first, **given))
+        alone = single
+    return combine(parts, alone)
 
 
 def _solve(
@@ -145,8 +157,9 @@ def _solve(
     label_map: LabelMap,
     evaluation: EvaluationData | None,
     start: TaskRelatednessResult | None,
+    brief: bool = False,
 ) -> TaskRelatednessResult:
-    """Learn on all of the data, and evaluate there or on other data."""
+    """Learn on all of the data, and evaluate there or on other data; a brief answer is there for its bound."""
     began = time.perf_counter()
     problem = Problem.build(*data, head=head, config=config)
     if problem.head is not None and config.tau != "auto":
@@ -182,10 +195,12 @@ def _solve(
             losses = -log_p.gather(1, target.labels[:, None])[:, 0]
             population = mean_bound(losses, largest, config.confidence)
     margin = None
-    if config.ground_cost == "loss":
+    if config.ground_cost == "loss" and config.baselines:
         margin = look(chosen, reference, target, "logit_margin", config.block_size).coupling.cost
     error = bootstrap_error(chosen, reference, target, config)
-    probe_loss, probe_accuracy = probe(problem.target.thinned(config.fit_samples), target)
+    probe_loss = probe_accuracy = math.nan
+    if not brief:
+        probe_loss, probe_accuracy = probe(problem.target.thinned(config.fit_samples), target)
     if not certificate.optimal:
         problem.messages.append(
             "a transport problem was not solved to optimality; its plan was made feasible, the bound is valid"

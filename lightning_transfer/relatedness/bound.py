@@ -191,6 +191,7 @@ def certify(
         guessing=float(torch.special.entr(target.prior).sum()),
         rounding=rounding(transforms, reference, target) + 8 * EPS * sum(terms.values()),
         optimal=coupling.converged,
+        of_losses=ground_cost == "loss",
     )
 
 

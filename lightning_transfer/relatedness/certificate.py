@@ -27,6 +27,8 @@ class Certificate:
         guessing: Entropy of the target prior, the loss of a classifier that guesses by it.
         rounding: What rounding may amount to, part of the bound.
         optimal: Whether every transport problem was solved to optimality; else the bound is valid, but not smallest.
+        of_losses: Whether the mismatch is the rise of the loss above the first two terms (ground cost ``"loss"``), not
+            above the loss of ``B h``: there is no tighter form then.
 
     Example:
         >>> from lightning_transfer.relatedness import Certificate
@@ -46,6 +48,7 @@ class Certificate:
     guessing: float = math.inf
     rounding: float = 0.0
     optimal: bool = True
+    of_losses: bool = False
 
     @property
     def bound(self) -> float:
@@ -55,6 +58,8 @@ class Certificate:
     @property
     def tighter_bound(self) -> float:
         """Transformed reference loss plus distribution mismatch (Theorem 2), rounded outward; at most :attr:`bound`."""
+        if self.of_losses:
+            return self.bound
         return min(self.bound, self.transformed_reference_loss + self.distribution_mismatch + self.rounding)
 
     @property
@@ -79,6 +84,7 @@ class Certificate:
             num_reference=sum(part.num_reference for part in parts),
             num_target=total,
             optimal=all(part.optimal for part in parts),
+            of_losses=any(part.of_losses for part in parts),
         )
 
     def to_dict(self) -> dict[str, float]:

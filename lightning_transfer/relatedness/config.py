@@ -135,7 +135,8 @@ class BoundConfig:
             sample counts once, and none is looked at before. 1 learns and evaluates on the same samples.
         confidence: Give ``population_bound``, which bounds the expected loss on new samples with that probability; None
             for none. It needs evaluation data, or halves.
-        baselines: Random copies of the reference to compare with under turning maps: ``result.baseline``; 0 for none.
+        baselines: Random copies of the reference to compare with under turning maps: ``result.baseline``, and beside it
+            ``result.margin_mismatch``; 0 for none.
         num_resamples: Bootstrap resamples for a standard error and an interval of the bound; 0 for none.
         level: Nominal coverage of the interval.
         schedule: Schedule of the published method: ``"small"``, ``"large"`` or a :class:`PublishedSchedule`.

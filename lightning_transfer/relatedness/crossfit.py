@@ -82,12 +82,11 @@ def folds(data: Data, seed: int) -> Iterator[tuple[Data, Data, int]]:
         yield take(of_reference[fold], of_target[fold]), take(reference, rest[fold]), single + few
 
 
-def combine(parts: Sequence[TaskRelatednessResult], seconds: float, single: int) -> TaskRelatednessResult:
+def combine(parts: Sequence[TaskRelatednessResult], single: int) -> TaskRelatednessResult:
     """One result of both halves: figures are means over the target samples, transforms those of the first half.
 
     Args:
         parts: Results of the halves.
-        seconds: Wall-clock time.
         single: Samples that are in both halves.
 
     Returns:
@@ -121,7 +120,7 @@ def combine(parts: Sequence[TaskRelatednessResult], seconds: float, single: int)
         probe_loss=sum(share * part.probe_loss for share, part in zip(shares, parts, strict=True)),
         probe_accuracy=sum(share * part.probe_accuracy for share, part in zip(shares, parts, strict=True)),
         converged=all(part.converged for part in parts),
-        seconds=seconds,
+        seconds=sum(part.seconds for part in parts),
         messages=tuple(messages),
         standard_error=error,
         interval=interval,

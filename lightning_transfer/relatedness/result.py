@@ -77,7 +77,7 @@ class TaskRelatednessResult:
             resamples. On fit data it does not cover that the transforms were learned on them.
         interval: Normal interval of the bound on the evaluated data, for fixed transforms.
         margin_mismatch: Distribution mismatch of the same transforms under the ground cost ``"logit_margin"``, which is
-            a distance; None unless the ground cost is ``"loss"``, which is none.
+            a distance; given with baselines, where the ground cost is ``"loss"``, which is none.
         baseline: What random copies of the reference reach; None if none were asked for.
         population_bound: With probability ``config.confidence`` over independent evaluation samples, an upper bound of
             the expected loss of ``classifier`` on new ones (of two halves: of the mean over both classifiers); None if

@@ -258,12 +258,15 @@ class AlternatingSolver:
         after = {share: losses(goal.part, rest, share) for share in _SHARES}
         weights = rest.counts / reference.counts.clamp_min(1) / len(rest.labels)
 
-        def bound(pair: tuple[float, float]) -> float:
-            seen = before[pair[0]]
-            cost = couple_losses(reference, rest, seen, after[pair[1]], identity, identity).cost
-            return float(seen @ weights[reference.labels]) + cost
+        def bound(one: float, other: float) -> float:
+            cost = couple_losses(reference, rest, before[one], after[other], identity, identity).cost
+            return float(before[one] @ weights[reference.labels]) + cost
 
-        return min(((one, other) for one in _SHARES for other in _SHARES), key=bound)
+        one = other = 1.0
+        for _ in range(2):
+            one = min(_SHARES, key=lambda share: bound(share, other))
+            other = min(_SHARES, key=lambda share: bound(one, share))
+        return one, other
 
     def _first_iterate(self, first: Transforms, finished: Transforms, target: Sample) -> Transforms:
         """Where the descent starts. A head near the constant one would leave the first coupling to chance."""

@@ -232,29 +232,40 @@ def couple_losses(
         ValueError: If a reference class that is needed has no samples.
     """
     prior = target.prior
-    of_reference, of_target = reference.members(), target.members()
-    shift = -label_map.log()
-    parts = []
-    class_costs = torch.zeros_like(prior)
-    for k in prior.nonzero()[:, 0].tolist():
-        rows, weight = _mixture(conditional[k], of_reference)
-        before = reference_losses[rows] + shift[k, reference.labels[rows]]
-        columns, after = of_target[k], target_losses[of_target[k]]
-        first, second, mass = monotone_plan(before, weight, after)
-        rise = (after[second] - before[first]).clamp_min(0)
-        class_costs[k] = mass @ torch.where(before[first] == torch.inf, 0, rise)
-        parts.append((rows[first], columns[second], mass * prior[k]))
-    source, other, mass = (torch.cat(each) for each in zip(*parts, strict=True))
-    return Coupling(source, other, mass, class_costs, float(prior @ class_costs), True, 0)
+    wanted, used = (conditional * (prior > 0)[:, None]).nonzero(as_tuple=True)
+    counts = reference.counts.long()
+    if bool((counts[used] == 0).any()):
+        missing = used[counts[used] == 0].unique().tolist()
+        raise ValueError(f"Expected samples of every reference class that is used, but got none of {missing}.")
+    lengths = counts[used]  # all members of the reference classes behind each target class, one after the other
+    before_it = (counts.cumsum(0) - counts)[used] - (lengths.cumsum(0) - lengths)
+    places = torch.arange(int(lengths.sum()), device=lengths.device) + before_it.repeat_interleave(lengths)
+    rows = torch.argsort(reference.labels, stable=True)[places]
+    classes = wanted.repeat_interleave(lengths)
+    weight = (conditional[wanted, used] / lengths).repeat_interleave(lengths)
+    before = reference_losses[rows] - label_map[classes, reference.labels[rows]].log()
+    first, second, mass = monotone_plan(before, weight, target_losses, classes, target.labels)
+    rise = torch.where(before[first] == torch.inf, 0, (target_losses[second] - before[first]).clamp_min(0))
+    of = target.labels[second]
+    class_costs = torch.zeros_like(prior).index_add_(0, of, mass * rise)
+    return Coupling(rows[first], second, mass * prior[of], class_costs, float(prior @ class_costs), True, 0)
 
 
-def monotone_plan(source: Tensor, weight: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Couple two weighted samples of numbers in ascending order, quantile by quantile.
+def monotone_plan(
+    source: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    source_groups: Tensor | None = None,
+    target_groups: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Couple two weighted samples of numbers in ascending order, quantile by quantile, group by group.
 
     Args:
         source: Shape ``(n,)``.
-        weight: Masses of ``source``, total one, shape ``(n,)``.
-        target: Shape ``(m,)``, equally heavy.
+        weight: Masses of ``source``, total one in each group, shape ``(n,)``.
+        target: Shape ``(m,)``, equally heavy within a group.
+        source_groups: Group of each source number, shape ``(n,)``; None for a single one.
+        target_groups: Group of each target number, shape ``(m,)``; the same groups occur in both.
 
     Returns:
         Positions in both and masses of the pairs, each of shape ``(e,)`` with ``e < n + m``.
@@ -266,14 +277,33 @@ def monotone_plan(source: Tensor, weight: Tensor, target: Tensor) -> tuple[Tenso
         >>> [part.tolist() for part in monotone_plan(torch.tensor([3.0, 1.0]), half, torch.tensor([5.0]))]
         [[1, 0], [0, 0], [0.5, 0.5]]
     """
-    rows, columns = source.argsort(stable=True), target.argsort(stable=True)
-    ends = weight[rows].cumsum(0).clamp_max(1)
-    others = torch.arange(1, len(target) + 1, dtype=ends.dtype, device=ends.device) / len(target)
-    ends[-1] = others[-1] = 1
+    rows, ends = _on_a_line(source, weight, source_groups)
+    even = torch.ones_like(target, dtype=weight.dtype)
+    if target_groups is None:
+        even = even / len(target)
+    else:
+        _, of, counts = target_groups.unique(return_inverse=True, return_counts=True)
+        even = even / counts[of]
+    columns, others = _on_a_line(target, even, target_groups)
     cuts = torch.cat([ends, others]).sort().values
     mass = cuts.diff(prepend=cuts.new_zeros(1))
     cuts, mass = cuts[mass > 0], mass[mass > 0]
     return rows[torch.searchsorted(ends, cuts)], columns[torch.searchsorted(others, cuts)], mass
+
+
+def _on_a_line(values: Tensor, weight: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Order of values within groups, and where each ends if group ``i`` fills the line from ``i`` to ``i + 1``."""
+    order = values.argsort(stable=True)
+    if groups is None:
+        groups = torch.zeros_like(order)
+    order = order[groups[order].argsort(stable=True)]
+    _, number, counts = groups[order].unique_consecutive(return_inverse=True, return_counts=True)
+    last = counts.cumsum(0) - 1
+    sums = weight[order].cumsum(0)
+    before = torch.cat([sums.new_zeros(1), sums[last[:-1]]])
+    within = (sums - before[number]).clamp(0, 1)
+    within[last] = 1
+    return order, number + within
 
 
 def _mixture(shares: Tensor, members: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,7 @@ def test_bounds_and_vacuity():
     assert (certificate.bound, certificate.tighter_bound, certificate.vacuous) == (0.875, 0.75, False)
     assert Certificate(**{**VALUES, "guessing": 0.8}).vacuous
     assert Certificate(**{**VALUES, "transformed_reference_loss": 0.7}).tighter_bound == certificate.bound
+    assert Certificate(**VALUES, of_losses=True).tighter_bound == certificate.bound
     assert Certificate.from_dict(certificate.to_dict()) == certificate
     with pytest.raises(TypeError):
         Certificate.from_dict({"bound": 1.0})

@@ -75,3 +75,23 @@ def test_on_the_line_sorting_is_as_good_as_the_exact_solver(seed, n, m):
     cost = np.maximum(b[None] - a[:, None], 0)
     plan, _ = exact_plan(cost, weight, np.full(m, 1 / m))
     assert float(mass @ torch.from_numpy(cost)[first, second]) == pytest.approx((plan * cost).sum(), abs=1e-12)
+
+
+@many
+@given(st.integers(0, 10**6), st.integers(1, 4))
+def test_groups_are_coupled_one_by_one(seed, groups):
+    rng = np.random.default_rng(seed)
+    of_source = np.concatenate([np.arange(groups), rng.integers(groups, size=9)])
+    of_target = np.concatenate([np.arange(groups), rng.integers(groups, size=7)])
+    a, b, weight = rng.normal(size=len(of_source)), rng.normal(size=len(of_target)), rng.random(len(of_source))
+    for k in range(groups):
+        weight[of_source == k] /= weight[of_source == k].sum()
+    first, second, mass = monotone_plan(*map(torch.from_numpy, (a, weight, b, of_source, of_target)))
+    assert (of_source[first.numpy()] == of_target[second.numpy()]).all()
+    for k in range(groups):
+        mine = torch.from_numpy(of_source)[first] == k
+        parts = a[of_source == k], weight[of_source == k], b[of_target == k]
+        alone = monotone_plan(*map(torch.from_numpy, parts))
+        cost = (torch.from_numpy(b)[second] - torch.from_numpy(a)[first]).clamp_min(0)[mine] @ mass[mine]
+        expected = (torch.from_numpy(parts[2])[alone[1]] - torch.from_numpy(parts[0])[alone[0]]).clamp_min(0) @ alone[2]
+        assert float(cost) == pytest.approx(float(expected), abs=1e-12)
