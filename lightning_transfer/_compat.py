@@ -12,6 +12,10 @@ from torch import Tensor
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule, LightningModule, Trainer
     from torchmetrics import Metric
+    from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
+
+    AxesType = _AX_TYPE  # what `Metric.plot` takes and gives; torchmetrics 1.8.0, 1.9.0
+    PlotType = _PLOT_OUT_TYPE
 
 
 def current_step(trainer: Trainer) -> int:

@@ -6,14 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import wraps
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities.distributed import gather_all_tensors
-from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
 from lightning_transfer._compat import default_states
 from lightning_transfer.functional.counts import check_attributes, refuse_ignored_columns
@@ -26,6 +25,9 @@ from lightning_transfer.utilities.checks import (
     check_targets,
     flatten_positions,
 )
+
+if TYPE_CHECKING:
+    from lightning_transfer._compat import AxesType, PlotType
 
 _ROUNDING = 1e-9  # by which a score may pass its limits
 _WIDE = 8  # features from which an effective rank below the next number is worth a word
@@ -200,7 +202,7 @@ class TransferMetric(Metric, ABC):
         """Theoretical limits of the score for the data seen so far."""
         return -float("inf"), float("inf")
 
-    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: _AX_TYPE | None = None) -> _PLOT_OUT_TYPE:
+    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: AxesType | None = None) -> PlotType:
         """Plot one or more values of the score.
 
         Args:
