@@ -35,7 +35,7 @@ def _data(n=N):
 def _backbone():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = nn.Sequential(nn.Linear(D, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 4))
+        net = nn.Sequential(nn.Linear(D, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 4))
     return ModuleBackbone(net, (D,), name="small")
 
 
@@ -388,7 +388,7 @@ def test_two_launched_processes_give_the_value_of_one(tmp_path):
         return subprocess.Popen(command, env={**os.environ, **env}, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
 
     processes = [start(1), *(start(2, **common, LOCAL_RANK=str(rank)) for rank in range(2))]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
     one, *two = (json.loads(output.splitlines()[-1]) for output in outputs)
     assert [entry[0] for entry in one] == [9, 9, 5, 1]
