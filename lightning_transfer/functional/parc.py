@@ -16,14 +16,16 @@ from lightning_transfer.utilities.checks import (
     flatten_positions,
 )
 from lightning_transfer.utilities.linalg import centred
+from lightning_transfer.utilities.renames import renamed
 
 
+@renamed(max_samples="keep_samples")
 def parc(
     features: Tensor,
     labels: Tensor,
     *,
     pca_dim: int | None = None,
-    max_samples: int | None = 500,
+    keep_samples: int | None = 500,
     seed: int = 0,
     variant: str = "paper",
     ignore_index: int | None = None,
@@ -35,8 +37,8 @@ def parc(
     correlation of the two distances over all pairs. A vector that does not vary has no correlation: its correlation
     with every other is taken as 0.
 
-    Pairs cost time and memory that grow with n squared, so at most ``max_samples`` samples are used, drawn by ``seed``:
-    500 is the size of the paper's probes. The published code reduces features by a seeded,
+    Pairs cost time and memory that grow with n squared, so at most ``keep_samples`` samples are used, drawn by
+    ``seed``: 500 is the size of the paper's probes. The published code reduces features by a seeded,
     randomised PCA to 32 dimensions: ``"official"`` does so too, otherwise ``pca_dim=32`` is an exact one. Shifting and
     scaling each feature changes nothing without PCA.
 
@@ -49,7 +51,7 @@ def parc(
         labels: Class ids, shape ``(n,)``, any integer dtype, with or without gaps; or attributes 0 and 1, shape
             ``(n, l)`` with ``l`` at least 2, any dtype.
         pca_dim: Principal components kept before standardising, at least 2; ``None`` keeps the features as they are.
-        max_samples: Largest number of samples used; ``None`` uses all.
+        keep_samples: Largest number of samples used; ``None`` uses all.
         seed: Seed of the draw.
         variant: ``"paper"`` or ``"official"``.
         ignore_index: Samples with this class id are left out.
@@ -69,11 +71,11 @@ def parc(
     """
     if variant == "official":
         score: Tensor = published("parc")(
-            features, labels, pca_dim=pca_dim, max_samples=max_samples, seed=seed, ignore_index=ignore_index
+            features, labels, pca_dim=pca_dim, keep_samples=keep_samples, seed=seed, ignore_index=ignore_index
         )
         return score
-    check_parc_options(pca_dim, max_samples, variant)
-    rows, annotations = choose_samples(features, labels, max_samples, seed, ignore_index)
+    check_parc_options(pca_dim, keep_samples, variant)
+    rows, annotations = choose_samples(features, labels, keep_samples, seed, ignore_index)
     if pca_dim is not None:
         rows = principal_components(rows, pca_dim)[0]
     # to ten digits: below, sums of the same numbers differ by their order
@@ -84,7 +86,7 @@ def parc(
 
 
 def choose_samples(
-    features: Tensor, labels: Tensor, max_samples: int | None, seed: int, ignore_index: int | None
+    features: Tensor, labels: Tensor, keep_samples: int | None, seed: int, ignore_index: int | None
 ) -> tuple[Tensor, Tensor]:
     """Check the samples of :func:`parc` and draw those that it compares.
 
@@ -100,16 +102,16 @@ def choose_samples(
     annotations = labels.double()
     if features.shape[1] < 2:
         raise ValueError(f"Expected argument `features` to have at least 2 columns, but got {features.shape[1]}.")
-    if max_samples is not None and len(features) > max_samples:
+    if keep_samples is not None and len(features) > keep_samples:
         generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(features), generator=generator)[:max_samples].to(features.device)
+        chosen = torch.randperm(len(features), generator=generator)[:keep_samples].to(features.device)
         features, annotations = features[chosen], annotations[chosen]
     if bool((annotations == annotations[0]).all()):
         raise ValueError("Expected argument `labels` to differ between samples, but got the same labels for all.")
     return centred(features)[0], annotations
 
 
-def check_parc_options(pca_dim: int | None, max_samples: int | None, variant: str) -> None:
+def check_parc_options(pca_dim: int | None, keep_samples: int | None, variant: str) -> None:
     """Check the options of :func:`parc`.
 
     Raises:
@@ -118,8 +120,8 @@ def check_parc_options(pca_dim: int | None, max_samples: int | None, variant: st
     check_one_of(variant, ("paper", "official"), "variant")
     if pca_dim is not None:
         check_positive_int(pca_dim, "pca_dim", minimum=2)
-    if max_samples is not None:
-        check_positive_int(max_samples, "max_samples", minimum=3)
+    if keep_samples is not None:
+        check_positive_int(keep_samples, "keep_samples", minimum=3)
 
 
 def check_annotations(labels: Tensor, n: int) -> Tensor:

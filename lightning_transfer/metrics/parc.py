@@ -66,5 +66,5 @@ class PARC(SampleMetric):
 
     def _score(self, **samples: Tensor) -> Tensor:
         return parc(
-            samples["features"], samples["labels"], pca_dim=self.pca_dim, max_samples=None, variant=self.variant
+            samples["features"], samples["labels"], pca_dim=self.pca_dim, keep_samples=None, variant=self.variant
         )

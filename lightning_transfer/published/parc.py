@@ -20,7 +20,7 @@ def parc(
     labels: Tensor,
     *,
     pca_dim: int | None = None,
-    max_samples: int | None = 500,
+    keep_samples: int | None = 500,
     seed: int = 0,
     ignore_index: int | None = None,
 ) -> Tensor:
@@ -39,8 +39,8 @@ def parc(
         >>> parc(features, torch.tensor([0, 0, 1, 1]))
         tensor(82.8079, dtype=torch.float64)
     """
-    check_parc_options(pca_dim, max_samples, "official")
-    rows, annotations = choose_samples(features, labels, max_samples, seed, ignore_index)
+    check_parc_options(pca_dim, keep_samples, "official")
+    rows, annotations = choose_samples(features, labels, keep_samples, seed, ignore_index)
     if pca_dim is not None:
         rows = _randomised_components(rows, pca_dim)
     return rank_agreement(correlation_distances(standardise(rows)), _rounded_distances(annotations))

@@ -64,16 +64,16 @@ ROWS = [
         invariances=frozenset({"shift", "repeat"}), golden=Golden("sfda[TencentARC/SFDA]", relative=1e-6),
     ),
     Estimator(
-        "parc", partial(parc, max_samples=None), PARC, CLASSES, metric_arguments=FEW,
+        "parc", partial(parc, keep_samples=None), PARC, CLASSES, metric_arguments=FEW,
         bounds=lambda inputs: (-100.0, 100.0), invariances=frozenset({"shift", "scale"}), tolerance=1e-7,
     ),
     Estimator(  # ties are broken by rounding errors, which differ between machines in one case
-        "parc_official", partial(parc, max_samples=None), PARC, CLASSES, {"variant": "official"},
+        "parc_official", partial(parc, keep_samples=None), PARC, CLASSES, {"variant": "official"},
         {"keep_samples": None, **FEW}, class_order_matters=True, tolerance=1e-7,
         golden=Golden("parc[TencentARC/SFDA]", relative=1e-6, without=("digits",)),
     ),
     Estimator(
-        "parc_pca", partial(parc, max_samples=None), PARC, CLASSES, {"pca_dim": 32}, {"keep_samples": None, **FEW},
+        "parc_pca", partial(parc, keep_samples=None), PARC, CLASSES, {"pca_dim": 32}, {"keep_samples": None, **FEW},
         tolerance=1e-7, invariances=frozenset({"shift"}),
         golden=Golden("parc32[TencentARC/SFDA]", absolute=0.5, without=("wide",)),
     ),

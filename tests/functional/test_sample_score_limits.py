@@ -242,9 +242,9 @@ def test_parc_ignores_shift_and_scale_of_each_feature(inputs, pca_dim):
 
 def test_parc_uses_a_seeded_sample_at_most():
     features, labels = pair(make_inputs(n=400))
-    scores = [float(parc(features, labels, max_samples=100, seed=seed)) for seed in (0, 0, 1)]
+    scores = [float(parc(features, labels, keep_samples=100, seed=seed)) for seed in (0, 0, 1)]
     assert scores[0] == scores[1] != scores[2]
-    assert float(parc(features, labels)) == float(parc(features, labels, max_samples=None))
+    assert float(parc(features, labels)) == float(parc(features, labels, keep_samples=None))
 
 
 def test_parc_refuses_what_has_no_correlation():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from _helpers import feed, make_inputs, rows
 
-from lightning_transfer.functional import transrate
+from lightning_transfer.functional import otce, parc, transrate
 from lightning_transfer.metrics import LEEP, OTCE, PACTran, RidgeProbe, TaskRelatedness, TransRate
 from lightning_transfer.metrics.samples import SampleMetric, choose_rows, content_ranks, spread_copies
 
@@ -104,6 +104,16 @@ def test_old_names_of_the_bound_on_samples_still_work(make):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert make(keep_samples=7).keep_samples == 7
+
+
+def test_old_names_of_arguments_of_functions():
+    inputs = distinct(n=12)
+    with pytest.warns(FutureWarning, match="`max_samples` of `parc` is called `keep_samples` now"):
+        assert parc(**inputs, max_samples=8) == parc(**inputs, keep_samples=8)
+    reference = inputs["features"][:6], inputs["labels"][:6]
+    with pytest.warns(FutureWarning, match="`source_features` of `otce` is called `reference_features` now"):
+        value = otce(source_features=reference[0], source_labels=reference[1], **inputs)
+    assert value == otce(*reference, **inputs)
 
 
 def test_old_names_of_references():

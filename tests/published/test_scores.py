@@ -95,7 +95,7 @@ def test_published_parc_of_the_formula_data():
     assert float(parc(**inputs)) == pytest.approx(33.9129735465, abs=1e-9)
     assert float(parc(**inputs, variant="official")) == pytest.approx(33.9915690803, abs=0.2)
     inputs = {name: golden_inputs("digits")[name] for name in FEATURES}
-    official = float(parc(**inputs, variant="official", max_samples=None))
+    official = float(parc(**inputs, variant="official", keep_samples=None))
     assert official == pytest.approx(golden_values("digits")["parc[TencentARC/SFDA]"], abs=0.2)
 
 
@@ -104,7 +104,7 @@ def test_published_parc_of_the_formula_data():
 )
 def test_published_parc_of_32_components(case, tolerance):
     inputs = {name: golden_inputs(case)[name] for name in FEATURES}
-    official = float(parc(**inputs, pca_dim=32, variant="official", max_samples=None))
+    official = float(parc(**inputs, pca_dim=32, variant="official", keep_samples=None))
     assert official == pytest.approx(golden_values(case)["parc32[TencentARC/SFDA]"], abs=tolerance)
 
 
