@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from lightning_transfer.functional.counts import (
 )
 from lightning_transfer.utilities.checks import check_probabilities, flatten_positions
 
-_CHUNK_ENTRIES = 2**22
+_CHUNK_ENTRIES = 2**17  # a block stays in the cache of a core
 
 
 def leep(source_probs: Tensor, labels: Tensor, *, ignore_index: int | None = None) -> Tensor:
@@ -58,19 +60,27 @@ def leep(source_probs: Tensor, labels: Tensor, *, ignore_index: int | None = Non
 
 def _leep_of_column(source_probs: Tensor, ids: Tensor, num_classes: int) -> Tensor:
     n, width = source_probs.shape
-    step = max(1, _CHUNK_ENTRIES // width)
     joint = torch.zeros(num_classes, width, dtype=torch.float64, device=source_probs.device)
-    for start in range(0, n, step):
-        joint.index_add_(0, ids[start : start + step], _normalised(source_probs[start : start + step]))
+    weights = joint.new_empty(n)
+    for label, some, rows in _blocks_of_a_class(source_probs, ids, num_classes):
+        weights[some] = rows.sum(1).reciprocal()
+        joint[label] += weights[some] @ rows
     mass = joint.sum(0)
     conditional = torch.where(mass > 0, joint / mass, 0.0)  # P(y | z)
-    total = joint.new_zeros(())
-    for start in range(0, n, step):
-        rows = _normalised(source_probs[start : start + step])
-        total += (conditional[ids[start : start + step]] * rows).sum(1).log().sum()
-    return (total / n).clamp(max=0)
+    expected = torch.empty_like(weights)
+    for label, some, rows in _blocks_of_a_class(source_probs, ids, num_classes):
+        expected[some] = rows @ conditional[label]
+    return ((expected * weights).log().sum() / n).clamp(max=0)
 
 
-def _normalised(rows: Tensor) -> Tensor:
-    rows = rows.double()
-    return rows / rows.sum(1, keepdim=True)
+def _blocks_of_a_class(source_probs: Tensor, ids: Tensor, num_classes: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Class, numbers and float64 rows of some samples of one class at a time; the rows are overwritten by the next."""
+    step = max(1, _CHUNK_ENTRIES // source_probs.shape[1])
+    gathered = source_probs.new_empty(step, source_probs.shape[1])
+    exact = gathered.double()
+    members = ids.argsort(stable=True).split(torch.bincount(ids, minlength=num_classes).tolist())
+    for label, all_of_class in enumerate(members):
+        for some in all_of_class.split(step):
+            rows = gathered[: len(some)]
+            torch.index_select(source_probs, 0, some, out=rows)
+            yield label, some, exact[: len(some)].copy_(rows)

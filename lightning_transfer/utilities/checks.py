@@ -111,7 +111,7 @@ def check_probabilities(source_probs: Tensor, n: int, name: str = "source_probs"
     if float(source_probs.min()) < 0:
         raise ValueError(f"Expected argument `{name}` to be non-negative, but got {float(source_probs.min())}.")
     tolerance = {torch.float16: 1e-2, torch.bfloat16: 5e-2}.get(source_probs.dtype, 1e-3)
-    sums = source_probs.double().sum(dim=1)
+    sums = source_probs.sum(dim=1, dtype=torch.float64)
     if float((sums - 1).abs().max()) > tolerance:
         worst = float(sums[(sums - 1).abs().argmax()])
         raise ValueError(f"Expected argument `{name}` to have rows that sum to 1, but got a row that sums to {worst}.")
