@@ -22,6 +22,7 @@ _FORMATS = (
 )  # fmt: skip
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 _WHITES = {"F": (1.0, 255.0, 65535.0), "I": (255.0, 65535.0, 2.0**31 - 1)}
+_STRIP = 256  # rows that are scaled at once, since float64 takes four to eight times the memory of the picture
 _BITS, _WHITE_IS_ZERO, _HIGHEST, _SIGN, _HIGHEST_OF_TYPE = 258, 262, 281, 339, 341  # TIFF tags
 
 
@@ -85,18 +86,17 @@ def _scale_depth(picture: Image.Image, file: Image.Image) -> Image.Image:
     """Scale grey values of many bits to 8, rounded to the nearest."""
     tags = getattr(file, "tag_v2", {})
     values = np.asarray(picture)
-    hidden = values == picture.info["transparency"] if "transparency" in picture.info else None
-    values = values.astype(np.float64)
     lowest, highest = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if not (lowest >= 0 and np.isfinite(highest)):
         raise ValueError(f"values from {lowest:g} to {highest:g} in mode {picture.mode!r}, where colours start at 0")
-    white = _white(picture.mode, file, tags, highest)
-    values *= 255 / white
-    if tags.get(_WHITE_IS_ZERO) == 0:
-        values = 255 - values
-    if hidden is not None:
-        values[hidden] = 255
-    return Image.fromarray(values.clip(0, 255).round().astype(np.uint8)).convert("RGB")
+    scale = 255 / _white(picture.mode, file, tags, highest)
+    scaled = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), _STRIP):
+        strip = values[start : start + _STRIP].astype(np.float64) * scale
+        scaled[start : start + _STRIP] = (255 - strip if tags.get(_WHITE_IS_ZERO) == 0 else strip).clip(0, 255).round()
+    if "transparency" in picture.info:
+        scaled[values == picture.info["transparency"]] = 255
+    return Image.fromarray(scaled).convert("RGB")
 
 
 def _white(mode: str, file: Image.Image, tags: Mapping[int, Any], highest: float) -> float:

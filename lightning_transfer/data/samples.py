@@ -147,7 +147,7 @@ class SampleModule(TransferDataModule):
             elif self.on_error == "raise":
                 raise ValueError(f"Expected sample {index} of {self.name} to be readable, but got: {error}") from error
         if len(found) < len(inputs):
-            bad = some_of([f"sample {index}" for index in range(len(inputs)) if index not in found])
+            bad = some_of([_title(inputs, index) for index in range(len(inputs)) if index not in found])
             where = "" if split == "train" else f" of {split}"
             count = len(inputs) - len(found)
             remarks.append(f"{count} of {len(inputs)} samples{where} could not be read and were left out: {bad}")
@@ -252,6 +252,13 @@ class Samples(SampleModule):
             inputs = LazyInputs(part, PickInput(**self.keys))
             labels = _labels_of(part) if self.keys["label_key"] is None else None
         return self.keep_readable(inputs, labels, split, remarks, part)
+
+
+def _title(inputs: Any, index: int) -> str:
+    """What to call a sample that cannot be read: the name of its file where that is known."""
+    source = getattr(inputs, "source", None)
+    name = getattr(source[index], "name", None) if isinstance(source, list) else None
+    return name if isinstance(name, str) else f"sample {index}"
 
 
 def as_input(value: Any) -> Any:

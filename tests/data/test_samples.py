@@ -201,3 +201,14 @@ def test_inputs_one_by_one():
         as_input({"array": np.zeros(9), "sampling_rate": 16000, "path": None})
     with pytest.raises(ValueError, match="pictures, numbers or text, but got object"):
         as_input(object())
+
+
+@pytest.mark.parametrize("kind", ["pictures", "texts", "vectors"])
+def test_fingerprints_tell_inputs_and_labels_apart(kind):
+    inputs = {"pictures": [picture(i) for i in range(6)], "texts": list("abcdef"), "vectors": FEATURES[:6]}[kind]
+    other = {"pictures": [picture(i) for i in range(1, 7)], "texts": list("abcdeg"), "vectors": FEATURES[1:7]}[kind]
+    marks = [Samples((given, labels)).fingerprint("train") for given, labels in (
+        (inputs, [0, 1] * 3), (inputs, [0, 1] * 3), (other, [0, 1] * 3), (inputs, [1, 0] * 3),
+    )]  # fmt: skip
+    assert marks[0] == marks[1]
+    assert len(set(marks)) == 3
