@@ -52,6 +52,7 @@ class _Task:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.wants_traceback = _WANTS_TRACEBACK  # a launcher's process does not know what its parent was told
 
     def __call__(self, cfg: DictConfig) -> float:
         from hydra.core.hydra_config import HydraConfig
@@ -68,7 +69,7 @@ class _Task:
                 return value
         except Exception as error:
             expected = isinstance(error, _expected_errors())
-            if _WANTS_TRACEBACK or not (expected or sweeping):
+            if self.wants_traceback or not (expected or sweeping):
                 raise
             if not sweeping:
                 raise _StoppedError(error) from error

@@ -76,6 +76,7 @@ def extract(
     keep: Sequence[str] = (),
     seed: int = 0,
     progress: bool | None = None,
+    title: str | None = None,
     input_key: Key | None = None,
     label_key: Key | None = None,
 ) -> Extraction:
@@ -100,6 +101,7 @@ def extract(
         keep: Names among :data:`INPUTS` to return as tensors.
         seed: Seed of the subset that ``max_samples`` draws.
         progress: Show a bar on standard error; by default if that is a terminal.
+        title: What stands in front of the bar; by default the backbone's name.
         input_key: Key of the inputs in a batch, or their position in a tuple, where the usual names do not do; by
             default the attribute ``input_key`` of ``data``, if it has one.
         label_key: The same for the labels or targets.
@@ -141,7 +143,7 @@ def extract(
             stack.enter_context(context)
         if isinstance(data, LightningDataModule):  # its Trainer would keep this backbone alive
             stack.callback(setattr, data, "trainer", data.trainer)
-        runner = _build_trainer(trainer, backbone.name, progress)
+        runner = _build_trainer(trainer, title or backbone.name, progress)
         _check_strategy(runner)
         stack.enter_context(_without_inference_mode(runner))
         if spawns_processes(runner):

@@ -192,12 +192,27 @@ def test_multirun_ranks_the_jobs_together(in_process, capsys):
     assert f"Written to {sweep}: leaderboard.csv" in capsys.readouterr().out.replace("\n", "")
 
 
-def test_joblib_launcher(in_process, monkeypatch):
+def test_joblib_launcher_goes_on_after_a_job_that_fails(in_process, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    backbones = "backbone=efficientnet_lite0_random,efficientnet_lite1_random"
-    assert exit_code("screen", "-m", "experiment=parallel", backbones, "++backbone.input_size=32", *TINY) == 0
+    backbones = "backbone=efficientnet_lite0_random,timm,efficientnet_lite1_random"
+    assert exit_code("screen", "-m", "experiment=parallel", backbones, "++backbone.input_size=32", *TINY) == 2
     sweep = next(in_process.glob("multirun/screen/*/*"))
     assert len(Leaderboard.load(sweep)) == 2
+    failure = json.loads((sweep / "1/failure.json").read_text())
+    assert failure["message"] == "backbone.model_name has no value: add backbone.model_name=VALUE."
+
+
+def test_an_optuna_sweep_goes_on_after_a_job_that_fails(in_process, capsys):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    assert exit_code(
+        "screen", "max_samples=choice(-5,60)", "-m", "hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=0",
+        "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1", "hydra.sweeper.direction=maximize",
+        "backbone=efficientnet_lite0_random", "++backbone.input_size=32", "target=digits", "metrics=h_score",
+    ) == 2  # fmt: skip
+    sweep = next(in_process.glob("multirun/screen/*/*"))
+    assert "max_samples: 60" in (sweep / "optimization_results.yaml").read_text()
+    assert list(sweep.glob("*/failure.json"))
+    assert "to be an integer of at least 1, but got -5" in capsys.readouterr().err
 
 
 def test_every_backbone_failing_is_a_failed_job(in_process, capsys):

@@ -145,9 +145,10 @@ def screen(
     board.waiting = {row.backbone: row for row in earlier.rows if not row.failed and row.backbone in candidates}
     board.info |= {name: earlier.info[name] for name in ("num_samples", "notes") if name in earlier.info}
     try:
-        for name, candidate in candidates.items():
+        for number, (name, candidate) in enumerate(candidates.items(), start=1):
             with interruptible():
-                board.add(*_screen_one(name, candidate, plan, board.waiting.get(name)))
+                bar = f"{number} of {len(candidates)}: {name}"
+                board.add(*_screen_one(name, candidate, plan, board.waiting.get(name), bar))
     except KeyboardInterrupt:
         board.interrupt(list(candidates))
     return board.leaderboard(figure=True)
@@ -230,7 +231,7 @@ class _Board:
         return [*self.rows, *self.waiting.values()]
 
 
-def _screen_one(name: str, candidate: Any, plan: _Plan, finished: Row | None) -> tuple[Row, dict[str, Any]]:
+def _screen_one(name: str, candidate: Any, plan: _Plan, finished: Row | None, bar: str) -> tuple[Row, dict[str, Any]]:
     """Screen a backbone, or take its finished row over; with what it tells about the data."""
     from lightning_transfer.backbones import load_backbone
     from lightning_transfer.extraction import extract
@@ -250,12 +251,12 @@ def _screen_one(name: str, candidate: Any, plan: _Plan, finished: Row | None) ->
         keep = () if plan.reference is None else ("features", "labels")
         with sketch_inputs(backbone) as sketch:
             extraction = extract(
-                backbone, plan.target, plan.metrics.build(backbone), keep=keep, **plan.passes, **plan.keys
+                backbone, plan.target, plan.metrics.build(backbone), keep=keep, title=bar, **plan.passes, **plan.keys
             )
         reference = None
         if plan.reference is not None:
             keys = keys_of(plan.reference, **plan.keys, own_first=True)
-            reference = extract(backbone, plan.reference, keep=keep, **plan.passes, **keys).kept
+            reference = extract(backbone, plan.reference, keep=keep, title=bar, **plan.passes, **keys).kept
         metrics = cast(MetricCollection, extraction.metrics)
         for metric in metrics.values(copy_state=False):
             if reference is not None and getattr(metric, "needs_reference", False):

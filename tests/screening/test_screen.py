@@ -348,3 +348,10 @@ def test_a_folder_that_cannot_be_written_costs_a_line(digits, tmp_path):
         board = screen({"a": Linear(4), "b": Linear(5)}, digits, "h_score", output_dir=tmp_path / "file")
     assert len([entry for entry in warned if "not written" in str(entry.message)]) == 1
     assert [row.status for row in board.rows] == ["ok", "ok"]
+
+
+def test_bars_say_which_row_of_how_many(digits, capfd):
+    screen({"mine": Linear(4), "yours": Linear(5)}, digits, "h_score", progress=True)
+    shown = capfd.readouterr().err
+    assert "1 of 2: mine" in shown
+    assert "2 of 2: yours" in shown
