@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 from lightning_transfer.data.base import LoadedData, TransferDataModule, TransferDataset, draw_splits
 from lightning_transfer.utilities.checks import check_one_of, check_positive_int
 
-_CORNERS = ("top_x", "top_y", "middle_x", "middle_y", "bottom_x", "bottom_y")
-_ATTRIBUTES = ("filled", "red", "large", "striped")
+_CORNERS: tuple[str, ...] = ("top_x", "top_y", "middle_x", "middle_y", "bottom_x", "bottom_y")
+_ATTRIBUTES: tuple[str, ...] = ("filled", "red", "large", "striped")
 _FINENESS = 4  # pixels are drawn smaller and averaged, so that edges are smooth
 
 
@@ -63,6 +63,7 @@ class DrawnTriangles(TransferDataModule):
         """Draw the pictures."""
         drawn = [_draw(np.random.default_rng([self.seed, i]), self.image_size) for i in range(self.samples)]
         pictures = torch.from_numpy(np.stack([pixels for pixels, _, _ in drawn])).permute(0, 3, 1, 2).contiguous()
+        names: tuple[str, ...]
         if self.truth == "corners":
             corners = torch.from_numpy(np.stack([corners.ravel() for _, corners, _ in drawn])).float()
             dataset, names = TransferDataset(pictures, corners, "targets"), _CORNERS
