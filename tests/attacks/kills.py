@@ -1,9 +1,13 @@
-# ruff: noqa: E501
-"""A small screen, sweep or fine-tuning run that a test may kill at any moment: ``python kills.py KIND FOLDER [resume]``."""
+"""Small screens, sweeps and fine-tuning runs, each in a child process that a test may kill at any moment.
+
+Lines ``KIND FOLDER`` come from standard input. For each a child is forked; its number is written, and then its end.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -20,39 +24,36 @@ def backbone(width: int) -> ModuleBackbone:
     return ModuleBackbone(nn.Sequential(nn.Flatten(), nn.Linear(64, width)), (1, 8, 8), head=None)
 
 
-def main(kind: str, folder: Path, *more: str) -> None:
-    """Run it, and write a line when it can be killed and one when it is over."""
-    print("begin", flush=True)
+def run(kind: str, folder: Path) -> None:
+    """Run one, going on where an earlier one in the same folder stopped."""
     if kind == "screen":
         zoo = {f"net {width}": backbone(width) for width in range(4, 16)}
-        resume = folder if "resume" in more and (folder / "leaderboard.json").is_file() else None
+        resume = folder if (folder / "leaderboard.json").is_file() else None
         screen(zoo, Digits(max_samples=200), ["h_score", "logme"], output_dir=folder, resume=resume)
+        return
+    small = ["target=digits", f"hydra.{'sweep' if kind == 'sweep' else 'run'}.dir={folder}", "resume=auto"]
+    if kind == "sweep":
+        names = ",".join(f"efficientnet_lite{i}_random" for i in (0, 1))
+        arguments = ["screen", "-m", *small, f"backbone={names}", "max_samples=30", "metrics=h_score,logme"]
     else:
-        small = [
-            "target=digits",
-            "target.image_size=32",
-            f"hydra.{'sweep' if kind == 'sweep' else 'run'}.dir={folder}",
-            "resume=auto",
-        ]
-        if kind == "sweep":
-            names = ",".join(f"efficientnet_lite{i}_random" for i in (0, 1))
-            arguments = ["screen", "-m", *small, f"backbone={names}", "max_samples=30", "metrics=h_score,logme"]
-        else:
-            arguments = [
-                "finetune",
-                *small,
-                "backbone=efficientnet_lite0_random",
-                "epochs=4",
-                "target.max_samples=40",
-                "~reference",
-            ]
+        small += ["backbone=efficientnet_lite0_random", "target.max_samples=40"]
+        arguments = ["finetune", *small, "epochs=4", "~reference"]
+    try:
+        cli.main(arguments)
+    except SystemExit as stop:
+        if stop.code:
+            raise
+
+
+for line in sys.stdin:
+    kind, _, folder = line.strip().partition(" ")
+    child = os.fork()
+    if child == 0:
         try:
-            cli.main(arguments)
-        except SystemExit as stop:
-            if stop.code:
-                raise
-    print("end", flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
+            run(kind, Path(folder))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    print(f"@child {child}", flush=True)
+    print(f"@code {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}", flush=True)
