@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -374,8 +374,17 @@ def _settings_of(plan: _Plan, precision: str) -> dict[str, Any]:
         max_samples=plan.passes["max_samples"],
         seed=plan.passes["seed"],
         precision=precision,
+        **({} if plan.reference is None else {"bound": _bound_settings(plan.relatedness)}),
         **{name: key for name, key in plan.keys.items() if key is not None},
     )
+
+
+def _bound_settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of the bound, defaults included: bounds under other defaults do not belong in one column."""
+    from lightning_transfer.relatedness.config import DATA, BoundConfig
+
+    given = {name: value for name, value in options.items() if name not in (*DATA, "config")}
+    return asdict(BoundConfig.of(options.get("config"), given))
 
 
 def _data_settings(data: LightningDataModule, split: str) -> dict[str, str]:
