@@ -130,3 +130,33 @@ def test_a_reference_class_in_use_without_samples_is_an_error():
     part = reference.rows((reference.labels != 1).nonzero()[:, 0])
     with pytest.raises(ValueError, match="Expected samples of every reference class"):
         certify(transforms, part, target, "feature", 1000)
+
+
+def worst_of(problems):
+    """The smallest distance of bound and loss over random problems, degenerate ones included, for every ground cost."""
+    smallest = float("inf")
+    for seed in problems:
+        rng = np.random.default_rng(seed)
+        case = list(random_case(seed, *rng.integers(1, 5, size=2), spread=float(10 ** rng.uniform(-3, 3))))
+        kind = seed % 5
+        if kind == 1:  # dead features
+            case[0] = (np.zeros_like(case[0][0]), case[0][1])
+        elif kind == 2:  # rows twice, also of different classes
+            case[1] = (np.repeat(case[1][0][:1], len(case[1][0]), axis=0), case[1][1])
+        elif kind == 3:  # a head of rank one
+            case[2] = np.outer(rng.normal(size=len(case[2])), rng.normal(size=case[2].shape[1]))
+        elif kind == 4:  # large logits
+            case[2] = case[2] * 1e3
+        for ground_cost in COSTS:
+            certificate = certify(*as_tensors(tuple(case)), ground_cost, 1000)
+            smallest = min(smallest, certificate.bound - certificate.target_loss)
+    return smallest
+
+
+def test_bound_holds_in_random_problems():
+    assert worst_of(range(60)) >= 0
+
+
+@pytest.mark.long
+def test_bound_holds_in_ten_thousand_random_problems():
+    assert worst_of(range(10_000)) >= 0
