@@ -51,7 +51,7 @@ _CODE_NAMES = re.compile(r"[\w.:]*")  # what becomes names and attributes in cod
 _TEXT = re.compile(r"[\w.,:;/+<>=@$#|()\[\]{}% *-]*")  # what stands between quotes there
 _STACK = re.compile(r"[\w.,:;@$<>()\[\]' *-]*")  # of modules
 _SPECIFICATIONS = ("in_spec", "out_spec")
-_TREES = (None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict", "immutable_collections")
+_TREES = (None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict")
 _PICKLED = re.compile(r"(collections|torch|torch\._utils|torch\.jit\._pickle|__torch__)[. ][\w. <>]*")
 _LONGEST_EXPRESSION = 20_000
 _LARGEST_POWER = 16

@@ -48,9 +48,9 @@ _BUILT_BY_HYDRA = {
     ),
     "callbacks": ("hydra.experimental.callbacks.LogJobReturnCallback",),
 }
-_RUN_IN_SHELLS = frozenset({  # what launchers write into scripts, or hand to a shell
+_RUN_IN_SHELLS = frozenset({  # what launchers write into scripts, and what sweepers call by name
     "setup", "python", "srun_args", "additional_parameters", "stderr_to_stdout", "runtime_env", "setup_commands",
-    "initialization_commands", "head_setup_commands", "worker_setup_commands",
+    "initialization_commands", "head_setup_commands", "worker_setup_commands", "custom_search_space",
 })  # fmt: skip
 _LOG_CLASSES = (
     "logging.StreamHandler",

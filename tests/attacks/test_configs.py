@@ -121,6 +121,7 @@ PLUGINS = {
     "a script": "{_target_: hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher, setup: [touch marker]}",
     "an interpreter": "{_target_: hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher, python: ./evil}",
     "more lines of a script": '{_target_: hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher, comment: "x\\ntouch marker"}',
+    "a function by its name": "{_target_: hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper, custom_search_space: evil_module.x}",
     "an environment": "{_target_: hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher, ray: {init: {runtime_env: {pip: [HERE]}}}}",
 }
 
