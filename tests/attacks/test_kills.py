@@ -118,7 +118,7 @@ def kill_often(runs: Runs, kind: str, folder: Path, kills: int, seed: int) -> No
     assert {name.rpartition("/")[2] for name in after} == {name.rpartition("/")[2] for name in whole}
 
 
-@pytest.mark.timeout(250)
+@pytest.mark.timeout(600)
 def test_a_screen_that_is_killed_three_times(runs, tmp_path):
     kill_often(runs, "screen", tmp_path, kills=3, seed=1)
 
