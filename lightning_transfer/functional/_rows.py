@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_transfer.functional.counts import require_two_classes
 from lightning_transfer.utilities.checks import check_features, check_labels
-from lightning_transfer.utilities.linalg import centred, thin_svd
+from lightning_transfer.utilities.linalg import centred, input_rounding, thin_svd
 
 _SQUARED = 1e-6  # eigenvalues of a square down to this share of the largest keep ten digits
 
@@ -23,12 +23,14 @@ class LabelledRows(NamedTuple):
         classes: Ids ``0 .. c - 1`` of the classes present, shape ``(n,)``.
         counts: Samples of each class, shape ``(c,)``, float64.
         num_features: Width ``d`` of the features as handed in.
+        noise: Largest singular value that the rounding of the features as handed in can have made.
     """
 
     rows: Tensor
     classes: Tensor
     counts: Tensor
     num_features: int
+    noise: float = 0.0
 
     @property
     def class_means(self) -> Tensor:
@@ -63,7 +65,8 @@ def labelled_rows(features: Tensor, labels: Tensor, *, rotate: bool) -> Labelled
     labels = check_labels(labels, len(features))
     _, classes, counts = labels.unique(return_inverse=True, return_counts=True)
     require_two_classes(len(counts))
-    return LabelledRows(centred_rows(features, rotate=rotate), classes, counts.double(), features.shape[1])
+    rows, noise = centred_rows(features, rotate=rotate), input_rounding(features)
+    return LabelledRows(rows, classes, counts.double(), features.shape[1], noise)
 
 
 def centred_rows(features: Tensor, *, rotate: bool) -> Tensor:
@@ -80,22 +83,24 @@ def centred_rows(features: Tensor, *, rotate: bool) -> Tensor:
     return torch.linalg.qr(rows.T, mode="r").R.T if rotate and len(rows) < rows.shape[1] else rows
 
 
-def principal_components(rows: Tensor, num_components: int) -> tuple[Tensor, Tensor]:
+def principal_components(rows: Tensor, num_components: int, noise: float = 0.0) -> tuple[Tensor, Tensor]:
     """Project centred rows on their leading principal axes, each with its largest entry positive.
 
     Args:
         rows: Shape ``(n, r)``, centred, float64.
         num_components: Components to keep; never more than have variance, at least one.
+        noise: Singular values up to this size are rounding of the samples.
 
     Returns:
         The projected rows, shape ``(n, k)``, and the eigenvalues of their scatter, shape ``(k,)``, descending.
     """
     values, vectors = torch.linalg.eigh(rows.T @ rows)
     k = min(num_components, len(values))
-    if values[-k] < _SQUARED * values[-1]:  # the square of the rows has lost too many digits
+    if values[-k] < max(_SQUARED * float(values[-1]), noise**2):  # the square of the rows has lost too many digits
         _, lengths, vectors = (part.flip(-1) for part in thin_svd(rows))
         values = lengths.square()
-        k = max(1, min(k, int((lengths > max(rows.shape) * torch.finfo(rows.dtype).eps * lengths[-1]).sum())))
+        cutoff = (max(rows.shape) * torch.finfo(rows.dtype).eps * lengths[-1]).clamp(min=noise)
+        k = max(1, min(k, int((lengths > cutoff).sum())))
     axes = vectors[:, len(values) - k :].flip(1)
     signs = axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
     return rows @ (axes * signs), values[len(values) - k :].flip(0)

@@ -82,7 +82,9 @@ def emms(
     if embeddings is None:
         raise ValueError("Expected argument `labels`, `targets` or `embeddings`, but got none.")
     embeddings = check_embeddings(embeddings, len(features))
-    coordinates = FeatureMoments.of_features(features.double()).standard_spectrum.left
+    coordinates = FeatureMoments.of_features(
+        features.double(), single=features.dtype != torch.float64
+    ).standard_spectrum.left
     assert coordinates is not None
     return _score(coordinates, coordinates.new_ones(len(coordinates)), embeddings.to(coordinates), variant)
 

@@ -71,7 +71,7 @@ def gbc(
     reduced = pca_dim is not None and check_features(features).shape[1] > pca_dim
     data = labelled_rows(features, labels, rotate=reduced)
     if reduced and pca_dim is not None:
-        data = data._replace(rows=principal_components(data.rows, pca_dim)[0])
+        data = data._replace(rows=principal_components(data.rows, pca_dim, data.noise)[0])
     means = data.class_means
     residuals = (data.rows - means[data.classes]).square()
     variances = data._replace(rows=residuals).class_means

@@ -63,6 +63,7 @@ class FeatureMoments:
         second_moment: Sum of their outer products, shape ``(d, d)``, of which only the upper triangle is read; None
             where the samples are at hand.
         rows: The centred samples, shape ``(n, d)``, where they are at hand; ``shift`` is then their mean.
+        single: Whether samples came in single precision or less: what their rounding can have made is no variation.
     """
 
     count: int
@@ -70,17 +71,19 @@ class FeatureMoments:
     feature_sum: Tensor
     second_moment: Tensor | None = None
     rows: Tensor | None = None
+    single: bool = False
 
     @staticmethod
-    def of_features(features: Tensor) -> FeatureMoments:
+    def of_features(features: Tensor, *, single: bool = False) -> FeatureMoments:
         """Moments of samples without classes or targets; float64 for float64 features, float32 for others.
 
         Args:
             features: Shape ``(n, d)``, any floating dtype.
+            single: Whether float64 features came in single precision.
         """
         dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
         rows, mean = centred(features, dtype)
-        return FeatureMoments(count=len(rows), shift=mean, feature_sum=torch.zeros_like(mean), rows=rows)
+        return FeatureMoments(count=len(rows), shift=mean, feature_sum=torch.zeros_like(mean), rows=rows, single=single)
 
     @property
     def num_features(self) -> int:
@@ -126,18 +129,26 @@ class FeatureMoments:
         """Spectrum of the centred features divided by :attr:`feature_scale`."""
         return self._spectrum(self.feature_scale)
 
+    def _input_noise(self, scale: Tensor | None) -> float:
+        """Largest singular value, of the features divided by ``scale``, that their rounding can have made."""
+        if not self.single:
+            return 0.0
+        squares = self.feature_scale.square() * (self.scatter.diagonal() > 0) + self.count * self.mean.square()
+        return torch.finfo(torch.float32).eps * float((squares if scale is None else squares / scale**2).sum()) ** 0.5
+
     def _spectrum(self, scale: Tensor | None) -> Spectrum:
+        input_noise = self._input_noise(scale)
         if self.rows is None:
             matrix = self.scatter if scale is None else self.scatter / scale / scale[:, None]
             values, vectors = torch.linalg.eigh(matrix)
-            kept = values > rank_cutoff(values[-1].clamp(min=0), self.count, self.num_features)
-            return Spectrum(values[kept], vectors[:, kept])
+            cutoff = rank_cutoff(values[-1].clamp(min=0), self.count, self.num_features).clamp(min=input_noise**2)
+            return Spectrum(values[values > cutoff], vectors[:, values > cutoff])
         left, lengths, vectors = thin_svd(self.rows if scale is None else self.rows / scale)
         eps = torch.finfo(lengths.dtype).eps
         # rounding of the rotation, and of the samples as they were handed in
         noise = max(self.rows.shape) * lengths[0]
         noise = noise + 4 * self.count**0.5 * (self.mean if scale is None else self.mean / scale).norm()
-        kept = lengths > eps * noise
+        kept = lengths > (eps * noise).clamp(min=input_noise)
         return Spectrum(lengths[kept].square(), vectors[:, kept], left[:, kept])
 
     @cached_property
@@ -174,7 +185,8 @@ class FeatureMoments:
     def condition_number(self) -> float:
         """Condition number of the correlation matrix on its range, an estimate from below."""
         if self.rows is None:
-            return whitened_square(self.scatter, self.scatter[:, :0], self.count)[2]
+            noise = self._input_noise(self.feature_scale) ** 2
+            return whitened_square(self.scatter, self.scatter[:, :0], self.count, noise)[2]
         values = self.standard_spectrum.values
         return float(values.max() / values.min()) if len(values) else 1.0
 
@@ -246,7 +258,8 @@ class SupervisedMoments(FeatureMoments):
     def _whitened(self) -> tuple[LeastSquares, int, float]:
         """Least squares without penalty, the rank, and the condition number of the correlation matrix on its range."""
         if self.rows is None:
-            explained, rank, condition = whitened_square(self.scatter, self.cross_scatter, self.count)
+            noise = self._input_noise(self.feature_scale) ** 2
+            explained, rank, condition = whitened_square(self.scatter, self.cross_scatter, self.count, noise)
             left_over = (self.target_scatter - explained).clamp(min=0)
             return LeastSquares(explained, left_over, torch.zeros_like(explained)), rank, condition
         spectrum = self.standard_spectrum
@@ -333,16 +346,18 @@ class ClassMoments(SupervisedMoments):
         """
         features, labels = flatten_positions(features, labels, ignore_index)
         features = check_features(features)
-        return cls.of_rows(features, check_labels(labels, len(features))).require_classes()
+        labels, single = check_labels(labels, len(features)), features.dtype != torch.float64
+        return cls.of_rows(features, labels, single=single).require_classes()
 
     @classmethod
-    def of_rows(cls, features: Tensor, labels: Tensor, shift: Tensor | float = 0.0) -> Self:
+    def of_rows(cls, features: Tensor, labels: Tensor, shift: Tensor | float = 0.0, *, single: bool = False) -> Self:
         """Compute the moments of samples that are checked already.
 
         Args:
             features: Shape ``(n, d)``, less ``shift``.
             labels: Shape ``(n,)``, int64.
             shift: Origin of the features, shape ``(d,)``.
+            single: Whether they came in single precision or less.
         """
         rows, mean = centred(features)
         counts = torch.bincount(labels).to(rows.dtype)
@@ -352,6 +367,7 @@ class ClassMoments(SupervisedMoments):
             shift=shift + mean,
             feature_sum=torch.zeros_like(mean),
             rows=rows,
+            single=single,
             labels=((counts > 0).cumsum(0) - 1)[labels],
             class_counts=counts,
             class_sums=rows.new_zeros(len(counts), rows.shape[1]).index_add_(0, labels, rows),
@@ -467,11 +483,18 @@ class TargetMoments(SupervisedMoments):
             ValueError: If an input is malformed.
         """
         features = check_features(features)
-        return cls.of_rows(features, check_targets(targets, len(features)))
+        targets, single = check_targets(targets, len(features)), features.dtype != torch.float64
+        return cls.of_rows(features, targets, single=single)
 
     @classmethod
     def of_rows(
-        cls, features: Tensor, targets: Tensor, shift: Tensor | float = 0.0, target_shift: Tensor | float = 0.0
+        cls,
+        features: Tensor,
+        targets: Tensor,
+        shift: Tensor | float = 0.0,
+        target_shift: Tensor | float = 0.0,
+        *,
+        single: bool = False,
     ) -> Self:
         """Compute the moments of samples that are checked already.
 
@@ -480,6 +503,7 @@ class TargetMoments(SupervisedMoments):
             targets: Shape ``(n, m)``, less ``target_shift``.
             shift: Origin of the features, shape ``(d,)``.
             target_shift: Origin of the targets, shape ``(m,)``.
+            single: Whether the features came in single precision or less.
         """
         rows, mean = centred(features)
         targets, target_mean = centred(targets)
@@ -488,6 +512,7 @@ class TargetMoments(SupervisedMoments):
             shift=shift + mean,
             feature_sum=torch.zeros_like(mean),
             rows=rows,
+            single=single,
             targets=targets,
             target_shift=target_shift + target_mean,
             target_sum=torch.zeros_like(target_mean),

@@ -61,7 +61,7 @@ def ncti_parts(
     """
     check_positive_int(pca_dim, "pca_dim")
     data = labelled_rows(*flatten_positions(features, labels, ignore_index), rotate=True)
-    rows, variances = principal_components(data.rows, pca_dim)
+    rows, variances = principal_components(data.rows, pca_dim, data.noise)
     whitened, axes = _discriminant_space(data._replace(rows=rows), float(variances[:32].sum()) / (len(rows) - 1))
     data = data._replace(rows=whitened)
     log_probabilities = log_posterior(data)

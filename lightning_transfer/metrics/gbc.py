@@ -44,11 +44,11 @@ class _GaussianSums:
         sums["class_sums"].index_add_(0, labels, rows)
         sums["class_squares"].index_add_(0, labels, rows.square())
 
-    def moments(self, sums: Mapping[str, Tensor], shift: Tensor) -> _Gaussians:
+    def moments(self, sums: Mapping[str, Tensor], shift: Tensor, single: bool) -> _Gaussians:
         counts, totals, squares = (sums[name] for name in self.names)
         return _Gaussians(int(counts.sum()), shift, counts, totals, squares)
 
-    def of_rows(self, rows: Tensor, labels: Tensor, shift: Tensor) -> _Gaussians:
+    def of_rows(self, rows: Tensor, labels: Tensor, shift: Tensor, single: bool) -> _Gaussians:
         rows, mean = centred(rows)
         counts = torch.bincount(labels).double()
         sums = rows.new_zeros(len(counts), rows.shape[1]).index_add_(0, labels, rows)

@@ -59,12 +59,12 @@ class _ClassSums:
         sums["norm_weighted_sum"].add_(square @ rows)
         sums["norm_fourth"].add_(square @ square)
 
-    def moments(self, sums: Mapping[str, Tensor], **origin: Tensor) -> ClassMoments:
+    def moments(self, sums: Mapping[str, Tensor], **origin: Any) -> ClassMoments:
         """Make moments of the sums."""
         count, feature_sum = int(sums["class_counts"].sum()), sums["class_sums"].sum(0)
         return ClassMoments(count=count, feature_sum=feature_sum, **origin, **sums)
 
-    def of_rows(self, rows: Tensor, labels: Tensor, **origin: Tensor) -> ClassMoments:
+    def of_rows(self, rows: Tensor, labels: Tensor, **origin: Any) -> ClassMoments:
         """Make moments of shifted samples."""
         return ClassMoments.of_rows(rows, labels, **origin)
 
@@ -114,13 +114,13 @@ class _TargetSums:
         sums["target_square"].add_(targets.square().sum(0))
         sums["cross_moment"].addmm_(rows.T, targets)
 
-    def moments(self, sums: Mapping[str, Tensor], **origin: Tensor) -> TargetMoments:
+    def moments(self, sums: Mapping[str, Tensor], **origin: Any) -> TargetMoments:
         """Make moments of the sums."""
         sums = dict(sums)
         count, feature_sum = int(sums.pop("target_counts")), sums.pop("feature_sums")
         return TargetMoments(count=count, feature_sum=feature_sum, **origin, **sums)
 
-    def of_rows(self, rows: Tensor, targets: Tensor, **origin: Tensor) -> TargetMoments:
+    def of_rows(self, rows: Tensor, targets: Tensor, **origin: Any) -> TargetMoments:
         """Make moments of shifted samples."""
         return TargetMoments.of_rows(rows, targets, **origin)
 
@@ -159,6 +159,7 @@ class MomentMetric(JackknifeMetric):
     pending_responses: Tensor
     pending_count: Tensor
     seen: Tensor
+    single: Tensor
     filter_code: Tensor
     target_counts: Tensor
     feature_sums: Tensor
@@ -188,6 +189,7 @@ class MomentMetric(JackknifeMetric):
         self.add_state("pending_responses", self._zeros(0), dist_reduce_fx=_first)
         self.add_state("pending_count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("seen", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("single", torch.zeros((), dtype=torch.long), dist_reduce_fx="max")  # 1: not all in float64
         self.add_state("filter_code", torch.tensor(ignore_code(ignore_index)), dist_reduce_fx="max")
 
     def _choose_sums(self) -> Any:
@@ -253,6 +255,8 @@ class MomentMetric(JackknifeMetric):
         """
         if not self._width:
             self.shift = features.double().mean(0)
+        if features.dtype != torch.float64:
+            self.single.fill_(1)
         self._resize(features.shape[1], num_responses)
         if not len(self.pending_rows):
             # zeros, not empty: collections compare the states of metrics by value
@@ -360,6 +364,7 @@ class MomentMetric(JackknifeMetric):
                 other._shift_targets_to(self.target_shift)
             for name in (*self._sums.names, "seen"):
                 setattr(self, name, getattr(self, name) + getattr(other, name))
+            self.single = torch.maximum(self.single, other.single)
 
     def _restore(self, state: dict[str, Any]) -> None:
         for name in default_states(self):
@@ -370,6 +375,7 @@ class MomentMetric(JackknifeMetric):
     def _moments_of(self, groups: Sequence[int]) -> Any:
         """Moments of some of the groups; as long as all samples wait, of the samples themselves."""
         origin = {name: getattr(self, name) for name in ("shift", "target_shift") if name in default_states(self)}
+        origin["single"] = bool(self.single)
         count = int(self.pending_count)
         if count and not int(self.seen):
             group = torch.arange(count, device=self.device) % self.jackknife_groups

@@ -104,7 +104,20 @@ def rank_cutoff(largest: Tensor, n: int, d: int) -> Tensor:
     return largest * max(n, d) * torch.finfo(largest.dtype).eps
 
 
-def whitened_square(matrix: Tensor, rhs: Tensor, n: int) -> tuple[Tensor, int, float]:
+def input_rounding(features: Tensor) -> float:
+    """Largest singular value that the rounding of features to single precision or less can have made.
+
+    Directions below it are no variation of the samples, whatever is computed in; 0 for float64.
+
+    Args:
+        features: As they were handed in, shape ``(n, d)``.
+    """
+    if features.dtype == torch.float64:
+        return 0.0
+    return torch.finfo(torch.float32).eps * float(torch.linalg.vector_norm(features, dtype=torch.float64))
+
+
+def whitened_square(matrix: Tensor, rhs: Tensor, n: int, noise: float = 0.0) -> tuple[Tensor, int, float]:
     r"""Return ``diag(rhs.T @ pinv(matrix) @ rhs)`` with the numerical rank and condition number.
 
     A Cholesky factor serves where it is safe, an eigendecomposition where the rank is deficient. Rank and condition are
@@ -115,6 +128,7 @@ def whitened_square(matrix: Tensor, rhs: Tensor, n: int) -> tuple[Tensor, int, f
         matrix: Shape ``(d, d)``, positive semi-definite.
         rhs: Shape ``(d, m)``, columns in the range of ``matrix``.
         n: Number of samples behind ``matrix``.
+        noise: Eigenvalues of the scaled matrix up to this size are rounding of the samples.
 
     Returns:
         Shape ``(m,)``; the rank; the condition number of the scaled matrix on its range.
@@ -129,10 +143,10 @@ def whitened_square(matrix: Tensor, rhs: Tensor, n: int) -> tuple[Tensor, int, f
     if not int(failed):
         pivots = factor.diagonal() / scale  # the factor of the scaled matrix is this one with its rows scaled
         condition = float((pivots.max() / pivots.min()) ** 2)
-        if condition < 1e9:
+        if condition < 1e9 and noise * condition < 1:
             return torch.linalg.solve_triangular(factor, rhs, upper=False).square().sum(0), len(scale), condition
     values, vectors = torch.linalg.eigh((matrix / scale).div_(scale[:, None]))
-    kept = values > rank_cutoff(values[-1], n, len(values))
+    kept = values > rank_cutoff(values[-1], n, len(values)).clamp(min=noise)
     values, vectors = values[kept], vectors[:, kept]
     square = ((vectors.T @ (rhs / scale[:, None])).square() / values[:, None]).sum(0)
     return square, len(values), float(values[-1] / values[0])
