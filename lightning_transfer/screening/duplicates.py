@@ -19,6 +19,8 @@ _SHARED = 4  # of them in common tell that two pictures overlap
 _NO_HASH = 2**31
 _FLATTEST = 6.0  # standard deviation, in grey levels, below which a window tells nothing
 _NEARLY = 2.0  # root mean square difference, in grey levels, of thumbnails of nearly the same picture
+_NEAREST = 1e-3  # of the median distance, within which two vectors are nearly the same
+_FEWEST_NUMBERS = 4  # of a vector; shorter ones come that close by chance
 _PRIMES = (1009, 7919, 15485, 20011, 24593, 28411, 30577, 32749)
 
 
@@ -64,6 +66,8 @@ class InputSketch:
             return 0.0
         samples = torch.cat(self.parts)
         alike = _equal_rows(samples.flatten(1))
+        if samples.is_floating_point() and samples.shape[1] >= _FEWEST_NUMBERS:
+            alike |= _close_rows(samples.double())
         if samples.ndim == 3:
             alike |= _equal_thumbnails(samples.float())
             if min(samples.shape[1:]) >= _SMALLEST_PICTURE:
@@ -73,13 +77,21 @@ class InputSketch:
 
 @contextmanager
 def sketch_inputs(module: nn.Module) -> Iterator[InputSketch]:
-    """Sketch what a module is given while the body runs.
+    """Sketch what a module is given while the body runs, or the features that it looks up.
 
     Args:
         module: Called with a batch of inputs.
     """
+    from lightning_transfer.backbones import PrecomputedFeatures
+
     sketch = InputSketch()
-    handle = module.register_forward_pre_hook(lambda _, inputs: sketch.add(inputs[0] if inputs else None))
+    stored = module.features if isinstance(module, PrecomputedFeatures) else None
+
+    def add(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        samples = inputs[0] if inputs else None
+        sketch.add(samples if stored is None else stored[samples])
+
+    handle = module.register_forward_pre_hook(add)
     try:
         yield sketch
     finally:
@@ -90,6 +102,13 @@ def _equal_rows(rows: Tensor) -> Tensor:
     _, numbers, counts = rows.unique(dim=0, return_inverse=True, return_counts=True)
     alike: Tensor = counts[numbers] > 1
     return alike
+
+
+def _close_rows(rows: Tensor) -> Tensor:
+    """Which vectors are nearly another one, as after rounding or by another batch."""
+    rows = rows - rows.mean(dim=0)
+    distances = torch.cdist(rows, rows, compute_mode="use_mm_for_euclid_dist").fill_diagonal_(math.inf)
+    return distances.amin(dim=1) < _NEAREST * distances.median()
 
 
 def _equal_thumbnails(pictures: Tensor) -> Tensor:

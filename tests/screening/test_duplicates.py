@@ -51,6 +51,9 @@ def test_flat_pictures_and_a_frame_around_all_are_no_duplicates():
 def test_vectors_and_tokens():
     rows = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
     assert share(rows, rows[:2]) == pytest.approx(4 / 12, abs=1e-4)
+    wide = torch.randn(300, 6, generator=torch.Generator().manual_seed(0)) * 1e3 + 1e4
+    assert share(wide) == 0
+    assert share(wide, wide[:50] + 0.1) == pytest.approx(100 / 350)
     tokens = torch.arange(40).reshape(10, 4)
     assert share(tokens, tokens[:1]) == pytest.approx(2 / 11, abs=1e-4)
 
@@ -89,3 +92,13 @@ def test_a_table_says_it_where_a_score_leaves_one_out():
     assert "notes" not in screen({"pixels": backbone}, data, ["h_score"]).info
     flat = ModuleBackbone(nn.Flatten(), input_shape=(1, 8, 8), head=None)
     assert "notes" not in screen({"flat": flat}, Digits(max_samples=100), "knn_accuracy").info
+
+
+def test_stored_features_are_compared_themselves():
+    features = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.randint(0, 4, (100,), generator=torch.Generator().manual_seed(1))
+    noise = 1e-4 * torch.randn(100, 8, generator=torch.Generator().manual_seed(2))
+    twice = screen({"twice": torch.cat([features, features + noise])}, labels.repeat(2), "knn_accuracy")
+    assert twice.rows[0].scores["knn_accuracy"] == 1
+    assert twice.info["notes"][0].startswith("At least 100% of the samples")
+    assert "notes" not in screen({"once": features}, labels, "knn_accuracy").info
