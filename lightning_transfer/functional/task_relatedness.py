@@ -103,7 +103,7 @@ def task_relatedness(
     """
     began = time.perf_counter()
     config = BoundConfig.of(config, options)
-    check_label_map(config, label_map)
+    check_given(config, head=head, label_map=label_map, evaluation=evaluation, warm_start=warm_start)
     reference_features, reference_labels, _ = one_row_each(reference_features, reference_labels, "reference_features")
     target_features, found, unlabelled = one_row_each(target_features, target_labels, "target_features")
     data = reference_features, reference_labels, target_features, None if unlabelled else found
@@ -117,6 +117,31 @@ def task_relatedness(
         result = replace(result, baseline=Baseline(bounds[0], tuple(bounds[1:])))
     result = replace(result, config=config, seconds=time.perf_counter() - began)
     return result.with_names(reference_class_names, target_class_names)
+
+
+def check_given(
+    config: BoundConfig,
+    *,
+    head: object = None,
+    label_map: Any = None,
+    evaluation: object = None,
+    warm_start: object = None,
+    **_: object,
+) -> None:
+    """Check the kinds of what :func:`task_relatedness` is handed beside the features and the options.
+
+    Raises:
+        ValueError: If something is of another kind than it takes, or a label map would be ignored.
+    """
+    check_label_map(config, label_map)
+    if head is not None:
+        SoftmaxHead.parts_of(head)
+    if evaluation is not None and not (isinstance(evaluation, tuple) and len(evaluation) == 4):
+        raise ValueError("Expected argument `evaluation` to be a tuple of four tensors (the last may be None).")
+    if warm_start is not None and not isinstance(warm_start, TaskRelatednessResult):
+        raise ValueError(
+            f"Expected argument `warm_start` to be a `TaskRelatednessResult`, but got {type(warm_start).__name__}."
+        )
 
 
 def _answer(

@@ -57,6 +57,10 @@ def check_label_map(config: BoundConfig, label_map: LabelMap) -> None:
     """A label map that would be ignored is an error, and so is a word that means none."""
     if isinstance(label_map, str):
         check_one_of(label_map, ("matched", "random"), "label_map")
+    elif label_map is not None and not isinstance(label_map, Tensor):
+        raise ValueError(
+            f"Expected argument `label_map` to be 'matched', 'random' or a tensor, but got {type(label_map).__name__}."
+        )
     if label_map is not None and "labels" in config.learn:
         raise ValueError(
             "Expected argument `label_map` to be None where the label map is learned, but got "

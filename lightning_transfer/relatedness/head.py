@@ -97,6 +97,22 @@ class SoftmaxHead:
         return SoftmaxHead(probabilities.new_zeros(len(probabilities), width), probabilities.clamp_min(floor).log())
 
     @staticmethod
+    def parts_of(head: object) -> tuple[Tensor, Tensor]:
+        """Weight and bias of a head of the user's own.
+
+        Raises:
+            ValueError: If it is of another kind than :meth:`of` takes.
+        """
+        if isinstance(head, (nn.Linear, SoftmaxHead)):
+            return head.weight, head.weight.new_zeros(len(head.weight)) if head.bias is None else head.bias
+        if isinstance(head, tuple) and len(head) == 2 and all(isinstance(part, Tensor) for part in head):
+            return head
+        raise ValueError(
+            "Expected argument `head` to be a linear layer, a `SoftmaxHead`, or a tuple of weight and bias, "
+            f"but got {type(head).__name__}."
+        )
+
+    @staticmethod
     def of(head: nn.Linear | SoftmaxHead | tuple[Tensor, Tensor], width: int, num_classes: int) -> SoftmaxHead:
         """Take over a head of the user's own.
 
@@ -111,16 +127,7 @@ class SoftmaxHead:
         Raises:
             ValueError: If it is of another kind, of another shape, or not finite.
         """
-        if isinstance(head, (nn.Linear, SoftmaxHead)):
-            weight, bias = head.weight, head.bias
-            bias = weight.new_zeros(len(weight)) if bias is None else bias
-        elif isinstance(head, tuple) and len(head) == 2 and all(isinstance(part, Tensor) for part in head):
-            weight, bias = head
-        else:
-            raise ValueError(
-                "Expected argument `head` to be a linear layer, a `SoftmaxHead`, or a tuple of weight and bias, "
-                f"but got {type(head).__name__}."
-            )
+        weight, bias = SoftmaxHead.parts_of(head)
         if tuple(weight.shape) != (num_classes, width) or tuple(bias.shape) != (num_classes,):
             raise ValueError(
                 f"Expected argument `head` to map {width} features to {num_classes} reference classes, but got weight "

@@ -197,8 +197,6 @@ class Problem:
         Raises:
             ValueError: If an input is malformed, a target label is unknown, or a reference class in use has no samples.
         """
-        if not isinstance(data, tuple) or len(data) != 4:
-            raise ValueError("Expected argument `evaluation` to be a tuple of four tensors (the last may be None).")
         reference, labels = flatten_positions(data[0], data[1])
         reference = check_features(reference, "evaluation reference features")
         labels = check_labels(labels, len(reference), name="evaluation reference labels")

@@ -153,6 +153,7 @@ def check_relatedness(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
     Raises:
         ValueError: If one is unknown or has an impossible value.
     """
+    from lightning_transfer.functional.task_relatedness import check_given
     from lightning_transfer.relatedness.config import DATA, BoundConfig
 
     if not isinstance(options or {}, Mapping):
@@ -163,7 +164,8 @@ def check_relatedness(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
             "Expected argument `relatedness` to hold options of the bound, but got 'max_samples': set `max_samples` "
             "beside it to look at fewer samples, or `block_size` in it for smaller transport problems."
         )
-    BoundConfig.of(options.get("config"), {k: v for k, v in options.items() if k not in (*DATA, "config")})
+    config = BoundConfig.of(options.get("config"), {k: v for k, v in options.items() if k not in (*DATA, "config")})
+    check_given(config, **{k: v for k, v in options.items() if k in DATA})
     return options
 
 
