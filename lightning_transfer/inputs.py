@@ -130,7 +130,10 @@ def match_labels(named: Mapping[str, Tensor], wanted: str | None) -> dict[str, T
         values = named["targets"]
         labels = values.long()
         if not bool((labels == values).all()):
-            raise ValueError("Expected labels to be whole numbers (classes, or 0 and 1), but got other values.")
+            raise ValueError(
+                "Expected labels to be whole numbers (classes, or 0 and 1), but got other values; "
+                '`task = "regression"` of the datamodule or the module makes them targets.'
+            )
         return {"labels": labels}
     if wanted == "targets" and "labels" in named:
         values = named["labels"]

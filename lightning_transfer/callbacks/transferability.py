@@ -41,8 +41,10 @@ class TransferabilityMonitor(FeatureMonitor):
 
     Args:
         metrics: Names of scores (see :mod:`lightning_transfer.metrics.registry`), a metric, several, or a dict from
-            names to metrics or to options of the score. Metrics keep their own names. Those of your own may have the
-            keyword inputs ``features``, ``labels``, ``targets``, ``source_probs``, ``source_labels``,
+            names to metrics or to options of the score. Metrics keep their own names. Scores asked for by name are
+            those for the attribute ``task`` of the datamodule or the module: ``"classification"`` without one,
+            ``"multilabel"`` (zeros and ones of any dtype) or ``"regression"`` (whole numbers too). Metrics of your own
+            may have the keyword inputs ``features``, ``labels``, ``targets``, ``source_probs``, ``source_labels``,
             ``source_outputs``. The source ones come from the original head of a
             :class:`~lightning_transfer.backbones.Backbone` in the module.
         layer: Dotted name of the module whose output is the feature; if it is the head, its input is. By default the
@@ -117,6 +119,7 @@ class TransferabilityMonitor(FeatureMonitor):
         self._needs: list[dict[str, tuple[str, ...]]] = []  # of each collection
         self._failed: set[tuple[int, int]] = set()
         self._named: dict[str, Metric] = {}
+        self._task = ""  # that scores were asked for by name for, in words
         self._threshold, self._origin = math.nan, ""
 
     @property
@@ -148,6 +151,7 @@ class TransferabilityMonitor(FeatureMonitor):
         named: dict[str, Metric] = {}
         if names:
             task = task_of(getattr(trainer, "datamodule", None), pl_module)
+            self._task = f" for {task} (the attribute `task` of the module or the datamodule may say otherwise)"
             built = build_metrics(names, task=task, available=self.available, options=cast(Any, self._asked))
             left_out = set(names) & set(METRICS) - set(built)
             if left_out:
@@ -174,7 +178,7 @@ class TransferabilityMonitor(FeatureMonitor):
                     collection.update(**inputs)
                 except Exception as error:
                     self._failed.add((dataloader_idx, index))
-                    self.fail(f"The update of {list(collection.keys())}", error)
+                    self.fail(f"The update of {list(collection.keys())}{self._task}", error)
 
     def _check_needs(self, needs: Mapping[str, tuple[str, ...]], inputs: Mapping[str, Tensor]) -> None:
         for name, wanted in needs.items():

@@ -368,6 +368,21 @@ def test_regression_targets():
     assert set(monitor.values) == {"logme", "linear_mse"}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.int64])
+def test_attributes_of_any_dtype_where_the_module_has_that_task(dtype):
+    points = Points(37, seed=1)
+    loader = DataLoader([(x, (x[:2] > 0).to(dtype)) for x in points.inputs], 8)
+    without = TransferabilityMonitor("logme")
+    with pytest.warns(UserWarning, match="for classification .the attribute `task` of the module"):
+        fit([without], Silent(), loader, loader)
+    module = Silent()
+    module.task = "multilabel"
+    monitor = TransferabilityMonitor("logme")
+    fit([monitor], module, loader, loader)
+    assert not without.values
+    assert set(monitor.values) == {"logme"}
+
+
 class Source(Backbone):
     def __init__(self):
         super().__init__(name="s", feature_dim=5, num_source_classes=4, input_shape=(6,), preprocessing=None)
