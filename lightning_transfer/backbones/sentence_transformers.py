@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,17 @@ from lightning_transfer.backbones.initialisation import reinitialise
 from lightning_transfer.backbones.text import TextBackbone, refuse_code
 from lightning_transfer.utilities.checks import check_positive_int
 from lightning_transfer.utilities.imports import require
+from lightning_transfer.utilities.instantiate import walk
 
 _OWN = "sentence_transformers."
+_NAMED = (_OWN, "torch.nn.")
 
 
 class SentenceTransformersBackbone(TextBackbone):
     """A text model of sentence-transformers: features are what its ``encode`` gives, normalisation included.
 
-    A folder whose ``modules.json`` names classes of another package than sentence-transformers is refused.
+    A folder whose configs name classes of another package than sentence-transformers, or ask for more than tensors to
+    be loaded, is refused.
 
     Args:
         model_name: Name on the hub (``sentence-transformers/`` may be left out) or folder.
@@ -48,9 +52,10 @@ class SentenceTransformersBackbone(TextBackbone):
     ) -> None:
         library = require("sentence_transformers", extra="sentence_transformers")
         refuse_code(kwargs)
-        _check_modules(Path(model_name))
+        _check_configs(Path(model_name))
+        model_kwargs = {**(kwargs.pop("model_kwargs", None) or {}), "weights_only": True}  # comes before the folder's
         with weights_of(f"st/{model_name}"):
-            network = library.SentenceTransformer(str(model_name), device="cpu", **kwargs)
+            network = library.SentenceTransformer(str(model_name), device="cpu", model_kwargs=model_kwargs, **kwargs)
         if not pretrained:
             reinitialise(network, seed)
         if max_length is not None:
@@ -80,15 +85,24 @@ class SentenceTransformersBackbone(TextBackbone):
         return BackboneOutput(self.network(dict(inputs))["sentence_embedding"], None)
 
 
-def _check_modules(folder: Path) -> None:
-    """Refuse a folder that names classes of other packages, which older versions of the library would import."""
-    file = folder / "modules.json"
-    if not file.is_file():
-        return
-    try:
-        kinds = [str(module["type"]) for module in json.loads(file.read_text(encoding="utf-8"))]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"Expected `{file}` to be a list of modules with a type, but reading it failed.") from error
-    foreign = [kind for kind in kinds if not kind.startswith(_OWN)]
-    if foreign:
-        raise ValueError(f"Expected `{file}` to name modules of sentence_transformers only, but got {foreign[0]!r}.")
+def _check_configs(folder: Path) -> None:
+    """Refuse a folder whose configs name classes of other packages, or ask for more than tensors.
+
+    The library imports what ``modules.json``, the configs of routers and those of word embeddings name, and hands on
+    ``model_args`` of a config to ``from_pretrained``.
+    """
+    for file in sorted((*folder.rglob("modules.json"), *folder.rglob("*config*.json"))):
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if file.name == "modules.json":
+                content = [{"types": [str(module["type"])]} for module in content]
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(f"Expected `{file}` to be a config of a model, but reading it failed.") from error
+        for path, key, value in walk(content):
+            if key in ("weights_only", "trust_remote_code") and value is not (key == "weights_only"):
+                raise ValueError(f"Expected `{file}` to ask for tensors alone, but got `{path}: {value}`.")
+            named = re.search(r"\btypes\b|tokenizer_class$|activation_function$", path)
+            own = _OWN if named and named[0] == "types" else _NAMED
+            dotted = isinstance(value, str) and ("." in value or file.name == "modules.json")
+            if named and dotted and not value.startswith(own):
+                raise ValueError(f"Expected `{file}` to name modules of sentence_transformers only, but got {value!r}.")

@@ -110,7 +110,7 @@ class Leaderboard(Standings):
             The paths by kind: ``csv``, ``json``, and ``png`` and ``html`` if there was something to draw.
         """
         table = self.to_pandas().rename(columns=csv_cell).map(csv_cell)
-        contents = {"csv": table.to_csv(index=False).encode(), "json": self._encode()}
+        contents = {"json": self._encode(), "csv": table.to_csv(index=False).encode()}
         if figure and any(_is_drawable(row, self.rank_by) for row in self.rows):
             from lightning_transfer.report.figures import png_bytes
             from lightning_transfer.report.html import leaderboard_html

@@ -119,7 +119,8 @@ def _merge(earlier: Iterable[Row], later: Iterable[Row], replace_changed: bool) 
     for row in later:
         name = row.backbone if replace_changed else _name_in(rows, row)
         finished = name in rows and not rows[name].failed
-        if not (finished and row.failed and not row.scores):  # what was finished stays
+        same = finished and rows[name].fingerprint == row.fingerprint
+        if not (finished and row.failed and (same or not row.scores)):  # what was finished stays
             rows[name] = replace(row, backbone=name)
     return list(rows.values())
 

@@ -10,6 +10,7 @@ from typing import Any
 from lightning_transfer.utilities.errors import Failure
 
 _OK = "ok"
+_WHOLE = ("parameters", "flops", "feature_dim")
 COSTS = ("parameters", "flops", "feature_dim", "images_per_second", "seconds")
 
 
@@ -91,8 +92,9 @@ class Row:
         for name in ("backbone", "status", "fingerprint"):
             expect(record, name, str)
         for name in COSTS:
-            if record.get(name) is not None and not _is_number(record[name]):
-                raise ValueError(f"Expected `{name}` to be a number, but got {record[name]!r}.")
+            value = record.get(name)
+            if value is not None and (not _is_number(value) or (name in _WHOLE and not _is_count(value))):
+                raise ValueError(f"Expected `{name}` to be a number, but got {value!r}.")
         numbers = {name: _read_numbers(expect(record, name, dict), name) for name in ("scores", "standard_errors")}
         parts = {name: _read_numbers(value, "parts") for name, value in expect(record, "parts", dict).items()}
         remarks = expect(record, "remarks", list)
@@ -134,3 +136,7 @@ def _read_numbers(values: Any, name: str) -> dict[str, float]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_count(value: float) -> bool:
+    return 0 <= value < 2**63 and value == int(value)

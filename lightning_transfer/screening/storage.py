@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightning_transfer.utilities.digest import combine_digests
 
 FORMAT = 2
 _FIRST_FORMAT = "lightning_transfer.leaderboard/1"
+_KINDS = {"notes": list, "overrides": list, "num_samples": int, "num_classes": int}  # of entries of ``info``
 
 
 def encode(
@@ -46,7 +48,7 @@ def decode(content: bytes) -> dict[str, Any]:
         ValueError: If it is no JSON, or anything in it has the wrong name or type.
     """
     try:
-        data = json.loads(content)
+        data = json.loads(content, parse_int=_integer, parse_float=_finite, parse_constant=_finite)
     except ValueError as error:
         raise ValueError(f"Expected a leaderboard as JSON, but got: {error}.") from error
     version = data.get("format") if isinstance(data, dict) else type(data).__name__
@@ -55,13 +57,31 @@ def decode(content: bytes) -> dict[str, Any]:
     lower_is_better = expect(data, "lower_is_better", list)
     if not all(isinstance(name, str) for name in lower_is_better):
         raise ValueError(f"Expected `lower_is_better` to hold names, but got {lower_is_better!r}.")
+    info = expect(data, "info", dict)
+    for name, kind in _KINDS.items():
+        if info.get(name) is not None:
+            expect(info, name, kind)
     return {
         "rows": [Row.from_dict(row) for row in expect(data, "rows", list)],
         "rank_by": expect(data, "rank_by", str),
         "lower_is_better": lower_is_better,
-        "info": expect(data, "info", dict),
+        "info": info,
         "settings": expect(data, "settings", dict) if version == FORMAT else _upgrade(expect(data, "settings", dict)),
     }
+
+
+def _integer(text: str) -> int:
+    value = int(text)
+    if abs(value) >= 2**63:
+        raise ValueError(f"numbers of 63 bits are the largest, not {text[:20]}...")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"numbers are finite, not {text[:20]}")
+    return value
 
 
 def _upgrade(settings: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import yaml
@@ -26,6 +26,7 @@ from lightning_transfer.utilities.instantiate import (
     allowed_by_environment,
     check_config,
     check_target,
+    trust_program_of,
     walk,
 )
 
@@ -139,12 +140,16 @@ def check_composed(config: DictConfig, typed: frozenset[str] = frozenset()) -> N
         ValueError: If something in it is not allowed.
     """
     job = {key: OmegaConf.to_container(node) for key, node in config.items_ex(resolve=False) if _is_node(key, node)}
-    check_config(job)
     for path, key, value in walk(job):
-        if value not in _NEEDS_TYPING.get(str(key), (value,)) and path not in typed:
-            raise ValueError(
-                f"`{path}: {str(value).lower()}` is for the command line, not for a config file: {path}=true."
-            )
+        if value not in _NEEDS_TYPING.get(str(key), (value,)):
+            if path not in typed:
+                raise ValueError(
+                    f"`{path}: {str(value).lower()}` is for the command line, not for a config file: {path}=true."
+                )
+            node = OmegaConf.select(config, path.rpartition(".")[0])
+            for resolve in (False, True):
+                trust_program_of(cast("dict[str, Any]", OmegaConf.to_container(node, resolve=resolve)))
+    check_config(job)
     if "hydra" not in config:
         return
     for part, targets in _BUILT_BY_HYDRA.items():

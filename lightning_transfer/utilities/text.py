@@ -17,6 +17,7 @@ _SEQUENCES = re.compile(
 _HIDDEN = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+_INNER_FORMULA = re.compile("([;,|][\\s\"']*)(?=[=@\uff1d\uff20]|[+\uff0b\uff0d-]\\D)")  # where other signs part cells
 
 
 def plain(text: Any) -> str:
@@ -65,7 +66,7 @@ def csv_cell(value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
-    text = plain(value)
+    text = _INNER_FORMULA.sub(r"\1'", plain(value))
     return f"'{text}" if text.lstrip().startswith(_FORMULA) and not _is_number(text) else text
 
 

@@ -173,7 +173,10 @@ def test_a_config_that_waits_in_an_escape_stays_text(marker):
 
 
 def test_places_for_configs_are_not_imported(marker, monkeypatch):
-    monkeypatch.syspath_prepend(str(marker.parent))
+    library = marker.with_name("library")  # without `hydra_plugins`, which Hydra imports from `sys.path`
+    library.mkdir()
+    (marker.parent / "evil_package").rename(library / "evil_package")
+    monkeypatch.syspath_prepend(str(library))
     folder = write(marker.parent, "hydra: {searchpath: ['pkg://evil_package']}\ndefaults: [screen]\n", "mine.yaml")
     for overrides in (("--config-name", "mine"), ("hydra.searchpath=[pkg://evil_package]",)):
         with pytest.raises(ValueError, match="pkg://evil_package"):
@@ -191,6 +194,26 @@ def test_the_user_may_type_what_a_file_may_not(marker, monkeypatch):
             lambda config: seen.append((os.environ["LT_TEST"], config.backbone.trust_program))
         )()
     assert seen == [("yes", True)]
+
+
+def test_trust_is_for_the_program_that_the_user_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    torch.jit.script(torch.nn.Flatten()).save(str(tmp_path / "x.pt"))
+    overrides = [f"backbone.path={tmp_path / 'x.pt'}", "backbone.input_shape=[1,2]", "+backbone.trust_program=true"]
+    overrides += [
+        "backbone=program",
+        "+other='${oc.create:{_target_:lightning_transfer.backbones.ProgramBackbone,path:y.pt,trust_program:true}}'",
+    ]
+    monkeypatch.setattr(sys, "argv", ["lightning-transfer", *overrides, f"hydra.run.dir={tmp_path}"])
+    built = []
+
+    def task(config):
+        built.append(instantiate(config.backbone).name)
+        instantiate(config.other)
+
+    with checked_configs(overrides), pytest.raises(ValueError, match="trust_program: true"):
+        hydra_main(config_path="pkg://lightning_transfer.conf", config_name="screen", version_base="1.3")(task)()
+    assert built == ["x"]
 
 
 def test_the_working_directory_is_no_library(marker):

@@ -126,6 +126,30 @@ def test_folders_of_models(marker, named):
         load_backbone(named.format(here=folder))
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("sentence_bert_config.json", {"max_seq_length": 8, "model_args": {"weights_only": False, "dtype": "auto"}}),
+        ("sentence_bert_config.json", {"config_args": {"trust_remote_code": True}}),
+        ("router_config.json", {"types": {"q_0": "evil.Net"}, "structure": {"query": ["q_0"]}}),
+        ("0_Words/wordembedding_config.json", {"tokenizer_class": "evil.Net", "max_seq_length": 4}),
+        ("2_Dense/config.json", {"in_features": 2, "activation_function": "torch.hub.list"}),
+        ("2_Dense/config.json", "[" * 100_000),
+    ],
+)
+def test_configs_inside_folders_of_sentence_transformers(marker, file, content):
+    folder = marker.with_name("model")
+    (folder / file).parent.mkdir(parents=True, exist_ok=True)
+    (folder / "evil.py").write_text(f"import os\nos.mkdir({str(marker)!r})\nclass Net: pass\n")
+    kinds = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+    (folder / "modules.json").write_text(json.dumps(kinds))
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 8}))
+    torch.save({"x": Payload(marker)}, folder / "pytorch_model.bin")
+    (folder / file).write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(ValueError, match=file.rpartition("/")[2]):
+        load_backbone(str(folder))
+
+
 def test_results_of_jobs_are_data(marker, capsys):
     """Names with markup, escapes and paths, in the files that a sweep joins."""
     for number, target in enumerate(

@@ -126,3 +126,18 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     add_to_folder(board(row("b")), tmp_path)
     assert names(tmp_path) == ["a", "b"]
     json.loads((tmp_path / "leaderboard.json").read_text())
+
+
+def test_a_score_that_fails_later_leaves_what_was_finished(tmp_path):
+    add_to_folder(board(Row("a", {"logme": 1.0}, fingerprint="f")), tmp_path, figure=False)
+    add_to_folder(
+        board(Row("a", {"logme": float("nan")}, status="logme: ValueError", fingerprint="f")), tmp_path, figure=False
+    )
+    assert [(found.status, found.score("logme")) for found in Leaderboard.load(tmp_path).rows] == [("ok", 1.0)]
+
+
+def test_rows_are_written_where_the_table_is_not(tmp_path):
+    (tmp_path / "leaderboard.csv").mkdir()
+    with pytest.raises(OSError, match="csv"):
+        add_to_folder(board(row("a")), tmp_path, figure=False)
+    assert names(tmp_path) == ["a"]

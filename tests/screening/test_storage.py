@@ -91,3 +91,25 @@ def test_rows_are_values(board):
     assert board["small"].score("nope") != board["small"].score("nope")
     assert repr(board) == "Leaderboard(4 backbones, rank_by='logme')"
     assert len(board) == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data["rows"][0]["scores"].update(logme=int("9" * 400)),
+        lambda data: data["rows"][0]["scores"].update(logme=math.inf),
+        lambda data: data["rows"][0].update(parameters=1.5),
+        lambda data: data["rows"][0].update(parameters=-1),
+        lambda data: data["rows"][0].update(flops=1e30),
+        lambda data: data["info"].update(notes=3),
+        lambda data: data["info"].update(num_samples="many"),
+        lambda data: data["info"].update(other=math.nan),
+    ],
+)
+def test_what_could_not_be_shown_or_saved_again_is_refused(board, tmp_path, change):
+    """Else a file in a folder would keep the rows of others from being written beside it."""
+    data = json.loads(board.save(tmp_path, figure=False)["json"].read_text())
+    change(data)
+    (tmp_path / "leaderboard.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=r"leaderboard\.json"):
+        Leaderboard.load(tmp_path)
