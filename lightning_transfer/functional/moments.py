@@ -133,8 +133,10 @@ class FeatureMoments:
         """Largest singular value, of the features divided by ``scale``, that their rounding can have made."""
         if not self.single:
             return 0.0
-        squares = self.feature_scale.square() * (self.scatter.diagonal() > 0) + self.count * self.mean.square()
-        return torch.finfo(torch.float32).eps * float((squares if scale is None else squares / scale**2).sum()) ** 0.5
+        squares = self.scatter.diagonal() if self.rows is None else self.rows.square().sum(0)
+        squares = squares + self.count * self.mean.square()
+        total = float((squares if scale is None else squares / scale**2).sum())
+        return float(torch.finfo(torch.float32).eps * total**0.5)
 
     def _spectrum(self, scale: Tensor | None) -> Spectrum:
         input_noise = self._input_noise(scale)

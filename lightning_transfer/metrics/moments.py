@@ -59,7 +59,7 @@ class _ClassSums:
         sums["norm_weighted_sum"].add_(square @ rows)
         sums["norm_fourth"].add_(square @ square)
 
-    def moments(self, sums: Mapping[str, Tensor], **origin: Any) -> ClassMoments:
+    def moments(self, sums: Mapping[str, Any], **origin: Any) -> ClassMoments:
         """Make moments of the sums."""
         count, feature_sum = int(sums["class_counts"].sum()), sums["class_sums"].sum(0)
         return ClassMoments(count=count, feature_sum=feature_sum, **origin, **sums)
@@ -114,7 +114,7 @@ class _TargetSums:
         sums["target_square"].add_(targets.square().sum(0))
         sums["cross_moment"].addmm_(rows.T, targets)
 
-    def moments(self, sums: Mapping[str, Tensor], **origin: Any) -> TargetMoments:
+    def moments(self, sums: Mapping[str, Any], **origin: Any) -> TargetMoments:
         """Make moments of the sums."""
         sums = dict(sums)
         count, feature_sum = int(sums.pop("target_counts")), sums.pop("feature_sums")
@@ -374,8 +374,9 @@ class MomentMetric(JackknifeMetric):
 
     def _moments_of(self, groups: Sequence[int]) -> Any:
         """Moments of some of the groups; as long as all samples wait, of the samples themselves."""
-        origin = {name: getattr(self, name) for name in ("shift", "target_shift") if name in default_states(self)}
-        origin["single"] = bool(self.single)
+        origin: dict[str, Any] = {"single": bool(self.single), "shift": self.shift}
+        if self.task != "classification":
+            origin["target_shift"] = self.target_shift
         count = int(self.pending_count)
         if count and not int(self.seen):
             group = torch.arange(count, device=self.device) % self.jackknife_groups
