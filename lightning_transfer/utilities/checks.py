@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 LARGEST = 1e75  #: Larger features and targets are refused, since scores hold their fourth powers.
+SMALLEST = 1e-75  #: Features and targets that are all smaller, but not all zero, are refused for the same reason.
 _INTEGER_DTYPES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -23,7 +24,7 @@ def check_features(features: Tensor, name: str = "features") -> Tensor:
 
     Raises:
         ValueError: If it is no finite floating matrix with at least one row and one column, or holds values so large
-            that their fourth powers overflow.
+            or small that their fourth powers overflow or vanish.
 
     Example:
         >>> import torch
@@ -202,10 +203,12 @@ def check_one_of(value: str | None, allowed: tuple[str | None, ...], name: str) 
 def _check_finite(values: Tensor, name: str) -> None:
     if values.dtype == torch.float64:
         low, high = values.aminmax() if values.numel() else (values.sum(), values.sum())
+        largest = max(-float(low), float(high))
+        if 0 < largest < SMALLEST:
+            raise ValueError(f"Expected argument `{name}` to be at least {SMALLEST:g} in size, but got {largest:g}.")
         if low >= -LARGEST and high <= LARGEST:
             return
         if torch.isfinite(low) and torch.isfinite(high):
-            largest = max(-float(low), float(high))
             raise ValueError(f"Expected argument `{name}` to be at most {LARGEST:g} in size, but got {largest:g}.")
     # the sum is finite only if every entry is, unless it overflows: the exact look is then worth its cost
     if not torch.isfinite(values.sum()) and not bool(torch.isfinite(values).all()):

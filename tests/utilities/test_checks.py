@@ -59,6 +59,16 @@ def test_sums_that_overflow_are_no_reason():
     check_features(torch.full((4, 1), 9.9e74, dtype=torch.float64))
 
 
+def test_sizes_whose_fourth_power_vanishes():
+    tiny = torch.full((2, 2), -1e-160, dtype=torch.float64)
+    with pytest.raises(ValueError, match="`features` to be at least 1e-75 in size, but got 1e-160"):
+        check_features(tiny)
+    with pytest.raises(ValueError, match="`targets` to be at least 1e-75"):
+        check_targets(tiny, 2)
+    for good in (torch.zeros(2, 2, dtype=torch.float64), tiny + torch.eye(2), torch.full((2, 2), 1e-45)):
+        assert check_features(good) is not None
+
+
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_sizes_whose_fourth_power_overflows(sign):
     with pytest.raises(ValueError, match=r"`features` to be at most 1e\+75 in size, but got 2e\+80"):
