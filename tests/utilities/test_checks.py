@@ -102,7 +102,8 @@ def test_bad_labels(bad, message):
 def test_targets_become_a_matrix():
     assert check_targets(torch.ones(3), 3).shape == (3, 1)
     assert check_targets(torch.ones(3, 2), 3).shape == (3, 2)
-    for bad in (torch.ones(3, 0), torch.ones(3, 1, 1), torch.ones(3, dtype=torch.long), torch.ones(2)):
+    assert check_targets(torch.ones(3, dtype=torch.long), 3).dtype == torch.float64
+    for bad in (torch.ones(3, 0), torch.ones(3, 1, 1), torch.ones(3, dtype=torch.cfloat), torch.ones(2)):
         with pytest.raises(ValueError, match="`targets`"):
             check_targets(bad, 3)
 
