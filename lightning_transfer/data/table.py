@@ -30,6 +30,7 @@ from lightning_transfer.utilities.imports import require
 if TYPE_CHECKING:
     import pandas as pd
 
+_CHUNK = 2**20  # bytes
 _PARQUET = (".parquet", ".pq")
 _CLASSIFICATION = ("breast_cancer", "iris", "wine")
 _REGRESSION = ("diabetes", "linnerud")
@@ -172,6 +173,10 @@ class Table(TransferDataModule):
         ends = [suffix.lower() for suffix in self.path.suffixes]
         options: dict[str, Any] = {"sep": "\t" if ".tsv" in ends else ",", "low_memory": False}
         with open_unzipped(self.path) as file:
+            while file.read(_CHUNK):  # what unpacks to too much is refused before anything is made of it
+                pass
+        said = self._check_first_row(options)
+        with open_unzipped(self.path) as file:
             frame = pd.read_csv(file, **options)
         text = [
             column
@@ -179,12 +184,27 @@ class Table(TransferDataModule):
             if column in frame.columns and frame[column].isna().any() and frame[column].dtype.kind not in "fiub"
         ]
         if not text:
-            return frame, []
+            return frame, said
         with open_unzipped(self.path) as file:  # in text "NA", "None" and "null" are words, only nothing is a gap
             words = pd.read_csv(file, usecols=text, dtype=str, keep_default_na=False, na_values=[""], **options)
         taken = sorted({str(word) for column in text for word in words[column][frame[column].isna()].dropna()})
-        said = [f"taken for words, not for gaps: {', '.join(taken)}"] if taken else []
+        said += [f"taken for words, not for gaps: {', '.join(taken)}"] if taken else []
         return frame.assign(**{str(column): words[column] for column in text}), said
+
+    def _check_first_row(self, options: dict[str, Any]) -> list[str]:
+        """Refuse a first row of more cells than the header has names for, but for one; say what becomes of that one."""
+        import pandas as pd
+
+        with open_unzipped(self.path) as file:
+            names = pd.read_csv(file, header=None, nrows=1, **options).shape[1]
+        with open_unzipped(self.path) as file:
+            try:
+                cells = pd.read_csv(file, header=None, skiprows=1, nrows=1, **options).shape[1]
+            except pd.errors.EmptyDataError:
+                return []
+        if cells > names + 1:
+            raise ValueError(f"the first row of {self.path} has {cells} cells and its header {names}")
+        return ["the first cell of each row has no name in the header and is left out"] if cells > names else []
 
     def _features(self, frame: pd.DataFrame, apart: set[str | None], remarks: list[str]) -> list[str]:
         """The columns of the inputs; one without a name, as an index leaves it, is none unless it is asked for."""

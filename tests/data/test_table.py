@@ -375,3 +375,32 @@ def test_parquet_needs_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr(imports.importlib, "import_module", refuse)
     with pytest.raises(ModuleNotFoundError, match=r"pip install lightning-transfer\[parquet\]"):
         Table(tmp_path / "table.parquet", label="a").setup()
+
+
+def test_a_row_wider_than_its_header_is_refused_at_once(tmp_path):
+    path = tmp_path / "wide.csv"
+    path.write_bytes(b"a,y\n" + b"1," * 50_000 + b"\n")
+    with pytest.raises(ValueError, match=r"the first row of .*wide\.csv has 50001 cells and its header 2"):
+        Table(path, label="y").setup()
+
+
+def test_one_cell_more_than_names_is_the_name_of_the_row_and_said(tmp_path):
+    path = tmp_path / "named.csv"
+    path.write_text("a,y\n" + "".join(f"row{i},{i},{i % 2}\n" for i in range(30)))
+    data = Table(path, label="y", val_fraction=0, test_fraction=0, standardize=False)
+    data.setup()
+    assert data.train_dataset.inputs.shape == (30, 1)
+    assert any("first cell of each row" in remark for remark in data.remarks)
+
+
+def test_a_compressed_table_that_grows_too_far_is_refused_before_it_is_parsed(tmp_path):
+    path = tmp_path / "bomb.csv.gz"
+    with gzip.open(path, "wb") as file:
+        file.write(b"a,y\n")
+        for _ in range(80):
+            file.write(b"1,2\n" * 2**18)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="unpacks to more than"):
+        Table(path, label="y").setup()
+    assert tracemalloc.get_traced_memory()[1] < 2**25
+    tracemalloc.stop()
