@@ -83,19 +83,19 @@ def fit_ridge_probe(
     regression = isinstance(labels, Tensor) and labels.is_floating_point()
     multilabel = not regression and is_multilabel(features, labels)
     if regression:
-        responses = check_targets(labels, n).double()
+        truth = check_targets(labels, n).double()
     elif multilabel:
         refuse_ignored_columns(labels, ignore_index)
-        responses = check_attributes(labels, n).double()
-        require_two_classes(1 + int((responses.amax(0) - responses.amin(0)).max()))
+        truth = check_attributes(labels, n).double()
+        require_two_classes(1 + int((truth.amax(0) - truth.amin(0)).max()))
     else:
         classes, labels = check_labels(labels, n).unique(return_inverse=True)
         require_two_classes(len(classes))
-        responses = torch.nn.functional.one_hot(labels).double()
+        truth = torch.nn.functional.one_hot(labels).double()
     if n < 3:
         raise ValueError(f"Expected argument `features` to hold at least 3 samples, but got {n}.")
     rows, num_features = centred_rows(features, rotate=True), features.shape[1]
-    centred = responses - responses.mean(0)
+    centred = truth - truth.mean(0)
     values, vectors = torch.linalg.eigh(rows.T @ rows)
     kept = values > rank_cutoff(values[-1].clamp(min=0), n, num_features)
     values, scores = values[kept], rows @ vectors[:, kept]
@@ -112,9 +112,9 @@ def fit_ridge_probe(
     assert best is not None
     _, residuals, strength = best
     if multilabel:
-        return RidgeProbeResult((((responses - residuals) > 0.5) == (responses > 0.5)).double().mean(), strength)
+        return RidgeProbeResult((((truth - residuals) > 0.5) == (truth > 0.5)).double().mean(), strength)
     if not regression:
-        predicted = (responses - residuals).argmax(1)
+        predicted = (truth - residuals).argmax(1)
         return RidgeProbeResult((predicted == labels).double().mean(), strength)
     spread = (centred * n / (n - 1)).square().sum(0)  # squared error of the mean of the other samples
     varies = spread > 0

@@ -235,11 +235,11 @@ class TransferMetric(Metric, ABC):
         """Columns of the first input in the batches before; 0 for none before."""
         return 0
 
-    def _check_answers(self, answers: Tensor, n: int) -> Tensor:
+    def _check_truth(self, truth: Tensor, n: int) -> Tensor:
         """Check the labels or targets of ``n`` samples and return them as they are kept."""
         if self.task == "classification":
-            return check_labels(answers, n)
-        return check_attributes(answers, n) if self.task == "multilabel" else check_targets(answers, n)
+            return check_labels(truth, n)
+        return check_attributes(truth, n) if self.task == "multilabel" else check_targets(truth, n)
 
     def _checked(self, values: Tensor, labels: Tensor | None, targets: Tensor | None = None) -> list[Tensor] | None:
         """Validate a batch before any state changes.
@@ -250,25 +250,25 @@ class TransferMetric(Metric, ABC):
             targets: Targets; labels where there are no ``labels``.
 
         Returns:
-            The first input, shape ``(n, d)``, and what :meth:`_check_answers` makes of the other; None if every
+            The first input, shape ``(n, d)``, and what :meth:`_check_truth` makes of the other; None if every
             position is ignored.
         """
         name, kind = self.requires
         preferred, other = (targets, labels) if kind == "targets" else (labels, targets)
-        answers = other if preferred is None else preferred
-        if answers is None:
+        truth = other if preferred is None else preferred
+        if truth is None:
             raise ValueError(f"Expected argument `{kind}` of {type(self).__name__} with every batch, but got None.")
         if kind == "labels":
             given = values
-            values, answers = flatten_positions(values, answers, self.ignore_index)
-            refuse_ignored_columns(answers, self.ignore_index)
+            values, truth = flatten_positions(values, truth, self.ignore_index)
+            refuse_ignored_columns(truth, self.ignore_index)
             if self.ignore_index is not None and isinstance(given, Tensor) and given.numel() and not len(values):
                 return None
         values = check_features(values, name)
         if name == "source_probs":
             check_probabilities(values, len(values))
         check_width(self._width, values, name)
-        return [values, self._check_answers(answers, len(values))]
+        return [values, self._check_truth(truth, len(values))]
 
     def _require_data(self, count: int) -> None:
         if not count:
@@ -299,7 +299,7 @@ def collect(metrics: Mapping[str, Metric]) -> MetricCollection:
 
 def _shares_states(metric: TransferMetric, other: TransferMetric) -> bool:
     def keeps(one: TransferMetric) -> tuple[Any, ...]:
-        return type(one).update, type(one)._check_answers, one.task
+        return type(one).update, type(one)._check_truth, one.task
 
     ours, theirs = default_states(metric), default_states(other)
     if keeps(metric) != keeps(other) or ours.keys() != theirs.keys():

@@ -64,8 +64,8 @@ class KNNAccuracy(SampleMetric):
         self.k = k
         self.distance: Distance = distance
 
-    def _check_answers(self, answers: Tensor, n: int) -> Tensor:
-        columns = check_ids_or_attributes(answers, n)
+    def _check_truth(self, truth: Tensor, n: int) -> Tensor:
+        columns = check_ids_or_attributes(truth, n)
         return columns[:, 0] if columns.shape[1] == 1 else columns
 
     def score_range(self) -> tuple[float, float]:

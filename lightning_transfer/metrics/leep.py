@@ -86,8 +86,8 @@ class LEEP(SampleMetric):
             checked[0] = checked[0].to(dtype) if checked[0].dtype.itemsize > dtype.itemsize else checked[0]
         self._keep_checked(checked)
 
-    def _check_answers(self, answers: Tensor, n: int) -> Tensor:
-        columns = check_sample_columns(answers, n)
+    def _check_truth(self, truth: Tensor, n: int) -> Tensor:
+        columns = check_sample_columns(truth, n)
         return columns[:, 0] if columns.shape[1] == 1 else columns
 
     def score_range(self) -> tuple[float, float]:

@@ -156,7 +156,7 @@ class MomentMetric(JackknifeMetric):
     shift: Tensor
     target_shift: Tensor
     pending_rows: Tensor
-    pending_responses: Tensor
+    pending_truth: Tensor
     pending_count: Tensor
     seen: Tensor
     single: Tensor
@@ -186,7 +186,7 @@ class MomentMetric(JackknifeMetric):
             empty = self._zeros(self.jackknife_groups, *self._sums.shape(name, 0, 0))
             self.add_state(name, empty, dist_reduce_fx="sum")
         self.add_state("pending_rows", self._zeros(0, 0), dist_reduce_fx=_first)
-        self.add_state("pending_responses", self._zeros(0), dist_reduce_fx=_first)
+        self.add_state("pending_truth", self._zeros(0), dist_reduce_fx=_first)
         self.add_state("pending_count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("seen", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("single", torch.zeros((), dtype=torch.long), dist_reduce_fx="max")  # 1: not all in float64
@@ -205,17 +205,17 @@ class MomentMetric(JackknifeMetric):
         return len(self.shift)
 
     @property
-    def _num_responses(self) -> int:
+    def _truth_size(self) -> int:
         """Number of classes or targets that the sums have room for."""
         return int(getattr(self, "class_counts" if self.task == "classification" else "target_sum").shape[1])
 
-    def _check_answers(self, answers: Tensor, n: int) -> Tensor:
+    def _check_truth(self, truth: Tensor, n: int) -> Tensor:
         if self.task == "classification":
-            return check_labels(answers, n, self.num_classes)
-        targets = super()._check_answers(answers, n)
-        if self._num_responses and targets.shape[1] != self._num_responses:
+            return check_labels(truth, n, self.num_classes)
+        targets = super()._check_truth(truth, n)
+        if self._truth_size and targets.shape[1] != self._truth_size:
             raise ValueError(
-                f"Expected argument `{self.requires[1]}` to have {self._num_responses} columns like before, "
+                f"Expected argument `{self.requires[1]}` to have {self._truth_size} columns like before, "
                 f"but got {targets.shape[1]}."
             )
         return targets.double()
@@ -236,39 +236,39 @@ class MomentMetric(JackknifeMetric):
         checked = self._checked(features, labels, targets)
         if checked is None:
             return
-        features, answers = checked
+        features, truth = checked
         if self.task == "classification":
-            self._accumulate(features, answers, int(answers.max()) + 1)
+            self._accumulate(features, truth, int(truth.max()) + 1)
             return
         if not len(self.target_shift):
-            self.target_shift = answers.mean(0)
-        self._accumulate(features, answers - self.target_shift, answers.shape[1])
+            self.target_shift = truth.mean(0)
+        self._accumulate(features, truth - self.target_shift, truth.shape[1])
 
     @outside_inference
-    def _accumulate(self, features: Tensor, responses: Tensor, num_responses: int) -> None:
+    def _accumulate(self, features: Tensor, truth: Tensor, truth_size: int) -> None:
         """Add validated samples to the states.
 
         Args:
             features: Shape ``(n, d)``.
-            responses: Class ids ``(n,)`` or shifted targets ``(n, m)``.
-            num_responses: Number of classes or targets that the sums need room for.
+            truth: Class ids ``(n,)`` or shifted targets ``(n, m)``.
+            truth_size: Number of classes or targets that the sums need room for.
         """
         if not self._width:
             self.shift = features.double().mean(0)
         if features.dtype != torch.float64:
             self.single.fill_(1)
-        self._resize(features.shape[1], num_responses)
+        self._resize(features.shape[1], truth_size)
         if not len(self.pending_rows):
             # zeros, not empty: collections compare the states of metrics by value
             self.pending_rows = features.new_zeros((_CHUNK, features.shape[1]), dtype=torch.float64)
-            self.pending_responses = responses.new_zeros((_CHUNK, *responses.shape[1:]))
+            self.pending_truth = truth.new_zeros((_CHUNK, *truth.shape[1:]))
         start = 0
         while start < len(features):
             fill = int(self.pending_count)
             stop = min(len(features), start + _CHUNK - fill)
             rows = self.pending_rows[fill : fill + stop - start]
             rows.copy_(features[start:stop]).sub_(self.shift)
-            self.pending_responses[fill : fill + stop - start] = responses[start:stop]
+            self.pending_truth[fill : fill + stop - start] = truth[start:stop]
             self.pending_count += stop - start
             start = stop
             if int(self.pending_count) == _CHUNK:
@@ -283,18 +283,18 @@ class MomentMetric(JackknifeMetric):
         for group in range(self.jackknife_groups):
             turn = (group - int(self.seen)) % self.jackknife_groups
             rows = self.pending_rows[turn : count : self.jackknife_groups]
-            responses = self.pending_responses[turn : count : self.jackknife_groups]
+            truth = self.pending_truth[turn : count : self.jackknife_groups]
             if not len(rows):
                 continue
-            self._sums.add_({name: getattr(self, name)[group] for name in self._sums.names}, rows, responses)
+            self._sums.add_({name: getattr(self, name)[group] for name in self._sums.names}, rows, truth)
         self.seen += count
         self.pending_count.zero_()
 
-    def _resize(self, width: int, responses: int) -> None:
+    def _resize(self, width: int, truth_size: int) -> None:
         """Give the sums room for features of a width and at least that many classes or targets."""
         for name in self._sums.names:
             state = getattr(self, name)
-            shape = (self.jackknife_groups, *self._sums.shape(name, width, responses))
+            shape = (self.jackknife_groups, *self._sums.shape(name, width, truth_size))
             shape = tuple(max(old, new) for old, new in zip(state.shape, shape, strict=True))
             if shape != tuple(state.shape):
                 larger = state.new_zeros(shape)
@@ -314,27 +314,27 @@ class MomentMetric(JackknifeMetric):
     def _align_ranks(self, gather: Callable[..., list[Tensor]], group: Any) -> None:
         self._flush()
         sizes = gather_rows(
-            torch.tensor([self._width, self._num_responses, int(self.seen)], device=self.device), gather, group
+            torch.tensor([self._width, self._truth_size, int(self.seen)], device=self.device), gather, group
         )
-        width, responses = int(sizes[:, 0].max()), int(sizes[:, 1].max())
+        width, truth_size = int(sizes[:, 0].max()), int(sizes[:, 1].max())
         filled = sizes[:, 2] > 0
         if width and bool((sizes[filled, 0] != width).any()):
             raise ValueError(f"Expected `features` of one width on all ranks, but got {sizes[filled, 0].tolist()}.")
         if not self._width:
             self.shift = torch.zeros(width, dtype=torch.float64, device=self.device)
-        self._resize(width, responses)
+        self._resize(width, truth_size)
         shifts = gather_rows(self.shift, gather, group)
         if bool(filled.any()):
             self._shift_to(shifts[int(filled.nonzero()[0])])
         if self.task != "classification":
             if not len(self.target_shift):
-                self.target_shift = torch.zeros(responses, dtype=torch.float64, device=self.device)
+                self.target_shift = torch.zeros(truth_size, dtype=torch.float64, device=self.device)
             shifts = gather_rows(self.target_shift, gather, group)
             if bool(filled.any()):
                 self._shift_targets_to(shifts[int(filled.nonzero()[0])])
-        self.pending_rows, self.pending_responses = self._zeros(0, 0), self._zeros(0)
+        self.pending_rows, self.pending_truth = self._zeros(0, 0), self._zeros(0)
         self.pending_rows = self.pending_rows.to(self.device)
-        self.pending_responses = self.pending_responses.to(self.device)
+        self.pending_truth = self.pending_truth.to(self.device)
 
     def _shift_targets_to(self, shift: Tensor) -> None:
         """Express the sums about another origin of the targets."""
@@ -356,9 +356,9 @@ class MomentMetric(JackknifeMetric):
         if other._width:
             if other._width != self._width:
                 raise ValueError(f"Expected states of width {self._width}, but got {other._width}.")
-            responses = max(self._num_responses, other._num_responses)
+            truth_size = max(self._truth_size, other._truth_size)
             for metric in (self, other):
-                metric._resize(self._width, responses)
+                metric._resize(self._width, truth_size)
             other._shift_to(self.shift)
             if self.task != "classification":
                 other._shift_targets_to(self.target_shift)
@@ -381,8 +381,8 @@ class MomentMetric(JackknifeMetric):
         if count and not int(self.seen):
             group = torch.arange(count, device=self.device) % self.jackknife_groups
             chosen = torch.isin(group, torch.tensor(groups, device=self.device))
-            rows, answers = self.pending_rows[:count][chosen], self.pending_responses[:count][chosen]
-            return self._sums.of_rows(rows, answers, **origin)
+            rows, truth = self.pending_rows[:count][chosen], self.pending_truth[:count][chosen]
+            return self._sums.of_rows(rows, truth, **origin)
         if self.jackknife_groups == 1:
             return self._sums.moments({name: getattr(self, name)[0] for name in self._sums.names}, **origin)
         sums = {name: getattr(self, name)[list(groups)].sum(0) for name in self._sums.names}

@@ -57,8 +57,8 @@ class PARC(SampleMetric):
         self.pca_dim = pca_dim
         self.variant = variant
 
-    def _check_answers(self, answers: Tensor, n: int) -> Tensor:
-        return check_annotations(answers, n)
+    def _check_truth(self, truth: Tensor, n: int) -> Tensor:
+        return check_annotations(truth, n)
 
     def score_range(self) -> tuple[float, float]:
         """Limits ``[-100, 100]``."""

@@ -64,5 +64,5 @@ class RidgeProbe(SampleMetric):
         return (-float("inf") if self.task == "regression" else 0.0), 1.0
 
     def _score(self, **samples: Tensor) -> Tensor:
-        features, answers = (samples[name] for name in self.requires)
-        return ridge_probe(features, answers, regularization=self.regularization)
+        features, truth = (samples[name] for name in self.requires)
+        return ridge_probe(features, truth, regularization=self.regularization)

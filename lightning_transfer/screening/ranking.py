@@ -383,8 +383,8 @@ def _judge(
 
 def _mean_over_targets(kernel: Kernel, scores: Sequence[Array], accuracies: Sequence[Array]) -> Kernel:
     def averaged(score_numbers: Array, accuracy_numbers: Array) -> Array:
-        picked, answers = score_numbers.astype(int), accuracy_numbers.astype(int)
-        values = [kernel(s[picked], a[answers]) for s, a in zip(scores, accuracies, strict=True)]
+        chosen_scores, chosen_accuracies = score_numbers.astype(int), accuracy_numbers.astype(int)
+        values = [kernel(s[chosen_scores], a[chosen_accuracies]) for s, a in zip(scores, accuracies, strict=True)]
         return np.asarray(np.mean(values, axis=0))
 
     return averaged
