@@ -126,11 +126,22 @@ class Table(TransferDataModule):
     def _inputs(self, frame: pd.DataFrame, features: list[str]) -> Inputs:
         """The inputs of all rows, in float64; a category becomes a column of zeros and ones for each value."""
         blocks = [
-            _one_hot(frame[column]) if column in self.categories else frame[[column]].to_numpy(np.float64)
-            for column in features
+            _one_hot(frame[column]) if column in self.categories else self._column(frame[column]) for column in features
         ]
         rows = np.concatenate(blocks, axis=1) if blocks else np.empty((len(frame), 0))
         return check_features(torch.from_numpy(rows), "features")
+
+    def _column(self, column: pd.Series) -> np.ndarray:
+        """One column of numbers, shape ``(n, 1)``; integers that float64 would round count from the smallest of them.
+
+        (Only where they are standardised, to which where they start from is all the same.)
+        """
+        if self.standardize and column.dtype.kind in "iu":
+            values = column.to_numpy(np.int64 if column.dtype.kind == "i" else np.uint64)
+            if max(abs(int(values.min())), abs(int(values.max()))) > 2**53:
+                apart: np.ndarray = (values - values.min()).view(np.uint64)  # exact, also where int64 overflows
+                return apart.astype(np.float64)[:, None]
+        return column.to_numpy(np.float64)[:, None]
 
     def _finish(
         self, splits: dict[str, TransferDataset], columns: pd.DataFrame, remarks: list[str]

@@ -131,6 +131,14 @@ class TestFarFromZero:
         with pytest.warns(UserWarning, match="float32 rounds too much away of 2 columns that are not standardised$"):
             data.setup()
 
+    @pytest.mark.parametrize("first", [1_700_000_000_000_000_000, -(2**63), 2**63])
+    def test_integers_that_float64_cannot_tell_apart(self, tmp_path, first):
+        kind = np.uint64 if first > 0 else np.int64
+        table = pd.DataFrame({"time": np.array([first + i for i in range(50)], kind), "kind": ["a", "b"] * 25})
+        data = Table(write(table, tmp_path, ".parquet"), label="kind", val_fraction=0, test_fraction=0)
+        expected = (np.arange(50) - 24.5) / np.arange(50).std()
+        np.testing.assert_allclose(data.train_dataset.inputs[:, 0], expected, rtol=1e-5, atol=1e-5)
+
     def test_targets(self, tmp_path):
         path = self.table(tmp_path)
         far = Table(
