@@ -76,6 +76,17 @@ def split_batch(
     return inputs, {"labels": values.long()}
 
 
+def names_targets(batch: Any) -> bool:
+    """Whether what a batch is scored against lies under the key ``targets``: real values, whole numbers or not.
+
+    Args:
+        batch: As for :func:`split_batch`.
+    """
+    if isinstance(batch, (list, tuple)) and len(batch) > 1:
+        batch = batch[1]
+    return isinstance(batch, Mapping) and next((name for name in LABEL_KEYS if name in batch), None) == "targets"
+
+
 def split_sample(sample: Any, *, input_key: Key | None = None, label_key: Key | None = None) -> tuple[Any, Any]:
     """Take one sample of a data set apart, as :func:`split_batch` does with batches.
 

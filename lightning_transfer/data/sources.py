@@ -19,7 +19,7 @@ from lightning_transfer.data.npz import NpzArrays
 from lightning_transfer.data.samples import Samples
 from lightning_transfer.data.shards import Shards
 from lightning_transfer.data.truth import TASKS
-from lightning_transfer.inputs import Key, Task, split_batch
+from lightning_transfer.inputs import Key, Task, names_targets, split_batch
 from lightning_transfer.pictures import collate_pictures
 from lightning_transfer.utilities.checks import check_one_of
 from lightning_transfer.utilities.isolation import preserve_rng
@@ -40,7 +40,8 @@ class Batches(LightningDataModule):
 
     Args:
         loader: Gives batches as :func:`~lightning_transfer.inputs.split_batch` takes them.
-        task: ``"classification"``, ``"multilabel"`` or ``"regression"``; by default what the first batch looks like.
+        task: ``"classification"``, ``"multilabel"`` or ``"regression"``; by default what the first batch looks like
+            (regression where its key is ``targets``).
         class_names: Names of the classes by id, where they are known.
         input_key: Key or position of the inputs in a batch, where the usual names do not do.
         label_key: Key or position of the labels or targets.
@@ -92,7 +93,8 @@ class Batches(LightningDataModule):
         values = next(iter(named.values()), None)
         if values is not None and values.ndim == 2 and bool(((values == 0) | (values == 1)).all()):
             return "multilabel"
-        return "regression" if "targets" in named else "classification"
+        by_key = self.label_key is None and names_targets(batch)
+        return "regression" if "targets" in named or by_key else "classification"
 
     def _first_batch(self) -> Any:
         loader = self.loader

@@ -112,6 +112,17 @@ class TestBatches:
         Batches(loader)
         assert torch.equal(torch.rand(2), expected)
 
+    def test_the_key_targets_means_regression(self):
+        whole = torch.randint(0, 9, (30, 2), generator=torch.Generator().manual_seed(0))
+        inputs = torch.randn(30, 4, generator=torch.Generator().manual_seed(1))
+        for batch in ({"inputs": inputs, "targets": whole}, (inputs, {"targets": whole[:, 0]})):
+            assert Batches([batch]).task == "regression"
+            board = screen(ModuleBackbone(nn.Identity(), input_shape=(4,), head=None), [batch], ["logme", "linear_mse"])
+            assert not board.rows[0].failed
+            assert set(board.columns) == {"logme", "linear_mse"}
+        assert Batches([{"inputs": inputs, "targets": whole}], task="classification").task == "classification"
+        assert Batches([{"inputs": inputs, "labels": whole[:, 0]}]).task == "classification"
+
     def test_iterators_need_a_task(self):
         with pytest.raises(ValueError, match="`task` to say what labels are"):
             Batches(iter([]))
