@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from inspect import signature
 from typing import TYPE_CHECKING, Any, cast
 
 from lightning_transfer.metrics import SCORES
@@ -109,7 +110,10 @@ def resolve_metrics(names: str | Iterable[str], task: Task = "classification") -
         elif name not in METRICS:
             raise ValueError(f"Expected argument `metrics` to name some of {sorted(METRICS)}, but got {name!r}.")
         elif task not in METRICS[name].tasks:
-            raise ValueError(f"Expected metrics for a {task} task, but `{name}` is for {METRICS[name].tasks}.")
+            raise ValueError(
+                f"Expected metrics for a {task} task, but `{name}` is for {METRICS[name].tasks}; "
+                "the attribute `task` of the data says which task they are for."
+            )
         else:
             resolved.append(name)
     if not resolved:
@@ -156,8 +160,9 @@ def read_metrics(metrics: Any) -> dict[str, Metric | Mapping[str, Any]]:
             raise ValueError(f"Expected argument `metrics` to name some of {sorted(METRICS)}, but got {name!r}.")
         if name in read and (isinstance(value, Metric) or isinstance(read[name], Metric)):
             raise ValueError(
-                f"Expected argument `metrics` to hold one score of a name, but got `{name}` for {read[name]!r} and "
-                f"{value!r}: hand them in as a dict, each under a name of its own."
+                f"Expected argument `metrics` to hold one score of a name, but got `{name}` for "
+                f"{_with_options(read[name], value)} and {_with_options(value, read[name])}: hand them "
+                "in as a dict, each under a name of its own."
             )
         read[name] = value
     return read
@@ -167,6 +172,16 @@ def name_of(metric: Metric) -> str:
     """What a Metric is called: its own ``name``, or that of its class in snake_case."""
     name = getattr(metric, "name", None)
     return name if isinstance(name, str) else re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(metric).__name__).lower()
+
+
+def _with_options(entry: Metric | Mapping[str, Any], other: Metric | Mapping[str, Any]) -> str:
+    """A Metric as its call, with the options in which it differs from another one; options as they are."""
+    if isinstance(entry, Mapping):
+        return repr(dict(entry))
+    given = [option for option in signature(type(entry)).parameters if hasattr(entry, option)]
+    own = {option: repr(getattr(entry, option)) for option in given}
+    differing = [f"{option}={text}" for option, text in own.items() if text != repr(getattr(other, option, None))]
+    return f"{type(entry).__name__}({', '.join(differing)})"
 
 
 def _in_all(spec: MetricSpec) -> bool:

@@ -15,7 +15,7 @@ from lightning_transfer.backbones import ModuleBackbone
 from lightning_transfer.data import Digits
 from lightning_transfer.metrics.base import collect
 from lightning_transfer.metrics.moments import MomentMetric
-from lightning_transfer.metrics.registry import METRICS, build_metrics, resolve_metrics
+from lightning_transfer.metrics.registry import METRICS, build_metrics, read_metrics, resolve_metrics
 from lightning_transfer.screening import screen
 
 
@@ -61,6 +61,12 @@ def test_names_that_are_refused():
     assert "leep" not in build_metrics("all", available=("features",))
     with pytest.raises(ValueError, match="None of the metrics"):
         build_metrics("leep", available=("features",))
+
+
+def test_metrics_of_one_name_are_told_by_what_differs():
+    two = [metrics.HScore(shrinkage="ledoit_wolf"), metrics.HScore(shrinkage=0.5)]
+    with pytest.raises(ValueError, match=r"HScore\(shrinkage='ledoit_wolf'\) and HScore\(shrinkage=0.5\): hand"):
+        read_metrics(two)
 
 
 def test_all_are_the_scores_of_a_backbone():
