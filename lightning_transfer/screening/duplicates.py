@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,15 +42,23 @@ class InputSketch:
 
     def __init__(self) -> None:
         self.parts: list[Tensor] = []
+        self.texts: list[str | tuple[int, ...]] = []
         self.count = 0
 
     def add(self, inputs: Any) -> None:
         """Keep what is needed of a batch; what cannot be compared is passed over.
 
         Args:
-            inputs: Images ``(b, c, h, w)``, uint8 or floating in [0, 1]; or vectors, or ids of tokens, ``(b, d)``.
+            inputs: Images ``(b, c, h, w)``, uint8 or floating in [0, 1]; or vectors, or ids of tokens, ``(b, d)``;
+                or a list of texts; or a dict with ``input_ids`` and ``attention_mask``.
         """
-        if not isinstance(inputs, Tensor) or inputs.ndim not in (2, 4) or self.count >= _MOST_SAMPLES:
+        if self.count >= _MOST_SAMPLES:
+            return
+        if texts := _as_texts(inputs)[: _MOST_SAMPLES - self.count]:
+            self.texts += texts
+            self.count += len(texts)
+            return
+        if not isinstance(inputs, Tensor) or inputs.ndim not in (2, 4):
             return
         inputs = inputs.detach()[: _MOST_SAMPLES - self.count].cpu()
         self.count += len(inputs)
@@ -62,6 +71,9 @@ class InputSketch:
 
     def share_of_near_duplicates(self) -> float:
         """The share of the samples that have a near-duplicate among them, or overlap with another; 0 if unknown."""
+        if self.texts and not self.parts:
+            counts = Counter(self.texts)
+            return sum(counts[text] > 1 for text in self.texts) / len(self.texts)
         if not self.parts or len({part.shape[1:] for part in self.parts}) > 1:
             return 0.0
         samples = torch.cat(self.parts)
@@ -73,6 +85,19 @@ class InputSketch:
             if min(samples.shape[1:]) >= _SMALLEST_PICTURE:
                 alike |= _overlapping(samples.double())
         return float(alike.double().mean())
+
+
+def _as_texts(inputs: Any) -> list[str | tuple[int, ...]]:
+    """One text a sample, without case and spacing, or its token ids without padding; none where it is no text."""
+    if isinstance(inputs, (list, tuple)) and all(isinstance(text, str) for text in inputs):
+        return [" ".join(text.split()).casefold() for text in inputs]
+    ids = inputs.get("input_ids") if isinstance(inputs, Mapping) else None
+    if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.is_floating_point():
+        return []
+    mask = inputs.get("attention_mask")
+    seen = mask.bool() if isinstance(mask, Tensor) and mask.shape == ids.shape else torch.ones_like(ids).bool()
+    rows = zip(ids.tolist(), seen.tolist(), strict=True)
+    return [tuple(token for token, there in zip(*row, strict=True) if there) for row in rows]
 
 
 @contextmanager

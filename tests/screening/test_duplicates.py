@@ -58,6 +58,18 @@ def test_vectors_and_tokens():
     assert share(tokens, tokens[:1]) == pytest.approx(2 / 11, abs=1e-4)
 
 
+def test_texts_and_padded_tokens():
+    sketch = InputSketch()
+    sketch.add(["A fine day", "a long evening"])
+    sketch.add(["a  fine day", "another"])
+    assert sketch.share_of_near_duplicates() == 0.5
+    sketch = InputSketch()
+    ids = torch.tensor([[5, 6, 9, 9], [5, 6, 9, 8]])
+    sketch.add({"input_ids": ids, "attention_mask": torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])})
+    sketch.add({"input_ids": ids[:1, :2]})
+    assert sketch.share_of_near_duplicates() == pytest.approx(2 / 3)
+
+
 def test_what_cannot_be_compared_is_passed_over():
     assert share() == 0
     sketch = InputSketch()
