@@ -118,6 +118,11 @@ class TransformersBackbone(TextBackbone):
         if modality == "text":
             with weights_of(f"hf/{model_name}"):
                 self.tokenizer = _load_tokenizer(library, model_name, kwargs)
+            if len(set(self.tokenizer.get_vocab()) - set(self.tokenizer.all_special_tokens)) < 2:  # as made of nothing
+                raise ValueError(
+                    f"There is no tokenizer in {model_name}: add its files (`tokenizer.json` or the vocabulary, and "
+                    "`tokenizer_config.json`), as `save_pretrained` of the model's own tokenizer writes them."
+                )
             if getattr(config, "pad_token_id", None) is None:  # sequence classifiers look for the last token by it
                 network.config.pad_token_id = self.tokenizer.pad_token_id
             # SigLIP learned from texts that were padded to the full length
@@ -157,14 +162,15 @@ class TransformersBackbone(TextBackbone):
         """Features and logits of prepared images or tokens, in one forward pass."""
         if self._towers:
             wanted = "get_image_features" if self.modality == "image" else "get_text_features"
-            return BackboneOutput(first_of(getattr(self.network, wanted)(**inputs)), None)
+            encode = getattr(self.network, wanted)
+            return BackboneOutput(first_of(encode(**_accepted(encode, inputs))), None)
         base = getattr(self.network, "base_model", self.network)
         seen: list[Any] = []
         handle = base.register_forward_hook(lambda _module, _args, output: seen.append(output))
         if self._takes_noise:  # the order of the patches, which a masked autoencoder would draw
             inputs = {**inputs, "noise": self._order(inputs["pixel_values"])}
         try:
-            output = self.network(**inputs, output_hidden_states=self.layers != "last")
+            output = self.network(**_accepted(self.network.forward, inputs), output_hidden_states=self.layers != "last")
         finally:
             handle.remove()
         hidden = self._choose_layer(seen[-1])
@@ -209,6 +215,13 @@ class TransformersBackbone(TextBackbone):
     def _classifier(self) -> nn.Module | None:
         found = (getattr(self.network, name, None) for name in ("classifier", "score", "fc"))
         return next((module for module in found if isinstance(module, nn.Module)), None)
+
+
+def _accepted(function: Callable[..., Any], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the inputs that a function has a parameter for: tokenisers give more than some networks take."""
+    parameters = inspect.signature(function).parameters
+    anything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    return {name: value for name, value in inputs.items() if anything or name in parameters}
 
 
 class SentenceEncoder(TransformersBackbone):

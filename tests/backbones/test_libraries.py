@@ -188,6 +188,35 @@ def test_a_sequence_classifier_gives_its_logits(tmp_path):
     torch.testing.assert_close(logits[:1], model(**backbone.tokenize(TEXTS[:1])).logits, **CLOSE)
 
 
+@pytest.mark.parametrize("class_name", ["GPT2Model", "T5EncoderModel", "BertModel"])
+def test_a_folder_without_a_tokenizer_is_refused_in_one_line(tmp_path, class_name):
+    import transformers
+
+    small = {"T5EncoderModel": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}}
+    config = getattr(transformers, class_name.replace("EncoderModel", "Model").replace("Model", "Config"))
+    options = small.get(class_name, {**SMALL, "n_embd": 16, "n_layer": 1, "n_head": 2})
+    save_model(tmp_path, class_name, config(vocab_size=120, **options))
+    for file in tmp_path.glob("*token*"):
+        file.unlink()
+    with pytest.raises(ValueError, match=r"^There is no tokenizer in .*: add its files \(`tokenizer.json` or"):
+        TransformersBackbone(tmp_path)
+
+
+def test_networks_get_what_they_have_a_parameter_for(tmp_path, monkeypatch):
+    model = save_model(tmp_path, "GPT2Model", _gpt2(), padding=False, marks=False)
+    whole = type(model).forward
+
+    def forward(self, input_ids=None, attention_mask=None, output_hidden_states=None):
+        return whole(self, input_ids, attention_mask=attention_mask, output_hidden_states=output_hidden_states)
+
+    backbone = TransformersBackbone(tmp_path).eval()
+    tokens = dict(backbone.tokenize(TEXTS))
+    expected = backbone(tokens).features
+    monkeypatch.setattr(type(model), "forward", forward)
+    given = backbone({**tokens, "token_type_ids": torch.zeros_like(tokens["input_ids"])})
+    torch.testing.assert_close(given.features, expected)
+
+
 def test_of_an_encoder_decoder_the_encoder_is_taken(tmp_path):
     from transformers import T5Config
 
