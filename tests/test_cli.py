@@ -202,8 +202,8 @@ def test_joblib_launcher_goes_on_after_a_job_that_fails(in_process, monkeypatch)
     assert failure["message"] == "backbone.model_name has no value: add backbone.model_name=VALUE."
 
 
+@pytest.mark.long
 def test_an_optuna_sweep_goes_on_after_a_job_that_fails(in_process, capsys):
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     assert exit_code(
         "screen", "max_samples=choice(-5,60)", "-m", "hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=0",
         "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1", "hydra.sweeper.direction=maximize",

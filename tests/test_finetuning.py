@@ -178,7 +178,7 @@ def test_for_target_reads_task_and_scale():
     assert (module.task, module.head.out_features) == ("classification", 10)
 
     class Targets(Digits):
-        task, train_dataset = "regression", type("T", (), {"answers": torch.tensor([[1.0, 5.0], [3.0, 5.0]])})
+        task, train_dataset = "regression", type("T", (), {"truth": torch.tensor([[1.0, 5.0], [3.0, 5.0]])})
 
     module = FineTuningModule.for_target(_backbone(), Targets())
     assert module.target_mean.tolist() == [2.0, 5.0]

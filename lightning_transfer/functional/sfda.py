@@ -92,8 +92,7 @@ def sfda_first_step(moments: ClassMoments) -> LinearDiscriminant:
 
     Example:
         >>> import torch
-        >>> from lightning_transfer.functional._variants import published
-    from lightning_transfer.functional.moments import ClassMoments
+        >>> from lightning_transfer.functional.moments import ClassMoments
         >>> from lightning_transfer.functional.sfda import sfda_first_step
         >>> features = torch.tensor([[0.0, 1.0], [0.3, 0.6], [1.0, 0.0], [0.7, 0.5]], dtype=torch.float64)
         >>> classifier = sfda_first_step(ClassMoments.from_samples(features, torch.tensor([0, 0, 1, 1])))

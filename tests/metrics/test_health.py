@@ -163,7 +163,7 @@ def test_mixture_that_did_not_converge(monkeypatch):
     assert feed(metric, inputs).health().converged
 
 
-@pytest.mark.parametrize("metric", [HScore, LinearMSE, KNNAccuracy, TransRate, partial(GBC, pca_dim=None)])
+@pytest.mark.parametrize("metric", [HScore, LinearMSE, KNNAccuracy, TransRate])
 def test_effective_rank(metric):
     inputs = inputs_of(metric(), d=9)
     features = inputs["features"]

@@ -49,7 +49,7 @@ def test_certificate_equals_the_independent_version(seed, num_reference, num_tar
     certificate = certify(*as_tensors(case), ground_cost, 1000)
     expected = bound(*case, ground_cost)
     found = (certificate.reweighted_reference_loss, certificate.label_mismatch, certificate.distribution_mismatch)
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-8)  # the linear program of the other side
     assert certificate.bound <= sum(bound(*case, "published")) + 1e-9
     (_, _), (x, t), weight, bias, matrix, offset, label_map, _ = case
     assert certificate.target_loss == pytest.approx(target_loss(x, t, matrix, offset, weight, bias, label_map))
