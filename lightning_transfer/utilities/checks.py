@@ -56,7 +56,9 @@ def check_labels(labels: Tensor, n: int, num_classes: int | None = None, name: s
         ValueError: If dtype, shape, length or range is wrong.
     """
     if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.dtype not in _INTEGER_DTYPES:
-        raise ValueError(f"Expected argument `{name}` to be a 1D integer tensor, but got {_describe(labels)}.")
+        several = isinstance(labels, Tensor) and labels.ndim == 2
+        hint = ' (the attribute `task = "regression"` of the data or the module makes them targets)' if several else ""
+        raise ValueError(f"Expected argument `{name}` to be a 1D integer tensor, but got {_describe(labels)}{hint}.")
     _check_length(labels, n, name)
     if n and int(labels.min()) < 0:
         raise ValueError(f"Expected argument `{name}` to hold class ids from 0, but got {int(labels.min())}.")

@@ -89,6 +89,7 @@ def test_labels_become_int64(dtype):
     [
         (torch.tensor([0.0, 1.0, 2.0]), "1D integer tensor"),
         (torch.tensor([[0], [1], [2]]), r"shape \(3, 1\)"),
+        (torch.ones(3, 2).long(), r'`task = "regression"` of the data or the module makes them targets'),
         (torch.tensor([0, 1]), "3 rows like the other inputs, but got 2"),
         (torch.tensor([0, -1, 2]), "class ids from 0, but got -1"),
         (torch.tensor([0, 1, 5]), "below num_classes=4, but got 5"),
