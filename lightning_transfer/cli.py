@@ -163,8 +163,8 @@ def job_help(name: str, arguments: Sequence[str] = ()) -> str:
 def _choice_help(group: str, option: str, folders: Sequence[Path]) -> str:
     texts = [read_config(group, name, *folders) for name in option.strip("[]").split(",")]
     if any(text is None for text in texts):
-        known = known_configs(group, *folders)
-        _fail(f"unknown {group} {option!r}; {_did_you_mean(option, known)}known are {', '.join(known)}.")
+        names = known_configs(group, *folders)
+        _fail(f"unknown {group} {option!r}; {_did_you_mean(option, names)}known are {', '.join(names)}.")
     whole = "\n".join(text.rstrip() for text in texts if text)
     return f"{group}={option}: change a value by {group}.KEY=VALUE\n\n{whole}"
 
@@ -236,17 +236,17 @@ def explain(error: BaseException) -> str:
         return f"{error.full_key} has no value: add {error.full_key}=VALUE."
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        known = error.options or known_configs(group)  # Hydra lists none for a member of a list
+        names = error.options or known_configs(group)  # Hydra lists none for a member of a list
         extra = _LAUNCHER_EXTRAS.get(name, "")
         remedy = f" Install the launcher: pip install {PROGRAM}[{extra}]" if extra else ""
-        return f"unknown {group} {name!r}; {_did_you_mean(name, known)}known are {', '.join(known)}.{remedy}"
+        return f"unknown {group} {name!r}; {_did_you_mean(name, names)}known are {', '.join(names)}.{remedy}"
     text = " ".join(str(error).split()) or type(error).__name__
     cause = " ".join(str(error.__cause__).split()) if error.__cause__ else ""
     return text if not cause or cause in text else f"{text} ({cause})"
 
 
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = get_close_matches(word, known, n=1)
+def _did_you_mean(word: str, names: Iterable[str]) -> str:
+    close = get_close_matches(word, names, n=1)
     return f"did you mean {close[0]!r}? " if close else ""
 
 

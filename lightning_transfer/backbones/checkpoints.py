@@ -41,19 +41,19 @@ def load_weights(module: nn.Module, path: str | Path, *, prefix: str | None = No
         FileNotFoundError: If there is no such file.
     """
     state = _read_state(check_path(path, "path"))
-    own = module.state_dict()
+    weights = module.state_dict()
     if prefix is None:
-        prefix = _find_prefix(state, own)
+        prefix = _find_prefix(state, weights)
     inner = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-    wrong = [n for n, v in own.items() if n in inner and inner[n].shape != v.shape]
-    missing = [n for n in own if n not in inner and not n.endswith("num_batches_tracked")]
-    if wrong or (strict and missing) or not any(n in inner for n in own):
+    wrong = [n for n, v in weights.items() if n in inner and inner[n].shape != v.shape]
+    missing = [n for n in weights if n not in inner and not n.endswith("num_batches_tracked")]
+    if wrong or (strict and missing) or not any(n in inner for n in weights):
         raise ValueError(
             f"Expected the weights in `{path}` to fit {type(module).__name__} with prefix {prefix!r}, but "
-            f"{len(missing)} of {len(own)} are missing (first {missing[:3]}) and {len(wrong)} have another shape "
+            f"{len(missing)} of {len(weights)} are missing (first {missing[:3]}) and {len(wrong)} have another shape "
             f"(first {wrong[:3]}). The file's names begin with {list(state)[:3]}."
         )
-    module.load_state_dict({n: v for n, v in inner.items() if n in own}, strict=False)
+    module.load_state_dict({n: v for n, v in inner.items() if n in weights}, strict=False)
     return module
 
 
@@ -82,11 +82,11 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _find_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+def _find_prefix(state: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
     """The prefix under which most of the module's names are in the file (none, when nothing fits)."""
-    anchor = max(own, key=len, default="")
+    anchor = max(weights, key=len, default="")
     candidates = {""} | {name[: -len(anchor)] for name in state if anchor and name.endswith("." + anchor)}
-    return max(sorted(candidates), key=lambda prefix: sum(prefix + name in state for name in own))
+    return max(sorted(candidates), key=lambda prefix: sum(prefix + name in state for name in weights))
 
 
 class CheckpointBackbone(ModuleBackbone):

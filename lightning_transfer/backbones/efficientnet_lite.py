@@ -66,13 +66,13 @@ class EfficientNetLite(Backbone):
         if variant not in (0, 1, 2):
             raise ValueError(f"Expected argument `variant` to be 0, 1 or 2, but got {variant!r}.")
         size = _NATIVE_SIZES[variant] if input_size is None else check_positive_int(input_size, "input_size", 32)
-        own = Preprocessing(size=(size, size), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, interpolation="bicubic")
+        default = Preprocessing(size=(size, size), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, interpolation="bicubic")
         super().__init__(
             name=name or f"efficientnet_lite{variant}{'' if pretrained else '_random'}",
             feature_dim=1280,
             num_source_classes=1000,
             input_shape=(3, size, size),
-            preprocessing=choose_preprocessing(preprocessing, own),
+            preprocessing=choose_preprocessing(preprocessing, default),
             transform=_ReleasedEvaluation(size, _NATIVE_SIZES[variant] / (_NATIVE_SIZES[variant] + 32)),
         )
         library = require("efficientnet_lite_pytorch", extra="lite")

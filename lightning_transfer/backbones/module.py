@@ -89,8 +89,8 @@ class ModuleBackbone(Backbone):
         self.pooling = pooling
         with undisturbed(self):
             example = self.preprocess(self.example_inputs(2))
-            self.head_name = self._find_head(example) if head == "auto" else self._known_layer(head, "head")
-            self.layer = self._known_layer(layer, "layer")
+            self.head_name = self._find_head(example) if head == "auto" else self._check_layer(head, "head")
+            self.layer = self._check_layer(layer, "layer")
             self.capture = capture
             if self.layer is None and self.head_name is not None:
                 self.layer, self.capture = self.head_name, "input"
@@ -126,11 +126,11 @@ class ModuleBackbone(Backbone):
         meanings = (logits, logits.softmax(dim=1), logits.log_softmax(dim=1))
         return last if any(torch.allclose(output, meaning) for meaning in meanings) else None
 
-    def _known_layer(self, name: str | None, argument: str) -> str | None:
-        known = [known for known, _ in self.module.named_modules() if known]
-        if name is not None and name not in known:
+    def _check_layer(self, name: str | None, argument: str) -> str | None:
+        layers = [layer for layer, _ in self.module.named_modules() if layer]
+        if name is not None and name not in layers:
             raise ValueError(
-                f"Expected argument `{argument}` to be a layer among {_shortened(known)}, but got {name!r}."
+                f"Expected argument `{argument}` to be a layer among {_shortened(layers)}, but got {name!r}."
             )
         return name
 

@@ -62,8 +62,8 @@ class OpenClipBackbone(TextBackbone):
                     f"Expected argument `model_name` to be one of {library.list_models()}, but got {model_name!r}."
                 )
             if pretrained and weights is None:
-                known = library.list_pretrained_tags_by_model(model_name)
-                raise ValueError(f"Expected argument `weights` to be one of {known} for {model_name}, but got None.")
+                tags = library.list_pretrained_tags_by_model(model_name)
+                raise ValueError(f"Expected argument `weights` to be one of {tags} for {model_name}, but got None.")
         label = model_name if weights is None else f"{model_name}/{weights}"
         with seeded_initialisation(seed), weights_of(f"open_clip/{label}"):
             network, _, transform = library.create_model_and_transforms(
@@ -72,7 +72,7 @@ class OpenClipBackbone(TextBackbone):
         settings = network.visual.preprocess_cfg
         size = settings["size"]
         height, width = (size, size) if isinstance(size, int) else size
-        own = Preprocessing(
+        default = Preprocessing(
             size=(height, width),
             mean=fit_channels(settings["mean"], 3),
             std=fit_channels(settings["std"], 3),
@@ -84,7 +84,7 @@ class OpenClipBackbone(TextBackbone):
             feature_dim=0,
             num_source_classes=None,
             input_shape=(network.context_length,) if self_is_text else (3, height, width),
-            preprocessing=None if self_is_text else choose_preprocessing(preprocessing, own),
+            preprocessing=None if self_is_text else choose_preprocessing(preprocessing, default),
             transform=None if self_is_text else transform,
         )
         self.modality = modality

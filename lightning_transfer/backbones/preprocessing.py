@@ -188,7 +188,7 @@ class WholePicture:
         return self.preprocessing(pixels[None, None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)[None])[0]
 
 
-def choose_preprocessing(given: Preprocessing | str | None, own: Preprocessing | None) -> Preprocessing | None:
+def choose_preprocessing(given: Preprocessing | str | None, default: Preprocessing | None) -> Preprocessing | None:
     """What a backbone does to tensors of images: what was given, or its own for ``"default"``.
 
     Raises:
@@ -200,7 +200,7 @@ def choose_preprocessing(given: Preprocessing | str | None, own: Preprocessing |
         raise ValueError(
             f"Expected argument `preprocessing` to be a Preprocessing, 'default' or None, but got {given!r}."
         )
-    return own
+    return default
 
 
 def fit_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:

@@ -100,8 +100,8 @@ def check_script(content: bytes) -> None:
             if not member.filename.endswith(".py"):
                 continue
             code = archive.read(member).decode()
-            if found := _SCRIPT_WRITES.search(code):
-                raise ValueError(f"its code calls `{found[1]}`")
+            if writer := _SCRIPT_WRITES.search(code):
+                raise ValueError(f"its code calls `{writer[1]}`")
             for space, name in _SCRIPT_OPS.findall(code):
                 if space not in ("prim", "aten", "quantized", "torchvision"):
                     raise ValueError(f"its code calls `ops.{space}.{name}`")
@@ -219,11 +219,11 @@ def _check_tree(specification: Any) -> None:
             stack.append(entry.get("children_spec", []))
 
 
-def _check_sizes(description: Any, found: dict[str, int]) -> None:
+def _check_sizes(description: Any, sizes_by_path: dict[str, int]) -> None:
     """A tensor without bytes in the file is one without elements."""
     for entry in description["config"].values():
         meta = entry.get("tensor_meta") or {}
-        empty = not found.get(str(entry.get("path_name")))
+        empty = not sizes_by_path.get(str(entry.get("path_name")))
         if entry.get("use_pickle"):
             raise ValueError("it holds pickled objects")
         if empty and not any(size.get("as_int") == 0 for size in meta.get("sizes", ())):
@@ -271,9 +271,9 @@ def _is_harmless(node: ast.AST, guard: bool) -> bool:
             return guard and node.func.attr in _QUESTIONS
         if not isinstance(node.func, ast.Name):
             return False
-        known = node.func.id in _FUNCTIONS or (guard and node.func.id in ("len", "int", "min", "max"))
+        is_allowed = node.func.id in _FUNCTIONS or (guard and node.func.id in ("len", "int", "min", "max"))
         power = "Pow" in node.func.id or "Shift" in node.func.id
-        return known and (not power or (len(node.args) == 2 and _is_small(node.args[1])))
+        return is_allowed and (not power or (len(node.args) == 2 and _is_small(node.args[1])))
     if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Pow, ast.LShift)):
         return _is_small(node.right)
     if isinstance(node, ast.Attribute):

@@ -115,17 +115,17 @@ def list_backbones(pattern: str = "*", max_parameters: float | None = None) -> l
     library, slash, model = pattern.partition("/")
     library = _ALIASES.get(library, library)
     if not slash:
-        found = [Listed(name, None) for name in fnmatch.filter(_NAMED, pattern)]
+        matches = [Listed(name, None) for name in fnmatch.filter(_NAMED, pattern)]
     elif library in _LISTS:
-        found = [Listed(f"{library}/{name}", size) for name, size in _LISTS[library](model)]
+        matches = [Listed(f"{library}/{name}", size) for name, size in _LISTS[library](model)]
     else:
         raise ValueError(f"Expected argument `pattern` to begin with one of {sorted(_LISTS)}, but got {pattern!r}.")
     if max_parameters is not None:
-        found = [listed for listed in found if (listed.parameters or float("inf")) <= max_parameters]
-    if not found:
+        matches = [listed for listed in matches if (listed.parameters or float("inf")) <= max_parameters]
+    if not matches:
         limit = "" if max_parameters is None else f" with at most {max_parameters:g} parameters"
         raise ValueError(f"Expected argument `pattern` to match backbones{limit}, but {pattern!r} matches none.")
-    return found
+    return matches
 
 
 def expand_names(names: Iterable[Any], max_parameters: float | None = None) -> list[Any]:
@@ -253,11 +253,11 @@ def _list_torchvision(pattern: str) -> list[tuple[str, tuple[int, ...] | None]]:
 
 def _list_open_clip(pattern: str) -> list[tuple[str, tuple[int, ...] | None]]:
     library = require("open_clip", extra="open_clip")
-    found: list[tuple[str, tuple[int, ...] | None]] = []
+    models: list[tuple[str, tuple[int, ...] | None]] = []
     for name in fnmatch.filter((f"{model}/{weights}" for model, weights in library.list_pretrained()), pattern):
         side = library.get_model_config(name.partition("/")[0])["vision_cfg"]["image_size"]
-        found.append((name, (3, side, side) if isinstance(side, int) else (3, *side)))
-    return found
+        models.append((name, (3, side, side) if isinstance(side, int) else (3, *side)))
+    return models
 
 
 def _list_cached(pattern: str, library: str) -> list[tuple[str, tuple[int, ...] | None]]:

@@ -102,7 +102,7 @@ def _check_configs(folder: Path) -> None:
             if key in ("weights_only", "trust_remote_code") and value is not (key == "weights_only"):
                 raise ValueError(f"Expected `{file}` to ask for tensors alone, but got `{path}: {value}`.")
             named = re.search(r"\btypes\b|tokenizer_class$|activation_function$", path)
-            own = _OWN if named and named[0] == "types" else _NAMED
+            prefixes = _OWN if named and named[0] == "types" else _NAMED
             dotted = isinstance(value, str) and ("." in value or file.name == "modules.json")
-            if named and dotted and not value.startswith(own):
+            if named and dotted and not value.startswith(prefixes):
                 raise ValueError(f"Expected `{file}` to name modules of sentence_transformers only, but got {value!r}.")

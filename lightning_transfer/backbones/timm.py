@@ -71,7 +71,7 @@ class TimmBackbone(Backbone):
         if input_size is not None and hasattr(network, "set_input_size"):
             network.set_input_size(img_size=size)
         channels = check_positive_int(kwargs.get("in_chans", getattr(network, "in_chans", 3)), "in_chans")
-        own = Preprocessing(
+        default = Preprocessing(
             size=size,
             channels=channels,
             mean=fit_channels(config["mean"], channels),
@@ -79,13 +79,13 @@ class TimmBackbone(Backbone):
             interpolation=known_interpolation(config["interpolation"]),
             crop=config["crop_pct"] if config["crop_mode"] == "center" else 1.0,
         )
-        config = {**config, "input_size": (channels, *size), "mean": own.mean, "std": own.std}
+        config = {**config, "input_size": (channels, *size), "mean": default.mean, "std": default.std}
         super().__init__(
             name=name or model_name + ("" if pretrained else "_random"),
             feature_dim=0,
             num_source_classes=getattr(network, "num_classes", 0) or None,
             input_shape=(channels, *size),
-            preprocessing=choose_preprocessing(preprocessing, own),
+            preprocessing=choose_preprocessing(preprocessing, default),
             transform=timm.data.create_transform(**config),
         )
         self.network: Any = network

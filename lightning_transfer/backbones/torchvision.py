@@ -45,9 +45,9 @@ class TorchvisionBackbone(ModuleBackbone):
         **kwargs: Any,
     ) -> None:
         models = require("torchvision.models", extra="torchvision")
-        known = models.list_models(module=models)
-        if model_name not in known:
-            raise ValueError(f"Expected argument `model_name` to be one of {known}, but got {model_name!r}.")
+        names = models.list_models(module=models)
+        if model_name not in names:
+            raise ValueError(f"Expected argument `model_name` to be one of {names}, but got {model_name!r}.")
         choices = models.get_model_weights(model_name)
         if weights not in choices.__members__:
             raise ValueError(
@@ -62,7 +62,7 @@ class TorchvisionBackbone(ModuleBackbone):
         if input_size is not None:
             transform = chosen.transforms(crop_size=input_size, resize_size=round(shorter * input_size / side))
             side, shorter = input_size, transform.resize_size[0]
-        own = Preprocessing(
+        default = Preprocessing(
             size=(side, side),
             mean=tuple(transform.mean),
             std=tuple(transform.std),
@@ -72,7 +72,7 @@ class TorchvisionBackbone(ModuleBackbone):
         super().__init__(
             network,
             (3, side, side),
-            preprocessing=choose_preprocessing(preprocessing, own),
+            preprocessing=choose_preprocessing(preprocessing, default),
             transform=transform,
             name=name or model_name + ("" if pretrained else "_random"),
             **kwargs,

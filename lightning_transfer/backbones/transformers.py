@@ -96,15 +96,15 @@ class TransformersBackbone(TextBackbone):
             raise ValueError(f"Expected argument `modality` to be {takes!r} for {model_name}, but got {modality!r}.")
         if towers and layers != "last":
             raise ValueError(f"Expected argument `layers` to be 'last' for a model of two towers, but got {layers!r}.")
-        own = transform = None
+        default = transform = None
         if modality == "image":
-            own, transform = _image_preprocessing(library, config, model_name, kwargs)
+            default, transform = _image_preprocessing(library, config, model_name, kwargs)
         super().__init__(
             name=name or Path(model_name).name + ("" if pretrained else "_random"),
             feature_dim=0,
             num_source_classes=int(config.num_labels) if classifies else None,
-            input_shape=(max_length,) if own is None else _shape(own),
-            preprocessing=choose_preprocessing(preprocessing, own),
+            input_shape=(max_length,) if default is None else _shape(default),
+            preprocessing=choose_preprocessing(preprocessing, default),
             transform=transform,
         )
         self.modality = modality
@@ -213,8 +213,8 @@ class TransformersBackbone(TextBackbone):
         return chosen
 
     def _classifier(self) -> nn.Module | None:
-        found = (getattr(self.network, name, None) for name in ("classifier", "score", "fc"))
-        return next((module for module in found if isinstance(module, nn.Module)), None)
+        heads = (getattr(self.network, name, None) for name in ("classifier", "score", "fc"))
+        return next((module for module in heads if isinstance(module, nn.Module)), None)
 
 
 def _accepted(function: Callable[..., Any], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -334,7 +334,7 @@ def _image_preprocessing(
     if settings.get("do_normalize", True):
         given = (settings.get("image_mean") or IMAGENET_MEAN, settings.get("image_std") or IMAGENET_STD)
         moments = [fit_channels(values, channels) for values in given]
-    own = Preprocessing(
+    default = Preprocessing(
         size=size,
         channels=channels,
         mean=moments[0],
@@ -342,7 +342,7 @@ def _image_preprocessing(
         interpolation=_RESAMPLING.get(settings.get("resample", 2), "bicubic"),
         crop=_crop_share(crop, shown),
     )
-    return own, _Processor(processor) if processor is not None and channels == 3 else None
+    return default, _Processor(processor) if processor is not None and channels == 3 else None
 
 
 def _height_and_width(size: Any) -> tuple[int, int]:

@@ -140,7 +140,7 @@ def sum_coefficients(means: Tensor, variances: Tensor, log_weight: int) -> Tenso
         mahalanobis = ((means[some, None] - means).square() / average).sum(2)
         log_ratio = average.log().sum(2) - (log_variances[some, None] + log_variances) / 2
         coefficients = (-mahalanobis / 8 - log_weight * log_ratio / 2).exp().clamp(max=1)
-        own = torch.arange(len(coefficients), device=means.device)
-        coefficients[own, start + own] = 0
+        index = torch.arange(len(coefficients), device=means.device)
+        coefficients[index, start + index] = 0
         total = total - coefficients.sum()
     return total

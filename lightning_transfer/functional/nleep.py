@@ -74,16 +74,16 @@ def nleep(
         >>> nleep(features, labels, components_per_class=1)
         tensor(0., dtype=torch.float64)
     """
-    found = responsibilities(
+    mixture = responsibilities(
         *flatten_positions(features, labels, ignore_index),
         variance=variance,
         components_per_class=components_per_class,
         covariance=covariance,
         seed=seed,
     )
-    if not found.converged:
+    if not mixture.converged:
         rank_zero_warn("nleep: the Gaussian mixture did not converge", category=UserWarning)
-    return leep(found.probs, found.labels)
+    return leep(mixture.probs, mixture.labels)
 
 
 def check_nleep_options(variance: float, components_per_class: int, covariance: str, seed: int) -> None:

@@ -278,13 +278,13 @@ class _Softmax(NamedTuple):
     errors: Tensor
 
     @classmethod
-    def of_logits(cls, logits: Tensor, own: Tensor) -> _Softmax:
-        """Evaluate logits ``(n, c)`` of samples of classes ``own``, shape ``(n, 1)``."""
-        others = logits.scatter(1, own, -torch.inf).logsumexp(dim=1, keepdim=True)
-        losses = torch.nn.functional.softplus(others - logits.gather(1, own), threshold=1e3)
+    def of_logits(cls, logits: Tensor, labels: Tensor) -> _Softmax:
+        """Evaluate logits ``(n, c)`` of samples of classes ``labels``, shape ``(n, 1)``."""
+        others = logits.scatter(1, labels, -torch.inf).logsumexp(dim=1, keepdim=True)
+        losses = torch.nn.functional.softplus(others - logits.gather(1, labels), threshold=1e3)
         probs = logits.softmax(dim=1)
-        wrong = probs.scatter(1, own, 0.0)
-        return cls(losses.squeeze(1), probs, wrong.scatter(1, own, -wrong.sum(1, keepdim=True)))
+        wrong = probs.scatter(1, labels, 0.0)
+        return cls(losses.squeeze(1), probs, wrong.scatter(1, labels, -wrong.sum(1, keepdim=True)))
 
     @property
     def spread(self) -> Tensor:
@@ -306,14 +306,14 @@ def _fit_softmax(data: LabelledRows, penalty: float, max_iter: int) -> tuple[Ten
     Returns:
         The minimum (0-d), the sum of ``p (1 - p)`` there for each sample (shape ``(n,)``), and whether it was reached.
     """
-    n, own = len(data.rows), data.classes[:, None]
+    n, labels = len(data.rows), data.classes[:, None]
     scale = float(data.total_variance) ** 0.5 or 1.0
     rows = torch.cat([data.rows / scale, data.rows.new_ones(n, 1)], dim=1)  # the last weight is the bias
     decay = rows.new_full((rows.shape[1], 1), 1 / scale / scale / penalty)
     decay[-1] = 0
 
     def evaluate(weights: Tensor) -> tuple[Tensor, _Softmax]:
-        fit = _Softmax.of_logits(rows @ weights, own)
+        fit = _Softmax.of_logits(rows @ weights, labels)
         return (decay * weights.square()).sum() / 2 + fit.losses.mean(), fit
 
     weights = rows.new_zeros(rows.shape[1], len(data.counts))

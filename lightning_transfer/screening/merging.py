@@ -84,24 +84,24 @@ def load_from_folder(folder: Path, settings: Mapping[str, Any]) -> Leaderboard:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = _find(folder, settings)[1]
-    return Leaderboard.load(folder) if found is None else found
+        leaderboard = _find(folder, settings)[1]
+    return Leaderboard.load(folder) if leaderboard is None else leaderboard
 
 
 def _find(folder: Path, settings: Mapping[str, Any]) -> tuple[str, Leaderboard | None]:
     """The name under which a screen writes, and what it has written so far."""
-    own = json.loads(json.dumps(settings))
-    for name in _names(own):
+    plain_settings = json.loads(json.dumps(settings))
+    for name in _names(plain_settings):
         path = folder / f"{name}.json"
         if not path.exists():
             return name, None
         try:
-            found = Leaderboard.load(path)
+            leaderboard = Leaderboard.load(path)
         except (ValueError, OSError) as error:
             reason = f"is left as it is ({plain(error)})"
         else:
-            if found.settings == own:
-                return name, found
+            if leaderboard.settings == plain_settings:
+                return name, leaderboard
             reason = "is of another screen and stays"
         warnings.warn(f"`{path}` {reason}; this leaderboard gets another name in the same folder.", stacklevel=4)
     raise AssertionError("names do not end")
@@ -132,7 +132,7 @@ def _name_in(rows: Mapping[str, Row], row: Row) -> str:
     for name in versions:
         if row.fingerprint and rows[name].fingerprint == row.fingerprint:
             return name
-    known = row.backbone in rows and rows[row.backbone].fingerprint and not rows[row.backbone].failed
-    if not known or not row.fingerprint:
+    is_taken = row.backbone in rows and rows[row.backbone].fingerprint and not rows[row.backbone].failed
+    if not is_taken or not row.fingerprint:
         return row.backbone
     return next(name for count in itertools.count(2) if (name := f"{row.backbone} ({count})") not in rows)

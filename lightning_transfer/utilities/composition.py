@@ -158,8 +158,8 @@ def check_composed(config: DictConfig, typed: frozenset[str] = frozenset()) -> N
         _check_logging(OmegaConf.to_container(_plain_node(config.hydra, part) or OmegaConf.create()), f"hydra.{part}")
     copied = config.hydra.job.env_copy
     for name, value in config.hydra.job.env_set.items():
-        own = f"hydra.job.env_set.{name}" in typed or (name in copied and os.environ.get(name) == value)
-        if name not in _ENVIRONMENT and not own:
+        is_chosen = f"hydra.job.env_set.{name}" in typed or (name in copied and os.environ.get(name) == value)
+        if name not in _ENVIRONMENT and not is_chosen:
             raise ValueError(
                 f"`hydra.job.env_set.{name}` is for the command line, not for a config file: such variables can bring "
                 f"code into a process. Those that a file may set are {', '.join(sorted(_ENVIRONMENT))}."
@@ -207,13 +207,13 @@ def _plain_node(hydra: DictConfig, part: str) -> Any:
 def _check_own_callback(target: Any, path: str, part: str) -> None:
     from hydra.experimental.callback import Callback
 
-    found = None
+    kind = None
     if part == "callbacks" and isinstance(target, str) and target.startswith("lightning_transfer."):
-        found = check_target(target, allow=("lightning_transfer",))
+        kind = check_target(target, allow=("lightning_transfer",))
     elif isinstance(target, str) and any(target.startswith(f"{package}.") for package in allowed_by_environment()):
         check_target(target)
         return
-    if not (isinstance(found, type) and issubclass(found, Callback)):
+    if not (isinstance(kind, type) and issubclass(kind, Callback)):
         raise ValueError(
             f"`{path}: {target}` is not allowed here: Hydra builds its own launchers and sweepers, and callbacks of "
             f"this package. Set {EXTRA_VARIABLE}=package to trust one of your own."

@@ -107,9 +107,9 @@ def _build(node: Any, allow: Sequence[str], kwargs: Mapping[str, Any]) -> Any:
     arguments = {str(name): inner(value) for name, value in node.items() if name not in _KEYWORDS} | dict(kwargs)
     if "_target_" not in node:
         return arguments
-    found = check_target(node["_target_"], allow)
+    target = check_target(node["_target_"], allow)
     positional = [inner(value) for value in node.get("_args_") or ()]
-    return partial(found, *positional, **arguments) if node.get("_partial_") else found(*positional, **arguments)
+    return partial(target, *positional, **arguments) if node.get("_partial_") else target(*positional, **arguments)
 
 
 _KEYWORDS = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_convert_"})
@@ -190,13 +190,15 @@ def check_target(target: str, allow: Sequence[str] = ()) -> Any:
         raise ValueError(_refusal(target, trusted))
     if _is_inside(target, extra):
         _find_beside_the_user(target.partition(".")[0])
-    found = _find(target)
-    home = getattr(found, "__module__", None) or ""
-    top_level = isinstance(found, (type, FunctionType)) and "." not in found.__qualname__.rpartition("<locals>.")[2]
+    attribute = _find(target)
+    home = getattr(attribute, "__module__", None) or ""
+    top_level = (
+        isinstance(attribute, (type, FunctionType)) and "." not in attribute.__qualname__.rpartition("<locals>.")[2]
+    )
     refused = _is_inside(home, _REFUSED) and not _is_inside(home, (*allow, *extra))
     if not top_level or refused or not _is_inside(f"{home}.{name}", trusted):
         raise ValueError(_refusal(target, trusted))
-    return found
+    return attribute
 
 
 def allowed_by_environment() -> tuple[str, ...]:
@@ -213,10 +215,10 @@ def _find(target: str) -> Any:
         if not _is_inside(parent, (error.name or "",)):
             raise  # the place is right and something that it needs is not installed
         raise ValueError(f"`_target_: {target}` does not exist: there is no module `{parent}`.") from error
-    found = getattr(module, name, None)
-    if found is None or isinstance(found, ModuleType):
+    attribute = getattr(module, name, None)
+    if attribute is None or isinstance(attribute, ModuleType):
         raise ValueError(f"`_target_: {target}` does not exist.")
-    return found
+    return attribute
 
 
 def _find_beside_the_user(package: str) -> None:

@@ -39,7 +39,7 @@ def preserve_rng(*sources: RandomSource) -> Iterator[None]:
     cpu, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    own = [_state_of(source) for source in sources]
+    states = [_state_of(source) for source in sources]
     try:
         yield
     finally:
@@ -50,7 +50,7 @@ def preserve_rng(*sources: RandomSource) -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda)
         if mps is not None:
             torch.mps.set_rng_state(mps)
-        for source, state in zip(sources, own, strict=True):
+        for source, state in zip(sources, states, strict=True):
             _restore_state(source, state)
 
 
@@ -66,7 +66,7 @@ def find_random_sources(*owners: object) -> list[RandomSource]:
     Returns:
         Every generator of PyTorch, NumPy (old and new) and Python that was found, each once.
     """
-    found: dict[int, RandomSource] = {}
+    generators: dict[int, RandomSource] = {}
     pending, seen = list(owners), set()
     while pending:
         owner = pending.pop()
@@ -75,12 +75,12 @@ def find_random_sources(*owners: object) -> list[RandomSource]:
         seen.add(id(owner))
         for name, value in getattr(owner, "__dict__", {}).items():
             if isinstance(value, torch.Generator | np.random.Generator | np.random.RandomState | random.Random):
-                found[id(value)] = value
+                generators[id(value)] = value
             elif name.lstrip("_") in ("dataset", "sampler", "batch_sampler") and value is not None:
                 pending.append(value)
             elif name == "datasets" and isinstance(value, list | tuple):
                 pending.extend(value)
-    return list(found.values())
+    return list(generators.values())
 
 
 @contextmanager
