@@ -86,7 +86,8 @@ class Frame:
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and guarded standard deviation of every feature, float64."""
-    mean = features.mean(0, dtype=torch.float64)
+    constant = features.amax(0) == features.amin(0)  # rounding of such a mean would pass for a deviation
+    mean = torch.where(constant, features[0].double(), features.mean(0, dtype=torch.float64))
     variance = sum((part.double() - mean).square().sum(0) for part in features.split(_ROWS))
     assert isinstance(variance, Tensor)
     deviation = (variance / len(features)).sqrt()

@@ -32,7 +32,9 @@ def digest(tensors: Iterable[Tensor], *texts: str) -> str:
     for tensor in tensors:
         total.update(f"\0{tensor.dtype}{tuple(tensor.shape)}".encode())
         if tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_meta):
-            total.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
+            values = tensor.detach().cpu().flatten()
+            values = values if values.stride(0) == 1 else values.clone(memory_format=torch.contiguous_format)
+            total.update(values.view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

@@ -104,7 +104,7 @@ def test_resume_from_nowhere(digits, tmp_path):
 
 
 def test_settings_that_json_cannot_say_are_written_all_the_same(digits, tmp_path):
-    relatedness = {"label_map": torch.eye(3)}
+    relatedness = {"transforms": "learned_a", "label_map": torch.eye(3)}
     screen(Linear(4), digits, "h_score", relatedness=relatedness, output_dir=tmp_path)
     assert len(Leaderboard.load(tmp_path).settings["relatedness"]["label_map"]) == 16
     screen(Linear(4), digits, "h_score", relatedness=relatedness, resume=tmp_path)
