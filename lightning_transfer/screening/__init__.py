@@ -1,6 +1,7 @@
 """Screening: many backbones on one target, ranked."""
 
 from lightning_transfer.screening.bound_ranking import BoundRanking, rank_backbones, rank_references
+from lightning_transfer.screening.consensus import Evidence, consensus
 from lightning_transfer.screening.layers import aggregate_layers, plot_layers, screen_layers
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.relate import relate
@@ -9,9 +10,11 @@ from lightning_transfer.screening.screen import screen
 
 __all__ = [
     "BoundRanking",
+    "Evidence",
     "Leaderboard",
     "Row",
     "aggregate_layers",
+    "consensus",
     "plot_layers",
     "rank_backbones",
     "rank_references",
