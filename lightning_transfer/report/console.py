@@ -69,6 +69,9 @@ class LeaderboardView:
                 table.add_row(*cells)
             yield Padding(table, (1, 0, 0, 0))
         yield Text()
+        for number, line in enumerate(self.board.headline()):
+            yield Text(plain(line), style="" if number else "bold")
+        yield Text()
         for line in sentences(self.board):
             yield Text(plain(line), style="dim")
 
@@ -111,7 +114,8 @@ def leaderboard_table(board: Standings) -> RenderableType:
 
     Returns:
         A rich renderable: rank, backbone, scores (best one highlighted, with its standard error where known), a bar
-        from the worst to the best score that ranks, the costs, and sentences on how to read it.
+        from the worst to the best score that ranks, the costs, what it says in sentences, and how to
+        read it.
     """
     return Group(LeaderboardView(board))
 

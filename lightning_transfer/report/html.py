@@ -20,6 +20,7 @@ th:nth-child(2), td:nth-child(2), td:last-child { text-align: left; }
 td:nth-child(2) { max-width: 22rem; white-space: normal; overflow-wrap: break-word; }
 .best { font-weight: 700; color: #176d2c; }
 .failed { color: #a11; }
+.headline p:first-child { font-weight: 600; }
 .se, .notes { color: #666; }
 img { max-width: 100%; margin-top: 1rem; }
 """
@@ -70,7 +71,9 @@ def table_html(board: Standings) -> str:
         lines.append(f"<tr>{''.join(cells)}</tr>")
     head = "".join(f"<th>{html_text(heading)}</th>" for heading in headings)
     notes = "".join(f"<p>{html_text(line)}</p>" for line in sentences(board))
+    said = "".join(f"<p>{html_text(line)}</p>" for line in board.headline())
     return (
+        f'<div class="headline">{said}</div>\n'
         f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n'
         + "\n".join(lines)
         + f'\n</tbody>\n</table></div>\n<div class="notes">{notes}</div>'

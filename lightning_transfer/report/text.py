@@ -152,7 +152,6 @@ def sentences(board: Standings) -> list[str]:
     if len(largest) < len(sizes):
         places = " and ".join(str(board.ranks()[name] or "last") for name in largest)
         lines.append(f"Static baseline (most parameters): {' and '.join(largest)}, ranked {places} here.")
-    lines += _lines_on_controls(board)
     if board.has_errors(board.rank_by):
         pairs = board.undecided()
         listed = "; ".join(f"{i} ≈ {j}" for i, j in pairs) or "none"
@@ -163,20 +162,6 @@ def sentences(board: Standings) -> list[str]:
     lines += [f"{row.backbone}: {row.status}" for row in board.ranked() if row.failed]
     remarks = {remark: [row.backbone for row in board.ranked() if remark in row.remarks] for remark in _remarks(board)}
     return lines + [f"{_names(names, board)}: {remark}" for remark, names in remarks.items()]
-
-
-def _lines_on_controls(board: Standings) -> list[str]:
-    """Say it where random weights score as well as trained ones: then training is not what the score shows."""
-    ranks = {row.backbone: rank for row in board.rows if (rank := board.ranks()[row.backbone]) is not None}
-    controls = [row.backbone for row in board.ranked() if row.control and row.backbone in ranks]
-    trained = [name for name in ranks if name not in controls]
-    if not controls or not trained:
-        return []
-    score = title(board.rank_by)
-    if ranks[controls[0]] < min(ranks[name] for name in trained):
-        return [f"A control with random weights ranks first ({controls[0]}): {score} shows no gain from training here."]
-    beaten = [name for name in trained if ranks.get(f"{name}_random", math.inf) <= ranks[name]]
-    return [f"No better than their controls with random weights: {', '.join(beaten)}."] if beaten else []
 
 
 def _remarks(board: Standings) -> list[str]:

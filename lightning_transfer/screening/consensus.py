@@ -143,23 +143,23 @@ def _packaged() -> Evidence:
 def consensus(frame: Any, *, lower_is_better: Iterable[str] = (), evidence: Evidence | None = None) -> pd.DataFrame:
     """Combine scores into the expected rank of each backbone and the probability that it is the best one.
 
-    Each column becomes normal scores (Blom's, of its ranks among the backbones that have it; where standard errors stand
-    beside it, of its expected ranks), so that units, scales and sample sizes do not matter. A weighted sum of these is
-    the best guess of the accuracy after fine-tuning; how much it leaves open is known from the same correlations that
-    give the weights (:class:`Evidence`). No weight is negative: a better score never makes a backbone look worse. A
+    Each column becomes normal scores (Blom's, of its ranks among the backbones that have it; where standard errors
+    stand beside it, of its expected ranks), so that units, scales and sample sizes do not matter. A weighted sum of
+    these is the best guess of the accuracy after fine-tuning; how much it leaves open is known from the correlations
+    that give the weights (:class:`Evidence`). No weight is negative: a better score never makes a backbone look worse. A
     missing score takes no part, and makes the guess about that backbone less sure.
 
     Args:
         frame: One row a backbone: a :class:`~lightning_transfer.screening.Leaderboard`, its ``to_pandas()``, or any
-            table whose columns are called like scores, and ``parameters``. Other costs, ranks and texts are passed over;
-            ``<score>_se`` is the standard error of a score. Missing values are allowed.
+            table whose columns are called like scores, and ``parameters``. Other costs, ranks and texts are passed
+            over; ``<score>_se`` is the standard error of a score. Missing values are allowed.
         lower_is_better: Columns where the smallest value wins, beside those that the package knows.
         evidence: Where the weights come from; by default what the package comes with.
 
     Returns:
-        A table in the order of the rows, its index the backbones: ``expected_rank`` (from 1, best), ``probability_best``
-        (they sum to 1) and ``explanation``. ``attrs`` holds ``weights`` of the columns where all are there, and
-        ``origin`` of these.
+        A table in the order of the rows, its index the backbones: ``expected_rank`` (from 1, best),
+        ``probability_best`` (they sum to 1) and ``explanation``. ``attrs`` holds ``weights`` of the
+        columns where all are there, and ``origin`` of these.
 
     Raises:
         ValueError: If there is no row or no score, a backbone is named twice, or a value is infinite.

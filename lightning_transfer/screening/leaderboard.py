@@ -79,6 +79,18 @@ class Leaderboard(Standings):
         table = pd.DataFrame.from_records(records)
         return table.astype({name: "Int64" for name in whole if name in table})
 
+    def headline(self) -> list[str]:
+        """What the table says, in sentences.
+
+        Returns:
+            First what to fine-tune and which others are not ruled out, or why that cannot be said; then what speaks
+            against trusting it: a control wins, scores disagree, too few samples, near-duplicates, collapsed features,
+            the largest one would have been as good a guess.
+        """
+        from lightning_transfer.screening.headline import headline
+
+        return headline(self)
+
     def plot(self, *, cost: str = "parameters", columns: Sequence[str] | None = None) -> Figure:
         """Draw each score, with error bars where known, against what the backbone costs.
 

@@ -143,7 +143,9 @@ def screen(
     earlier = load_earlier(resume, board.settings)
     board.resumed = resume is not None
     board.waiting = {row.backbone: row for row in earlier.rows if not row.failed and row.backbone in candidates}
-    board.info |= {name: earlier.info[name] for name in ("num_samples", "notes") if name in earlier.info}
+    board.info |= {
+        name: earlier.info[name] for name in ("num_samples", "near_duplicates", "notes") if name in earlier.info
+    }
     try:
         for number, (name, candidate) in enumerate(candidates.items(), start=1):
             with interruptible():
@@ -263,7 +265,10 @@ def _screen_one(name: str, candidate: Any, plan: _Plan, finished: Row | None, ba
                 cast(Any, metric).set_reference(reference["features"], reference["labels"])
         info = {"num_samples": extraction.num_samples}
         judged = [cast(Any, metric).title for metric in metrics.values(copy_state=False) if _leaves_one_out(metric)]
-        if judged and (remark := remark_on_duplicates(sketch.share_of_near_duplicates(), judged)):
+        share = sketch.share_of_near_duplicates()
+        if share:
+            info["near_duplicates"] = share
+        if remark := remark_on_duplicates(share, judged):
             info["notes"] = [remark]
         row = replace(row, images_per_second=extraction.images_per_second)
         row = add_scores(row, metrics, plan.metrics.groups > 0)

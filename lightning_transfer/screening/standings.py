@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from statistics import NormalDist
@@ -15,7 +16,7 @@ LOWER_IS_BETTER = frozenset({"task_relatedness"})
 _DEFAULT_RANK_BY = "logme"
 
 
-class Standings:
+class Standings(ABC):
     """What a :class:`~lightning_transfer.screening.Leaderboard` knows of its rows, and reports need.
 
     Args:
@@ -167,6 +168,10 @@ class Standings:
         check_in_interval(level, 0.5, 1.0, "level")
         names = [row.backbone for row in self.ranked(column)]
         return [(i, j) for i, j in pairwise(names) if self.prob_better(i, j, column) < level]
+
+    @abstractmethod
+    def headline(self) -> list[str]:
+        """What the table says, in sentences."""
 
     def has_errors(self, column: str) -> bool:
         """Whether some backbone has a standard error in a column."""

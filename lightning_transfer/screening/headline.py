@@ -1,0 +1,155 @@
+"""What a leaderboard says, in sentences: which backbone to fine-tune, and what is wrong with the zoo or the sample."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from lightning_transfer.report.text import title
+from lightning_transfer.screening.consensus import consensus
+
+if TYPE_CHECKING:
+    from lightning_transfer.screening.row import Row
+    from lightning_transfer.screening.standings import Standings
+
+_LEVEL = 0.95
+_FEWEST_OF_A_CLASS = 10.0
+_LISTED = 4  # names in a sentence
+_COLLAPSED = "nearly all variance lies along one direction"  # in the remarks of health records
+_SHARE_OF_DUPLICATES = 0.05
+
+
+def headline(board: Standings) -> list[str]:
+    """The sentences over a leaderboard.
+
+    Args:
+        board: The result of a screen.
+
+    Returns:
+        First what to fine-tune and which others are not ruled out, or why nothing can be said; then what speaks against
+        trusting it, a sentence each.
+
+    Example:
+        >>> from lightning_transfer.screening.headline import headline
+        >>> from lightning_transfer.screening import Leaderboard, Row
+        >>> rows = [Row("a", {"logme": 0.1}, {"logme": 0.01}), Row("b", {"logme": 0.2}, {"logme": 0.01})]
+        >>> headline(Leaderboard(rows))
+        ['Fine-tune b: LogME rules out all others (95 %).']
+    """
+    if not len(board):
+        return ["Nothing was screened."]
+    scored = [row for row in board.ranked() if math.isfinite(row.score(board.rank_by))]
+    choice = _say_choice(board, scored)
+    warnings = _about_scores(board, scored) if len(scored) > 1 else []
+    return [choice, *warnings, *_about_sample(board, scored), *_about_features(scored)]
+
+
+def _say_choice(board: Standings, scored: Sequence[Row]) -> str:
+    score, what = title(board.rank_by), "layer" if board.info.get("layers_of") else "backbone"
+    failed = len(board) - len(scored)
+    if not scored:
+        first = board.ranked()[0]
+        return f"No {what} has a score in {score}, so nothing can be said ({first.backbone}: {first.status})."
+    best = scored[0]
+    if len(scored) == 1:
+        others = f" ({failed} without a score)" if failed else ""
+        return f"There is nothing to choose from: only {best.backbone} has a score in {score}{others}."
+    if len({row.score(board.rank_by) for row in scored}) == 1:
+        return f"{score} is the same for all {len(scored)} {what}s: it does not say which one to take."
+    if best.control and not all(row.control for row in scored):
+        return (
+            f"A control with random weights ranks first ({best.backbone}): {score} shows no gain from training here, "
+            f"so it does not say which {what} to take."
+        )
+    verb = f"Take the {what}" if what == "layer" else "Fine-tune"
+    sentence = f"{verb} {best.backbone}"
+    if not any(math.isfinite(board.prob_better(best.backbone, row.backbone)) for row in scored[1:]):
+        return f"{sentence}: first by {score}, but without standard errors (error_bars=true) no other is ruled out."
+    rivals = [row.backbone for row in scored[1:] if not _is_behind(board, best, row, board.rank_by)]
+    if not rivals:
+        return f"{sentence}: {score} rules out all others (95 %)."
+    return f"{sentence}; {score} does not rule out {_listed(rivals)} (95 %)."
+
+
+def _about_scores(board: Standings, scored: Sequence[Row]) -> list[str]:
+    lines = []
+    best, score = scored[0], title(board.rank_by)
+    sizes = board.size_ranks()
+    largest = [row for row in scored if sizes[row.backbone] == 1]
+    known_sizes = {row.parameters for row in scored}
+    if len(largest) == 1 and len(known_sizes) > 1 and not best.control:
+        if largest[0] is best:
+            lines.append("It is the largest one too: size alone would have been as good a guess.")
+        elif board.prob_better(best.backbone, largest[0].backbone) < _LEVEL:
+            lines.append(
+                f"The largest one, {largest[0].backbone}, is not ruled out: as good a guess without any score."
+            )
+    ranks = board.ranks()
+    trained = [row.backbone for row in scored if not row.control]
+    beaten = [name for name in trained if (ranks.get(f"{name}_random") or math.inf) <= (ranks[name] or math.inf)]
+    if beaten:
+        lines.append(f"No better than their controls with random weights by {score}: {_listed(beaten)}.")
+    if disagreement := _say_disagreement(board, best):
+        lines.append(disagreement)
+    return lines
+
+
+def _say_disagreement(board: Standings, best: Row) -> str:
+    """Which scores would take another one, and what they make of it together."""
+    choices: dict[str, list[str]] = {best.backbone: [title(board.rank_by)]}
+    for column in board.columns:
+        rows = [row for row in board.ranked(column) if math.isfinite(row.score(column))]
+        if column == board.rank_by or len({row.score(column) for row in rows}) < 2:
+            continue
+        first = rows[0]
+        as_good = math.isfinite(best.score(column)) and first.score(column) == best.score(column)
+        open_ = board.prob_better(first.backbone, best.backbone, column) < _LEVEL
+        chosen = best if as_good or open_ else first
+        choices.setdefault(chosen.backbone, []).append(title(column))
+    if len(choices) < 2:
+        return ""
+    parts = [f"{_listed(titles)} {'say' if len(titles) > 1 else 'says'} {name}" for name, titles in choices.items()]
+    opinion = consensus(board).sort_values("probability_best", ascending=False, kind="stable")
+    likely = [f"{name} ({share:.0%})" for name, share in opinion["probability_best"].head(2).items()]
+    return (
+        f"Scores disagree: {'; '.join(parts)}. Together ({opinion.attrs['origin']}) they find {' or '.join(likely)} "
+        "the most likely best."
+    )
+
+
+def _about_sample(board: Standings, scored: Sequence[Row]) -> list[str]:
+    lines = []
+    samples, classes = board.info.get("num_samples"), board.info.get("num_classes")
+    if samples and classes and samples < _FEWEST_OF_A_CLASS * classes:
+        lines.append(f"{samples} samples of {classes} classes are few ({samples / classes:.1f} a class): take more.")
+    if len(scored) > 2 and not any(_is_behind(board, scored[0], row, board.rank_by) for row in scored[1:]):
+        probabilities = [board.prob_better(scored[0].backbone, row.backbone) for row in scored[1:]]
+        if all(map(math.isfinite, probabilities)):
+            lines.append("This sample tells the first from none of the others: too few samples, or all are alike.")
+    share = board.info.get("near_duplicates")
+    if isinstance(share, float) and share >= _SHARE_OF_DUPLICATES:
+        lines.append(
+            f"At least {share:.0%} of the samples repeat or overlap another one: scores and their errors take samples "
+            "as independent."
+        )
+    return lines
+
+
+def _about_features(scored: Sequence[Row]) -> list[str]:
+    collapsed = [row.backbone for row in scored if any(_COLLAPSED in remark for remark in row.remarks)]
+    if not collapsed:
+        return []
+    if len(collapsed) == len(scored):
+        return ["The features of all backbones have collapsed to one direction: no score of them says much."]
+    return [f"Features have collapsed to one direction: {_listed(collapsed)}."]
+
+
+def _is_behind(board: Standings, best: Row, row: Row, column: str) -> bool:
+    return board.prob_better(best.backbone, row.backbone, column) >= _LEVEL
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    shown = names if len(names) <= _LISTED + 1 else [*names[:_LISTED], f"{len(names) - _LISTED} more"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
