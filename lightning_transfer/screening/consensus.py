@@ -146,8 +146,8 @@ def consensus(frame: Any, *, lower_is_better: Iterable[str] = (), evidence: Evid
     Each column becomes normal scores (Blom's, of its ranks among the backbones that have it; where standard errors
     stand beside it, of its expected ranks), so that units, scales and sample sizes do not matter. A weighted sum of
     these is the best guess of the accuracy after fine-tuning; how much it leaves open is known from the correlations
-    that give the weights (:class:`Evidence`). No weight is negative: a better score never makes a backbone look worse. A
-    missing score takes no part, and makes the guess about that backbone less sure.
+    that give the weights (:class:`Evidence`). No weight is negative: a better score never makes a backbone look worse.
+    A missing score takes no part, and makes the guess about that backbone less sure.
 
     Args:
         frame: One row a backbone: a :class:`~lightning_transfer.screening.Leaderboard`, its ``to_pandas()``, or any
