@@ -1,4 +1,4 @@
-"""The one place that reaches into private parts of Lightning and torchmetrics.
+"""The one place that reaches into private parts of Lightning, torchmetrics and PyTorch's loaders.
 
 Each function names the versions that it was tried with. Where a later version breaks one, this file alone changes.
 """
@@ -11,6 +11,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+    from torch.utils.data import DataLoader
     from torchmetrics import Metric
     from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
@@ -75,6 +76,13 @@ def starts_script_again(trainer: Trainer) -> bool:
     from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
     return isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
+
+
+def stop_workers(loader: DataLoader[Any]) -> None:
+    """End the processes of a loader whose workers persist, if they run; torch 2.11.0, 2.14.1."""
+    iterator, loader._iterator = loader._iterator, None
+    if iterator is not None:
+        iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def mark_updated(metric: Metric) -> None:

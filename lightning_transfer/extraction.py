@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -36,6 +36,7 @@ from lightning_transfer.passes import ScoringPass
 from lightning_transfer.utilities.distributed import leave_group_at_exit
 from lightning_transfer.utilities.handover import read_results, write_results
 from lightning_transfer.utilities.isolation import find_random_sources, preserve_modules, preserve_rng
+from lightning_transfer.workers import SharedReading
 
 if TYPE_CHECKING:
     from lightning_transfer.backbones import Backbone
@@ -79,6 +80,7 @@ def extract(
     title: str | None = None,
     input_key: Key | None = None,
     label_key: Key | None = None,
+    reading: SharedReading | None = None,
 ) -> Extraction:
     """Send a split of the data through a backbone and feed metrics with what they need, batch by batch.
 
@@ -105,6 +107,8 @@ def extract(
         input_key: Key of the inputs in a batch, or their position in a tuple, where the usual names do not do; by
             default the attribute ``input_key`` of ``data``, if it has one.
         label_key: The same for the labels or targets.
+        reading: Loader workers and decoded pictures that last from one pass to the next; without it they end with the
+            pass. (Not shared with processes that the Trainer spawns.)
 
     Returns:
         The fed metrics, the number of samples, the time and the tensors kept.
@@ -146,7 +150,9 @@ def extract(
         runner = _build_trainer(trainer, title or backbone.name, progress)
         _check_strategy(runner)
         stack.enter_context(_without_inference_mode(runner))
-        if spawns_processes(runner):
+        if not spawns_processes(runner):
+            scoring_pass.reading = reading or stack.enter_context(closing(SharedReading()))
+        else:
             folder = stack.enter_context(TemporaryDirectory())
             module.results_file = Path(folder) / "results.safetensors"
         runner.predict(module, datamodule=scoring_pass, return_predictions=False)

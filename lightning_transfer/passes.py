@@ -27,8 +27,9 @@ from torch.utils.data import (
 )
 
 from lightning_transfer.inputs import Key, batch_size, first_samples
-from lightning_transfer.pictures import PreparingCollate, prepare_pictures
+from lightning_transfer.pictures import prepare_pictures
 from lightning_transfer.utilities.checks import check_one_of, check_positive_int
+from lightning_transfer.workers import Reader, SharedReading, as_batches, as_wanted, options_of
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -150,6 +151,7 @@ class Pass:
         sharded: Data sets of the iterable kind share themselves among the ranks, as Lightning asks inside ``fit``.
         keys: Keywords of :func:`~lightning_transfer.inputs.split_batch`.
         transform: What makes network inputs of pictures, in the loader's workers where there are any.
+        reader: Gives the batches of a loader, see :meth:`~lightning_transfer.workers.SharedReading.at`.
 
     Attributes:
         num_samples: Samples of the walk over all ranks; ``None`` where they are not known before.
@@ -168,9 +170,10 @@ class Pass:
         sharded: bool = False,
         keys: Mapping[str, Key | None] | None = None,
         transform: Callable[[Any], Tensor] | None = None,
+        reader: Reader | None = None,
     ) -> None:
         self.places = Places(None, rank, world_size)
-        self._transform = transform
+        self._transform, self._reader = transform, reader
         self.num_samples: int | None = None
         self._keys = dict(keys or {})
         self._left = max_samples
@@ -185,7 +188,7 @@ class Pass:
         elif loader.batch_sampler is None and _sampler_of(loader) is None:  # a sample of the data set is a batch
             whole = range(_number_of_batches(len(loader.dataset), limit))
             deal = max_samples is not None  # whoever counts samples has to read them
-            self._take(rebuild_loader(loader, whole if deal else whole[rank::world_size], None, transform), 1.0, deal)
+            self._take(self._read(loader, whole if deal else whole[rank::world_size]), 1.0, deal)
         else:
             self._choose(loader, limit, max_samples, seed)
 
@@ -196,7 +199,7 @@ class Pass:
         self._batches = _Slices(batches, self.places.rank if deal else 0, last, ranks, self._left, self._keys)
 
     def _choose(self, loader: DataLoader[Any], limit: float, max_samples: int | None, seed: int | None) -> None:
-        rank, world_size, transform = self.places.rank, self.places.world_size, self._transform
+        rank, world_size = self.places.rank, self.places.world_size
         indices, size = _indices(loader), _size_of_batches(loader)
         batches = _number_of_batches(-(-len(indices) // (size * world_size)), limit)
         total = min(len(indices), batches * size * world_size)
@@ -206,15 +209,21 @@ class Pass:
         self._length = -(-len(chosen[::world_size]) // size)
         share = chosen[rank::world_size]
         if loader.batch_sampler is None:  # the data set takes the indices of a batch at once
-            self._batches = rebuild_loader(loader, list(BatchSampler(share, size, drop_last=False)), None, transform)
+            self._batches = self._read(loader, list(BatchSampler(share, size, drop_last=False)))
         else:
-            self._batches = rebuild_loader(loader, share, size, transform)
+            self._batches = self._read(loader, share, size)
+
+    def _read(self, loader: DataLoader[Any], indices: Sequence[Any], size: int | None = None) -> Iterable[Any]:
+        """Batches by their indices, or by those of their samples, from a reader that lasts where there is one."""
+        batches = None
+        if self._reader is not None:
+            batches = self._reader(loader, indices if size is None else as_batches(indices, size), self._transform)
+        return rebuild_loader(loader, indices, size, self._transform) if batches is None else batches
 
     def __iter__(self) -> Iterator[Any]:
-        """Iterate over the batches of this rank."""
-        if self._transform is None:
-            return iter(self._batches)
-        return (prepare_pictures(batch, self._transform) for batch in self._batches)
+        """Iterate over the batches of this rank; workers start with the first, since a Trainer may ask twice."""
+        for batch in self._batches:
+            yield batch if self._transform is None else prepare_pictures(batch, self._transform)
 
     def __len__(self) -> int:
         """Batches of the first rank."""
@@ -261,6 +270,7 @@ class ScoringPass(LightningDataModule):
         seed: Seed of that subset.
         keys: Keywords of :func:`~lightning_transfer.inputs.split_batch`.
         transform: See :class:`Pass`.
+        reading: Workers and pictures that outlast the pass.
     """
 
     def __init__(
@@ -272,6 +282,7 @@ class ScoringPass(LightningDataModule):
         seed: int = 0,
         keys: Mapping[str, Key | None] | None = None,
         transform: Callable[[Any], Tensor] | None = None,
+        reading: SharedReading | None = None,
     ) -> None:
         super().__init__()
         check_one_of(split, tuple(_STAGES), "split")
@@ -280,6 +291,7 @@ class ScoringPass(LightningDataModule):
         self.source = source
         self.split = split
         self.max_samples = max_samples
+        self.reading = reading
         self.options: dict[str, Any] = {"seed": seed, "keys": keys, "transform": transform}
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self._owner = source if isinstance(source, LightningDataModule) else LightningDataModule()
@@ -315,10 +327,13 @@ class ScoringPass(LightningDataModule):
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         left = self.max_samples
         passes: list[Pass] = []
-        for loader in as_loaders(self._ask_for_loaders()):
+        loaders = as_loaders(self._ask_for_loaders())
+        for number, loader in enumerate(loaders):
             if left == 0:
                 break
-            walk = Pass(loader, rank=rank, world_size=world_size, max_samples=left, **self.options)
+            place = (id(self.source), self.split, number)
+            reader = None if self.reading is None else self.reading.at(place, len(loaders))
+            walk = Pass(loader, rank=rank, world_size=world_size, max_samples=left, reader=reader, **self.options)
             if walk.num_samples is not None:
                 left = None if left is None else left - walk.num_samples
             if walk.num_samples != 0:
@@ -368,27 +383,10 @@ def rebuild_loader(
         loader: The loader to copy.
         indices: What is read, in this order, or the batches of it; ``None`` for data sets of the iterable kind.
         batch_size: Samples a batch; ``None`` where the data set gives whole batches.
-        transform: Makes network inputs of pictures. If it ``wants_originals``, a data set that has ``originals()``
-            gives pictures as they lie on disk.
+        transform: Makes network inputs of pictures, see :func:`~lightning_transfer.workers.as_wanted`.
     """
-    dataset, collate = loader.dataset, loader.collate_fn
-    if transform is not None:
-        collate = PreparingCollate(collate, transform)
-        if getattr(transform, "wants_originals", False) and hasattr(dataset, "originals"):
-            dataset = dataset.originals()
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=indices,
-        collate_fn=collate,
-        num_workers=loader.num_workers,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        prefetch_factor=loader.prefetch_factor,
-        generator=torch.Generator().manual_seed(0),  # a loader without one draws from the global state
-    )
+    dataset, collate = as_wanted(loader.dataset, loader.collate_fn, transform)
+    return DataLoader(dataset, batch_size=batch_size, sampler=indices, collate_fn=collate, **options_of(loader))
 
 
 def _number_of_batches(available: int, limit: float) -> int:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from lightning_transfer.utilities.isolation import random_states
+
 
 @dataclass
 class Prepared:
@@ -110,3 +112,57 @@ def _stack(inputs: list[Tensor]) -> Tensor:
     if len(shapes) > 1:
         raise ValueError(f"Expected the backbone's transform to give inputs of one shape, but got {shapes[:4]}.")
     return torch.stack(inputs)
+
+
+class KeptPictures:
+    """Decoded pictures of some inputs, by their place, as long as there is room; the first ones stay.
+
+    What a data set draws at random is not kept.
+
+    Args:
+        room: Bytes that they may take, at 4 a pixel.
+        sources: Generators of the data set's own.
+
+    Example:
+        >>> from PIL import Image
+        >>> from lightning_transfer.pictures import KeptPictures
+        >>> kept = KeptPictures(room=100)
+        >>> one = kept.get(0, lambda place: Image.new("RGB", (5, 5)))
+        >>> kept.get(0, lambda place: Image.new("RGB", (9, 9))) is one, kept.room
+        (True, 0)
+    """
+
+    def __init__(self, room: int, sources: Sequence[Any] = ()) -> None:
+        self.room, self.sources = room, list(sources)
+        self._pictures: dict[int, Any] = {}
+
+    def get(self, place: int, read: Callable[[int], Any]) -> Any:
+        """The picture of a place, or whatever ``read`` gives for it."""
+        if place in self._pictures:
+            return self._pictures[place]
+        before = random_states(*self.sources)
+        value = read(place)
+        if is_pictures([value]) and value.mode == "RGB":
+            size = 4 * value.width * value.height  # what Pillow takes
+            if size <= self.room and random_states(*self.sources) == before:
+                self._pictures[place] = value
+                self.room -= size
+        return value
+
+
+class KeptInputs:
+    """Inputs of which the pictures are kept.
+
+    Args:
+        inputs: What gives them.
+        kept: Where they are kept.
+    """
+
+    def __init__(self, inputs: Any, kept: KeptPictures) -> None:
+        self.inputs, self.kept = inputs, kept
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.kept.get(index, self.inputs.__getitem__)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from lightning_transfer.data.sampling import stratified_order
 from lightning_transfer.inputs import Task
-from lightning_transfer.pictures import collate_pictures, is_pictures
+from lightning_transfer.pictures import KeptPictures, collate_pictures, is_pictures
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
 from lightning_transfer.utilities.digest import combine_digests, digest
 
@@ -84,10 +84,16 @@ class TransferDataset(Dataset[dict[str, Tensor]]):
     def originals(self) -> TransferDataset:
         """The same samples with pictures as they lie on disk as inputs; the data set itself where it has none."""
         originals = getattr(self.inputs, "originals", None)
-        if originals is None:
-            return self
+        return self if originals is None else self._with_inputs(originals())
+
+    def keeping(self, kept: KeptPictures) -> TransferDataset:
+        """The same samples, of which decoded pictures are kept; the data set itself where it decodes none."""
+        keeping = getattr(self.inputs, "keeping", None)
+        return self if keeping is None else self._with_inputs(keeping(kept))
+
+    def _with_inputs(self, inputs: Any) -> TransferDataset:
         dataset = copy(self)
-        dataset.inputs = originals()
+        dataset.inputs = inputs
         return dataset
 
     def relabel(self, truth: Tensor) -> TransferDataset:

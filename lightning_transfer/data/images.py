@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import cache
 from pathlib import Path
 from typing import Any, overload
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+
+from lightning_transfer.pictures import KeptInputs, KeptPictures
 
 # of Pillow's formats those of pictures; others, such as EPS, start programs or hold no pixels
 _FORMATS = (
@@ -127,7 +130,10 @@ def read_image(path: Path, image_size: int | None = None) -> Tensor:
     Raises:
         ValueError: If the file is missing or holds no readable picture.
     """
-    picture = open_rgb(path)
+    return _to_tensor(open_rgb(path), image_size)
+
+
+def _to_tensor(picture: Image.Image, image_size: int | None) -> Tensor:
     if image_size is not None:
         picture = ImageOps.fit(picture, (image_size, image_size), method=Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
@@ -167,6 +173,7 @@ class ImageFiles:
         self.paths = list(paths)
         self.image_size = image_size
         self.stored = stored
+        self._pictures: Any = OriginalFiles(self.paths)
 
     def in_memory(self) -> ImageFiles:
         """The same with all inputs read."""
@@ -185,11 +192,17 @@ class ImageFiles:
         if isinstance(index, Tensor):
             stored = None if self.stored is None else self.stored[index]
             return ImageFiles([self.paths[i] for i in index.tolist()], self.image_size, stored)
-        return read_image(self.paths[index], self.image_size) if self.stored is None else self.stored[index]
+        return _to_tensor(self._pictures[index], self.image_size) if self.stored is None else self.stored[index]
 
-    def originals(self) -> OriginalFiles:
+    def originals(self) -> Any:
         """The same files as Pillow's pictures of mode ``"RGB"`` in their own sizes."""
-        return OriginalFiles(self.paths)
+        return self._pictures
+
+    def keeping(self, kept: KeptPictures) -> ImageFiles:
+        """The same, which keeps decoded pictures."""
+        files = copy(self)
+        files._pictures = KeptInputs(self._pictures, kept)
+        return files
 
 
 class OriginalFiles:

@@ -25,6 +25,7 @@ from lightning_transfer.data.base import (
 from lightning_transfer.data.images import open_rgb
 from lightning_transfer.data.truth import TASKS, encode_truth
 from lightning_transfer.inputs import Key, split_sample
+from lightning_transfer.pictures import KeptInputs, KeptPictures, is_pictures
 from lightning_transfer.utilities.checks import check_one_of
 
 _LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "y")  # where data sets keep the labels of all samples
@@ -58,6 +59,11 @@ class LazyInputs:
             return LazyInputs(self.source, self.pick, self.indices[index])
         item = self.source[int(self.indices[index])]
         return as_input(item if self.pick is None else self.pick(item))
+
+    def keeping(self, kept: KeptPictures) -> LazyInputs | KeptInputs:
+        """The same, which keeps decoded pictures; unless they lie in memory already."""
+        decoded = isinstance(self.source, list) and is_pictures(self.source[:1])
+        return self if decoded else KeptInputs(self, kept)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ def run(cfg: DictConfig) -> float:
         max_samples=cfg.max_samples,
         input_key=cfg.input_key,
         label_key=cfg.label_key,
+        picture_memory=cfg.picture_memory,
         trainer=trainer_arguments(cfg),
         output_dir=folder,
         error_bars=cfg.error_bars,

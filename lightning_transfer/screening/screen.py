@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ from lightning_transfer.utilities.checks import check_path, check_positive_int
 from lightning_transfer.utilities.errors import Failure
 from lightning_transfer.utilities.files import try_to_write
 from lightning_transfer.utilities.interrupts import interruptible
+from lightning_transfer.workers import PICTURE_MEMORY, SharedReading
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule, Trainer
@@ -60,6 +62,7 @@ def screen(
     progress: bool | None = None,
     input_key: Key | None = None,
     label_key: Key | None = None,
+    picture_memory: int = PICTURE_MEMORY,
     info: Mapping[str, Any] | None = None,
 ) -> Leaderboard:
     """Score backbones on a target and rank them.
@@ -93,6 +96,9 @@ def screen(
             :func:`~lightning_transfer.inputs.split_batch`); a datamodule may have an attribute ``input_key`` instead,
             which for the reference comes first.
         label_key: The same for the labels or targets.
+        picture_memory: MiB of decoded pictures that are kept from one backbone to the next, at 4 bytes a pixel, so that
+            each file is decoded once. What does not fit is decoded for each backbone; 0 keeps none. The loader's
+            workers live as long as the screen.
         info: Plain JSON values to keep in ``board.info`` beside what is found there.
 
     Returns:
@@ -139,6 +145,7 @@ def screen(
     ScoringPass(data, split=split, max_samples=max_samples, seed=seed)  # refuses a wrong split or number now
     check_positive_int(seed, "seed", minimum=0)
     precision = check_trainer(trainer).precision
+    kept = check_positive_int(picture_memory, "picture_memory", minimum=0) if len(candidates) > 1 else 0
     board = _Board(rank_by, plan, output_dir, precision, info or {})
     earlier = load_earlier(resume, board.settings)
     board.resumed = resume is not None
@@ -147,10 +154,11 @@ def screen(
         name: earlier.info[name] for name in ("num_samples", "near_duplicates", "notes") if name in earlier.info
     }
     try:
-        for number, (name, candidate) in enumerate(candidates.items(), start=1):
-            with interruptible():
-                bar = f"{number} of {len(candidates)}: {name}"
-                board.add(*_screen_one(name, candidate, plan, board.waiting.get(name), bar))
+        with closing(SharedReading(kept, sides=1 if source is None else 2)) as reading:
+            for number, (name, candidate) in enumerate(candidates.items(), start=1):
+                with interruptible():
+                    bar = f"{number} of {len(candidates)}: {name}"
+                    board.add(*_screen_one(name, candidate, plan, board.waiting.get(name), reading, bar))
     except KeyboardInterrupt:
         board.interrupt(list(candidates))
     return board.leaderboard(figure=True)
@@ -233,7 +241,9 @@ class _Board:
         return [*self.rows, *self.waiting.values()]
 
 
-def _screen_one(name: str, candidate: Any, plan: _Plan, finished: Row | None, bar: str) -> tuple[Row, dict[str, Any]]:
+def _screen_one(
+    name: str, candidate: Any, plan: _Plan, finished: Row | None, reading: SharedReading, bar: str
+) -> tuple[Row, dict[str, Any]]:
     """Screen a backbone, or take its finished row over; with what it tells about the data."""
     from lightning_transfer.backbones import load_backbone
     from lightning_transfer.extraction import extract
@@ -251,14 +261,13 @@ def _screen_one(name: str, candidate: Any, plan: _Plan, finished: Row | None, ba
         cost = backbone.cost(measure=False)
         row = replace(row, parameters=cost.parameters, flops=cost.flops)
         keep = () if plan.reference is None else ("features", "labels")
+        passes = {**plan.passes, "reading": reading, "title": bar}
         with sketch_inputs(backbone) as sketch:
-            extraction = extract(
-                backbone, plan.target, plan.metrics.build(backbone), keep=keep, title=bar, **plan.passes, **plan.keys
-            )
+            extraction = extract(backbone, plan.target, plan.metrics.build(backbone), keep=keep, **passes, **plan.keys)
         reference = None
         if plan.reference is not None:
             keys = keys_of(plan.reference, **plan.keys, own_first=True)
-            reference = extract(backbone, plan.reference, keep=keep, title=bar, **plan.passes, **keys).kept
+            reference = extract(backbone, plan.reference, keep=keep, **passes, **keys).kept
         metrics = cast(MetricCollection, extraction.metrics)
         for metric in metrics.values(copy_state=False):
             if reference is not None and getattr(metric, "needs_reference", False):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from lightning.pytorch.trainer.states import RunningStage
 
     RandomSource = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
+
+
+_WRAPPED = ("dataset", "sampler", "batch_sampler", "data", "inputs", "source")
+_COLLECTED = ("datasets", "given", "splits")
 
 
 @contextmanager
@@ -54,11 +58,22 @@ def preserve_rng(*sources: RandomSource) -> Iterator[None]:
             _restore_state(source, state)
 
 
+def random_states(*sources: RandomSource) -> list[Any]:
+    """The global random states of this process on the CPU, and those of sources, to compare: equal if nothing drew.
+
+    Args:
+        sources: Generators of the user's own.
+    """
+    states = [torch.get_rng_state(), np.random.get_state(), random.getstate(), *map(_state_of, sources)]
+    return [_comparable(state) for state in states]
+
+
 def find_random_sources(*owners: object) -> list[RandomSource]:
     """Find the generators that objects hold as plain attributes.
 
-    Loaders, samplers, datasets (also wrapped ones, by ``dataset``, ``datasets``, ``sampler`` and ``batch_sampler``) and
-    datamodules may carry a generator of their own, which a pass over the data would advance.
+    Loaders, samplers, datasets (also wrapped ones, by ``dataset``, ``datasets``, ``sampler``, ``batch_sampler``, and
+    those that this package's datamodules read from) and datamodules may carry a generator of their own, which a pass
+    over the data would advance.
 
     Args:
         owners: Objects to look into.
@@ -76,10 +91,10 @@ def find_random_sources(*owners: object) -> list[RandomSource]:
         for name, value in getattr(owner, "__dict__", {}).items():
             if isinstance(value, torch.Generator | np.random.Generator | np.random.RandomState | random.Random):
                 generators[id(value)] = value
-            elif name.lstrip("_") in ("dataset", "sampler", "batch_sampler") and value is not None:
+            elif name.lstrip("_") in _WRAPPED and value is not None:
                 pending.append(value)
-            elif name == "datasets" and isinstance(value, list | tuple):
-                pending.extend(value)
+            elif name in _COLLECTED and isinstance(value, list | tuple | Mapping):
+                pending.extend(value.values() if isinstance(value, Mapping) else value)
     return list(generators.values())
 
 
@@ -170,6 +185,16 @@ def _state_of(source: RandomSource) -> Any:
     if isinstance(source, torch.Generator | np.random.RandomState):
         return source.get_state()
     return source.bit_generator.state if isinstance(source, np.random.Generator) else source.getstate()
+
+
+def _comparable(state: Any) -> Any:
+    """A state without arrays, whose comparison is one truth value."""
+    if isinstance(state, torch.Tensor | np.ndarray):
+        return np.asarray(state).tobytes()
+    if isinstance(state, Mapping):
+        return {name: _comparable(value) for name, value in state.items()}
+    is_short = isinstance(state, tuple) and len(state) < 100  # Python's own holds numbers only
+    return tuple(map(_comparable, state)) if is_short else state
 
 
 def _restore_state(source: RandomSource, state: Any) -> None:
