@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from lightning_transfer.relatedness.transforms import FeatureMap
 from lightning_transfer.relatedness.transport import Coupling, couple, couple_losses, embed
 
 EPS = torch.finfo(torch.float64).eps
+_ENTRIES = 2**20  # of one block of logits: what is made of it stays in the cache of a core
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,14 @@ class Transforms:
 
     def predict(self, target_features: Tensor) -> Tensor:
         """Most probable target class of each sample, shape ``(n,)``."""
-        return self.log_probabilities(target_features).argmax(1)
+        parts = row_blocks(len(target_features), self.head)
+        return torch.cat([self.log_probabilities(target_features[rows]).argmax(1) for rows in parts])
+
+
+def row_blocks(num_rows: int, head: SoftmaxHead) -> Iterator[slice]:
+    """Rows whose logits fit into one block; no matrix of all samples by all classes is needed."""
+    step = max(1, _ENTRIES // len(head.weight))
+    return (slice(start, start + step) for start in range(0, max(num_rows, 1), step))
 
 
 def label_log_probabilities(logits: Tensor, label_map: Tensor) -> Tensor:
@@ -59,16 +68,42 @@ def label_log_probabilities(logits: Tensor, label_map: Tensor) -> Tensor:
     Returns:
         Shape ``(n, K_T)``.
     """
-    log_p = torch.log_softmax(logits, dim=1)
-    mapped = log_p.new_full((len(log_p), len(label_map)), -torch.inf)
+    return _mapped(torch.log_softmax(logits, dim=1), label_map)
+
+
+def _mapped(log_p: Tensor, label_map: Tensor) -> Tensor:
     counts = (label_map > 0).sum(1)
     single = counts == 1
+    if bool(single.all()):
+        share, only = label_map.max(1)
+        return log_p.index_select(1, only).add_(share.log())
+    mapped = log_p.new_full((len(log_p), len(label_map)), -torch.inf)
     only = label_map[single].argmax(1)
     mapped[:, single] = log_p[:, only] + label_map[single, only].log()
     for k in (counts > 1).nonzero()[:, 0].tolist():
         used = label_map[k] > 0
         mapped[:, k] = torch.logsumexp(log_p[:, used] + label_map[k, used].log(), dim=1)
     return mapped
+
+
+def label_losses(log_p: Tensor, labels: Tensor, label_map: Tensor) -> Tensor:
+    """Loss ``-log (B p)_y`` of each sample, without the probabilities of the other target classes.
+
+    Args:
+        log_p: Logarithm of ``p``, shape ``(n, K_R)``.
+        labels: Target classes, shape ``(n,)``.
+        label_map: Shape ``(K_T, K_R)``.
+
+    Returns:
+        Shape ``(n,)``; infinite where no reference class is sent to the class.
+    """
+    several = (label_map > 0).sum(1) > 1
+    share, only = label_map.max(1)
+    own = log_p.gather(1, only[labels][:, None])[:, 0] + share.log()[labels]
+    for k in several.nonzero()[:, 0].tolist():
+        rows, used = (labels == k).nonzero()[:, 0], label_map[k] > 0
+        own[rows] = torch.logsumexp(log_p[rows][:, used] + label_map[k, used].log(), dim=1)
+    return -own
 
 
 @dataclass(frozen=True)
@@ -94,21 +129,39 @@ def sampled_constant(head: SoftmaxHead, label_map: Tensor, features: Tensor, lab
     Returns:
         The estimate.
     """
-    p = head.logits(features).softmax(1)
-    posterior = p * label_map[labels]
-    posterior = posterior / posterior.sum(1, keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
-    return float(((p - posterior) @ head.weight).norm(dim=1).max())
+    largest = 0.0
+    for rows in row_blocks(len(features), head):
+        p = head.logits(features[rows]).softmax(1)
+        posterior = p * label_map[labels[rows]]
+        posterior /= posterior.sum(1, keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
+        largest = max(largest, float(((p - posterior) @ head.weight).norm(dim=1).max()))
+    return largest
 
 
 def sample_losses(head: SoftmaxHead, sample: Sample) -> Tensor:
     """Cross-entropy of the head on each sample, shape ``(n,)``."""
-    return cross_entropy(head.logits(sample.features), sample.labels, reduction="none")
+    features, labels = sample.features, sample.labels
+    parts = row_blocks(len(labels), head)
+    return torch.cat([cross_entropy(head.logits(features[i]), labels[i], reduction="none") for i in parts])
+
+
+def target_losses(transforms: Transforms, target: Sample) -> Tensor:
+    """Loss of the transformed classifier on each target sample, shape ``(n,)``."""
+    losses = target.features.new_zeros(len(target.labels))
+    for rows in row_blocks(len(losses), transforms.head):
+        log_p = transforms.head.logits(transforms.feature_map(target.features[rows])).log_softmax(1)
+        losses[rows] = label_losses(log_p, target.labels[rows], transforms.label_map)
+    return losses
 
 
 def class_losses(head: SoftmaxHead, sample: Sample) -> Tensor:
     """Mean cross-entropy of the head on each class, shape ``(K,)``; zero for an empty class."""
-    sums = sample.features.new_zeros(sample.num_classes).index_add_(0, sample.labels, sample_losses(head, sample))
-    return sums / sample.counts.clamp_min(1)
+    return class_averages(sample_losses(head, sample), sample)
+
+
+def class_averages(values: Tensor, sample: Sample) -> Tensor:
+    """Mean of each class of values of the samples, shape ``(K,)``; zero for an empty class."""
+    return values.new_zeros(sample.num_classes).index_add_(0, sample.labels, values) / sample.counts.clamp_min(1)
 
 
 def label_mismatch(joint: Tensor, label_map: Tensor) -> float:
@@ -137,9 +190,33 @@ def label_mismatch(joint: Tensor, label_map: Tensor) -> float:
 
 def look(transforms: Transforms, reference: Sample, target: Sample, ground_cost: GroundCost, block_size: int) -> Look:
     """Evaluate the bound and nothing else; for arguments and errors see :func:`certify`."""
+    losses = sample_losses(transforms.head, reference)
+    if ground_cost == "loss":
+        return look_at_losses(transforms, reference, target, losses, target_losses(transforms, target))
     coupling = _couple(transforms, reference, target, ground_cost, block_size)
+    return _seen(transforms, reference, target, losses, coupling)
+
+
+def look_at_losses(transforms: Transforms, reference: Sample, target: Sample, before: Tensor, after: Tensor) -> Look:
+    """The same for the ground cost ``"loss"``, from the losses of both sides.
+
+    Args:
+        transforms: What was chosen; the head and the feature map are not looked at.
+        reference: Reference sample.
+        target: Target sample.
+        before: Loss of the head on each reference sample, shape ``(n_R,)``.
+        after: Loss of the transformed classifier on each target sample, shape ``(n_T,)``.
+
+    Returns:
+        Bound and coupling.
+    """
+    coupling = couple_losses(reference, target, before, after, transforms.conditional, transforms.label_map)
+    return _seen(transforms, reference, target, before, coupling)
+
+
+def _seen(transforms: Transforms, reference: Sample, target: Sample, losses: Tensor, coupling: Coupling) -> Look:
     joint = transforms.joint(target.prior)
-    loss = float(joint.sum(0) @ class_losses(transforms.head, reference))
+    loss = float(joint.sum(0) @ class_averages(losses, reference))
     return Look(loss + label_mismatch(joint, transforms.label_map) + coupling.cost, coupling)
 
 
@@ -167,25 +244,28 @@ def certify(
     Raises:
         ValueError: If a reference class that is used has no samples.
     """
-    coupling = _couple(transforms, reference, target, ground_cost, block_size)
-    joint = transforms.joint(target.prior)
-    log_p = transforms.log_probabilities(target.features)
-    reference_log_p = label_log_probabilities(transforms.head.logits(reference.features), transforms.label_map)
-    # expected loss of B h for every pair of target class and true reference class
-    sums = reference_log_p.new_zeros(reference.num_classes, target.num_classes)
-    sums.index_add_(0, reference.labels, -reference_log_p.clamp_min(torch.finfo(torch.float64).min))
-    pair_losses = (sums / reference.counts.clamp_min(1)[:, None]).T
+    joint, head, label_map = transforms.joint(target.prior), transforms.head, transforms.label_map
+    before, pair_losses = _reference_losses(transforms, reference)
+    after, hits = target.features.new_zeros(len(target.labels)), 0
+    for rows in row_blocks(len(after), head):
+        log_p, labels = head.logits(transforms.feature_map(target.features[rows])).log_softmax(1), target.labels[rows]
+        after[rows] = label_losses(log_p, labels, label_map)
+        hits += int((_mapped(log_p, label_map).argmax(1) == labels).sum())
+    if ground_cost == "loss":
+        coupling = couple_losses(reference, target, before, after, transforms.conditional, label_map)
+    else:
+        coupling = _couple(transforms, reference, target, ground_cost, block_size)
     used, prior = joint > 0, joint.sum(0)
     terms = {
-        "reweighted_reference_loss": float(prior @ class_losses(transforms.head, reference)),
-        "label_mismatch": label_mismatch(joint, transforms.label_map),
+        "reweighted_reference_loss": float(prior @ class_averages(before, reference)),
+        "label_mismatch": label_mismatch(joint, label_map),
         "distribution_mismatch": coupling.cost,
     }
     return Certificate(
         **terms,
         transformed_reference_loss=float((joint[used] * pair_losses[used]).sum()),
-        target_loss=float(-log_p.gather(1, target.labels[:, None]).mean()),
-        target_accuracy=float((log_p.argmax(1) == target.labels).double().mean()),
+        target_loss=float(after.mean()),
+        target_accuracy=hits / len(after),
         num_reference=int(reference.counts[prior > 0].sum()),
         num_target=len(target.labels),
         guessing=float(torch.special.entr(target.prior).sum()),
@@ -193,6 +273,23 @@ def certify(
         optimal=coupling.converged,
         of_losses=ground_cost == "loss",
     )
+
+
+def _reference_losses(transforms: Transforms, reference: Sample) -> tuple[Tensor, Tensor]:
+    """Loss of the head on each reference sample, and of ``B h`` for every pair of target and true reference class."""
+    label_map = transforms.label_map
+    several = ((label_map > 0).sum(1) > 1).nonzero()[:, 0]
+    before = reference.features.new_zeros(len(reference.labels))
+    sums = before.new_zeros(reference.num_classes, len(several))
+    for rows in row_blocks(len(before), transforms.head):
+        log_p, labels = transforms.head.logits(reference.features[rows]).log_softmax(1), reference.labels[rows]
+        before[rows] = -log_p.gather(1, labels[:, None])[:, 0]
+        if len(several):
+            log_q = _mapped(log_p, label_map[several])
+            sums.index_add_(0, labels, -log_q.clamp_min(torch.finfo(torch.float64).min))
+    pair_losses = class_averages(before, reference) - label_map.log()  # where one reference class is sent to a target
+    pair_losses[several] = sums.T / reference.counts.clamp_min(1)
+    return before, pair_losses
 
 
 def rounding(transforms: Transforms, reference: Sample, target: Sample) -> float:
@@ -230,16 +327,6 @@ def rounding(transforms: Transforms, reference: Sample, target: Sample) -> float
 def _couple(
     transforms: Transforms, reference: Sample, target: Sample, ground_cost: GroundCost, block_size: int
 ) -> Coupling:
-    if ground_cost == "loss":
-        log_p = transforms.log_probabilities(target.features)
-        return couple_losses(
-            reference,
-            target,
-            sample_losses(transforms.head, reference),
-            -log_p.gather(1, target.labels[:, None])[:, 0],
-            transforms.conditional,
-            transforms.label_map,
-        )
     return couple(
         reference.with_features(embed(reference.features, transforms.head, ground_cost)),
         target.with_features(embed(transforms.feature_map(target.features), transforms.head, ground_cost)),

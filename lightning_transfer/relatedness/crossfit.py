@@ -40,12 +40,8 @@ def halves(features: Tensor, labels: Tensor | None, side: str, seed: int) -> tup
     first = torch.zeros(len(known), dtype=torch.bool)
     single = torch.zeros(len(known), dtype=torch.bool)
     parity = 0
-    seen: set[int] = set()
-    for label in known.tolist():
-        if label in seen:
-            continue
-        seen.add(label)
-        rows = (known == label).nonzero()[:, 0].cpu()
+    of_class = torch.argsort(known, stable=True).cpu().split(known.unique(return_counts=True)[1].tolist())
+    for rows in sorted(of_class, key=lambda rows: int(rows[0])):
         single[rows] = len(rows) == 1
         half = (len(rows) + parity) // 2
         parity = (parity + len(rows)) % 2 if len(rows) > 1 else parity

@@ -63,7 +63,7 @@ class SoftmaxHead:
     weight: Tensor
     bias: Tensor
 
-    @property
+    @cached_property
     def lipschitz_constant(self) -> float:
         """Certified constant of the loss, see :func:`certified_constant`."""
         return certified_constant(self.weight)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from lightning_transfer.relatedness.bound import label_losses, row_blocks
 from lightning_transfer.relatedness.head import SoftmaxHead, lbfgs
 from lightning_transfer.relatedness.sample import Sample
 
@@ -61,22 +63,22 @@ def validated(sample: Sample, prior: Tensor) -> Validated:
     """
     fit, rest = sample.split(4)
     if not len(rest.labels):
-        whole = _discriminant(sample, prior, _SHRINKAGES[1], _TEMPERATURES[6])
+        whole = _Pooled.of(sample, prior).head(_SHRINKAGES[1], _TEMPERATURES[6])
         return Validated(whole, whole, rest)
     if len(rest.labels) > _VALIDATION:
         rest = rest.rows(torch.arange(0, len(rest.labels), -(-len(rest.labels) // _VALIDATION)))
-    weights = _weights(rest, prior)
+    weights, pooled = _weights(rest, prior), _Pooled.of(fit, prior)
     lowest, shrinkage, temperature = math.inf, _SHRINKAGES[0], 0.0
     for trial in _SHRINKAGES:
-        head = _discriminant(fit, prior, trial, 1.0)
+        head = pooled.head(trial, 1.0)
         guess = prior.clamp_min(_RARE).log()
         scores = rest.features @ head.weight.T + (head.bias - guess)
         losses = [float(_loss(t * scores + guess, rest.labels, weights)) for t in _TEMPERATURES]
         best = min(range(len(losses)), key=losses.__getitem__)
         if losses[best] < lowest:
             lowest, shrinkage, temperature = losses[best], trial, _TEMPERATURES[best]
-    whole = _discriminant(sample, prior, shrinkage, temperature)
-    current, rounds = _discriminant(fit, prior, shrinkage, temperature), 0
+    whole = _Pooled.of(sample, prior).head(shrinkage, temperature)
+    current, rounds = pooled.head(shrinkage, temperature), 0
     few = temperature > 0 and sample.features.numel() * sample.num_classes <= _WORK
     for steps in _STEPS if few else ():
         before = current
@@ -97,6 +99,34 @@ def scaled(head: SoftmaxHead, share: float, prior: Tensor) -> SoftmaxHead:
     return SoftmaxHead(share * head.weight, torch.lerp(guess, head.bias, share))
 
 
+def scaled_losses(
+    head: SoftmaxHead, shares: Sequence[float], prior: Tensor, sample: Sample, label_map: Tensor | None = None
+) -> dict[float, Tensor]:
+    """Losses of each sample under :func:`scaled` heads; the scores are computed once for all shares.
+
+    Args:
+        head: The head.
+        shares: How much to keep of it.
+        prior: Class prior, shape ``(K,)``.
+        sample: Features in the space of the head, and classes.
+        label_map: ``B``, of which the classes of the sample are the rows; None for the classes of the head.
+
+    Returns:
+        Losses of shape ``(n,)`` by share.
+    """
+    guess = prior.clamp_min(_RARE).log()
+    losses = {share: sample.features.new_zeros(len(sample.labels)) for share in shares}
+    for rows in row_blocks(len(sample.labels), head):
+        scores, labels = sample.features[rows] @ head.weight.T, sample.labels[rows]
+        for share in shares:
+            log_p = torch.add(torch.lerp(guess, head.bias, share), scores, alpha=share).log_softmax(1)
+            if label_map is None:
+                losses[share][rows] = -log_p.gather(1, labels[:, None])[:, 0]
+            else:
+                losses[share][rows] = label_losses(log_p, labels, label_map)
+    return losses
+
+
 def _weights(sample: Sample, prior: Tensor) -> Tensor:
     """Weight of each sample, such that classes weigh what the prior says."""
     weights = (prior / sample.counts.clamp_min(1))[sample.labels]
@@ -107,25 +137,47 @@ def _loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return cross_entropy(logits, labels, reduction="none") @ weights
 
 
-def _discriminant(sample: Sample, prior: Tensor, shrinkage: float, temperature: float) -> SoftmaxHead:
-    """Linear discriminant with a pooled covariance that is pulled towards a multiple of the identity."""
-    means, weights = sample.class_means, _weights(sample, prior)
-    centred = sample.features - means[sample.labels]
-    covariance = centred.T @ (centred * weights[:, None])
-    # what one sample a class leaves of a variance is made up for, so that few samples do not look precise
-    covariance = covariance * (len(sample.labels) / max(len(sample.labels) - int((sample.counts > 0).sum()), 1))
-    level = float(covariance.trace()) / len(covariance)
-    overall = (weights @ sample.features.square().sum(1) / len(covariance)).clamp_min(torch.finfo(torch.float64).tiny)
-    level = max(level, 1e-6 * float(overall))
-    covariance = (1 - shrinkage) * covariance
-    covariance.diagonal().add_(shrinkage * level)
-    present = sample.counts > 0
-    offset = prior @ means
-    weight = torch.cholesky_solve((means - offset).T, torch.linalg.cholesky(covariance)).T
-    bias = -0.5 * ((means + offset) * weight).sum(1)
-    weight = torch.where(present[:, None], weight, 0)
-    guess = prior.clamp_min(_RARE).log()
-    return SoftmaxHead(temperature * weight, torch.where(present, temperature * bias, 0) + guess)
+@dataclass(frozen=True)
+class _Pooled:
+    """Class means and the pooled covariance: all that a linear discriminant looks at, whatever its shrinkage.
+
+    Attributes:
+        means: Shape ``(K, d)``.
+        covariance: Shape ``(d, d)``.
+        level: Mean of its diagonal, kept away from zero.
+        present: Which classes have samples, shape ``(K,)``.
+        prior: Shape ``(K,)``.
+    """
+
+    means: Tensor
+    covariance: Tensor
+    level: float
+    present: Tensor
+    prior: Tensor
+
+    @staticmethod
+    def of(sample: Sample, prior: Tensor) -> _Pooled:
+        means, weights, present = sample.class_means, _weights(sample, prior), sample.counts > 0
+        centred = sample.features - means[sample.labels]
+        covariance = centred.T @ (centred * weights[:, None])
+        # what one sample a class leaves of a variance is made up for, so that few samples do not look precise
+        covariance *= len(sample.labels) / max(len(sample.labels) - int(present.sum()), 1)
+        level = float(covariance.trace()) / len(covariance)
+        overall = (weights @ sample.features.square().sum(1) / len(covariance)).clamp_min(
+            torch.finfo(torch.float64).tiny
+        )
+        return _Pooled(means, covariance, max(level, 1e-6 * float(overall)), present, prior)
+
+    def head(self, shrinkage: float, temperature: float) -> SoftmaxHead:
+        """Discriminant whose covariance is pulled towards a multiple of the identity."""
+        covariance = (1 - shrinkage) * self.covariance
+        covariance.diagonal().add_(shrinkage * self.level)
+        offset = self.prior @ self.means
+        weight = torch.cholesky_solve((self.means - offset).T, torch.linalg.cholesky(covariance)).T
+        bias = -0.5 * ((self.means + offset) * weight).sum(1)
+        weight = torch.where(self.present[:, None], weight, 0)
+        guess = self.prior.clamp_min(_RARE).log()
+        return SoftmaxHead(temperature * weight, torch.where(self.present, temperature * bias, 0) + guess)
 
 
 def _polish(sample: Sample, prior: Tensor, head: SoftmaxHead, steps: int) -> SoftmaxHead:

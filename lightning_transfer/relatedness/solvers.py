@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lightning_transfer.relatedness.bound import Look, Transforms, certify, class_losses, look, sample_losses
+from lightning_transfer.relatedness.bound import Look, Transforms, certify, class_losses, look, look_at_losses
 from lightning_transfer.relatedness.certificate import Certificate
 from lightning_transfer.relatedness.config import BoundConfig
 from lightning_transfer.relatedness.head import SoftmaxHead, lbfgs, train_head
-from lightning_transfer.relatedness.probe import Validated, scaled, validated
+from lightning_transfer.relatedness.probe import Validated, scaled, scaled_losses, validated
 from lightning_transfer.relatedness.sample import Sample
 from lightning_transfer.relatedness.transforms import (
     FeatureMap,
@@ -224,16 +224,18 @@ class AlternatingSolver:
         """Keep as much of the head as gives the least bound, with reference samples that it was not fitted on."""
         if self.validated is None:
             return transforms
-        prior, config = transforms.joint(target.prior).sum(0), self.config
+        prior = transforms.joint(target.prior).sum(0)
         held_out = bool((self.validated.rest.counts[prior > 0] > 0).all())
         head = self.validated.part if held_out else transforms.head
         sample = self.validated.rest if held_out else self.reference_fit
+        shares, moved = (*_SHARES, *_SMALL_SHARES), target.with_features(transforms.feature_map(target.features))
+        before = scaled_losses(head, shares, prior, sample)
+        after = scaled_losses(head, shares, prior, moved, transforms.label_map)
 
         def bound(share: float) -> float:
-            trial = replace(transforms, head=scaled(head, share, prior))
-            return look(trial, sample, target, config.ground_cost, config.block_size).bound
+            return look_at_losses(transforms, sample, target, before[share], after[share]).bound
 
-        share = min((*_SHARES, *_SMALL_SHARES), key=bound)
+        share = min(shares, key=bound)
         return replace(transforms, head=scaled(transforms.head, share, prior))
 
     def _shares(self, first: Transforms, goal: Validated, target: Sample) -> tuple[float, float]:
@@ -251,11 +253,8 @@ class AlternatingSolver:
         rest = rest.rows(there.nonzero()[:, 0])
         identity = torch.eye(self.reference.num_classes, dtype=prior.dtype, device=prior.device)
 
-        def losses(head: SoftmaxHead, sample: Sample, share: float) -> Tensor:
-            return sample_losses(scaled(head, share, prior), sample)
-
-        before = {share: losses(self.validated.part, reference, share) for share in _SHARES}
-        after = {share: losses(goal.part, rest, share) for share in _SHARES}
+        before = scaled_losses(self.validated.part, _SHARES, prior, reference)
+        after = scaled_losses(goal.part, _SHARES, prior, rest)
         weights = rest.counts / reference.counts.clamp_min(1) / len(rest.labels)
 
         def bound(one: float, other: float) -> float:
