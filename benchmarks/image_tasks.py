@@ -3,7 +3,8 @@
 Collections: ``google`` and ``twitter``, 1906 emoji in two drawing styles, from ``emoji64.npz`` (arrays of these names
 of shape (1906, 64, 64, 3) uint8, ``category`` and ``subcategory`` int64), made from version 16 of the npm packages
 ``emoji-datasource-google`` and ``emoji-datasource-twitter``; ``garments``, the first 2000 training images of
-Fashion-MNIST (Debian's dataset-fashion-mnist); ``digits`` of scikit-learn; ``patches``, 800 photo patches of this package.
+Fashion-MNIST (Debian's dataset-fashion-mnist); ``digits`` of scikit-learn; ``patches``, 800 photo patches that come
+with this package.
 
 Encoders: EfficientNet-Lite 0 to 2 at 64 pixels with ImageNet and random weights, two inner layers of the former, pixels
 averaged to 8 x 8.

@@ -6,9 +6,9 @@
 
 Parts: ``pairs`` (both methods on task pairs made of Fashion-MNIST, where Debian's dataset-fashion-mnist is installed,
 and of scikit-learn's digits, small schedule, both evaluated on test data), ``large_schedule`` (seconds of one step of
-the released large schedule, times its steps, against a whole run of ours), ``scale`` (2048 features, 1000 reference and
-100 target classes, 20 000 samples a side: seconds and peak memory), ``figures`` (bounds on stored features). Prints
-tables and writes ``benchmarks/results/relatedness_<part>.json``.
+the released large schedule, times its steps, against a whole run of ours), ``scale`` (768 features, 1000 classes of
+50 000 and 20 000 samples, and 100 of 5000 and 5000, with and without baselines: seconds and peak memory), ``figures``
+(bounds on stored features). Prints tables and writes ``benchmarks/results/relatedness_<part>.json``.
 """
 
 from __future__ import annotations
@@ -243,24 +243,56 @@ def large_schedule():
     return record
 
 
+SCALES = {
+    "many classes": (50_000, 20_000, 1000, 1000, 0),
+    "hundred classes": (5_000, 5_000, 100, 100, 0),
+    "hundred classes, five baselines": (5_000, 5_000, 100, 100, 5),
+}
+
+
+def make_separable(n_reference, n_target, reference_classes, target_classes, width=768):
+    """Gaussian classes that can be told apart; the target's lie near those of the reference."""
+    generator = torch.Generator().manual_seed(0)
+    centres = 0.35 * torch.randn(reference_classes, width, generator=generator)
+    y, t = torch.arange(n_reference) % reference_classes, torch.arange(n_target) % target_classes
+    moved = centres[:target_classes] + 0.1 * torch.randn(target_classes, width, generator=generator)
+    z = centres[y].add_(torch.randn(n_reference, width, generator=generator))
+    return z, y, moved[t].add_(torch.randn(n_target, width, generator=generator)), t
+
+
 def scale():
-    """Seconds and peak memory of one large problem, in a process of its own."""
-    finished = subprocess.run([sys.executable, __file__, "_scale"], check=True, capture_output=True, text=True)
-    record = json.loads(finished.stdout)
-    CONSOLE.print(
-        f"2048 features, 1000 reference and 100 target classes, 20 000 samples a side: {record['seconds']:.1f} s, peak "
-        f"{record['peak_gib']:.2f} GiB ({record['data_gib']:.2f} GiB before), {'; '.join(record['messages'])}"
-    )
-    return record
+    """Seconds and peak memory of large problems at default settings, each in a process of its own."""
+    records = {}
+    for name, (n, m, classes, others, baselines) in SCALES.items():
+        finished = subprocess.run(
+            [sys.executable, __file__, "_scale", name], check=True, capture_output=True, text=True
+        )
+        records[name] = record = json.loads(finished.stdout)
+        CONSOLE.print(
+            f"{n} / {m} samples, {classes} / {others} classes, 768 features, {baselines} baselines: "
+            f"{record['seconds']:.1f} s ({record['processor_seconds']:.1f} s of {record['threads']} threads), peak "
+            f"{record['peak_gib']:.2f} GiB ({record['data_gib']:.2f} GiB before), "
+            f"bound {record['bound']:.3f}, guessing {record['guessing']:.3f}"
+        )
+    return records
 
 
-def run_scale():
-    data = make_large(20_000, 20_000, 1000, 100)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    result = task_relatedness(*data)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    record = {"seconds": result.seconds, "peak_gib": peak, "data_gib": before, "messages": result.messages}
-    print(json.dumps({**record, "bound": result.bound, "threads": torch.get_num_threads()}))
+def run_scale(name):
+    *sizes, baselines = SCALES[name]
+    data = make_separable(*sizes)
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, time.process_time()
+    result = task_relatedness(*data, baselines=baselines)
+    record = {
+        "seconds": result.seconds,
+        "processor_seconds": time.process_time() - began,
+        "threads": torch.get_num_threads(),
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "data_gib": before,
+        "bound": result.bound,
+        "guessing": result.certificate.guessing,
+        "messages": result.messages,
+    }
+    print(json.dumps(record))
 
 
 def figures(path):
@@ -297,8 +329,8 @@ def main():
     parser.add_argument("parts", nargs="*", help=f"some of {[*parts, 'figures']}; by default all but figures")
     parser.add_argument("--data", help="features as .npz with reference_train, reference_train_labels, ...")
     arguments = parser.parse_args()
-    if arguments.parts == ["_scale"]:
-        run_scale()
+    if arguments.parts[:1] == ["_scale"]:
+        run_scale(arguments.parts[1])
         return
     for name in arguments.parts or [*parts, *(["figures"] if arguments.data else [])]:
         if name == "figures" and not arguments.data:

@@ -43,14 +43,14 @@ def solve(problem: Problem, config: BoundConfig, label_map: LabelMap, start: Tra
     Raises:
         ValueError: If a fixed label map is impossible, malformed, or given where the label map is learned.
     """
-    fixed = None
+    fixed, settled = None, True
     if start is None and problem.head is None and {"prior", "labels"} <= config.learn:
-        chosen = assign_classes(rough_costs(problem, config), problem.target.prior)
+        chosen, settled = assign_classes(rough_costs(problem, config), problem.target.prior)
         problem.keep_reference_classes(chosen.sum(0).nonzero()[:, 0])
     elif "labels" not in config.learn:
         fixed = initial_label_map(problem, config, "matched" if label_map is None else label_map)
-    solver = AlternatingSolver(problem.reference, problem.target, config, problem.head, fixed, start)
-    return solver.solve()
+    solution = AlternatingSolver(problem.reference, problem.target, config, problem.head, fixed, start).solve()
+    return solution if settled else replace(solution, converged=False)
 
 
 def check_label_map(config: BoundConfig, label_map: LabelMap) -> None:

@@ -42,7 +42,8 @@ class Solution:
         kind: ``"learned"``, ``"identity map"`` or ``"constant head"``: which candidate won.
         ridge: Ridge of the feature map.
         rounds: Alternations made.
-        converged: Whether every head fit and every transport problem of the answer met its tolerance.
+        converged: Whether the choice of classes, every head fit and every transport problem of the answer met its
+            tolerance before its cap.
         history: Bound after each alternation, on the samples that the solver looks at.
     """
 
@@ -133,7 +134,7 @@ class AlternatingSolver:
         self.reference_look = self.reference_fit  # fewer while the ridge is chosen: transport is what takes time
         self.own_head, self.fixed_label_map, self.start = head, label_map, start
         self.validated: Validated | None = None  # the head, where it was chosen on held-out samples
-        self.heads_converged = True
+        self.all_converged = True
         self.history: list[float] = []
         # softmax and ranges of logits do not change when a constant is added to all logits
         self.free_logits = config.feature_map == "affine" and reference.features.shape[1] >= reference.num_classes - 1
@@ -172,7 +173,7 @@ class AlternatingSolver:
             kind=kind if kind in ("identity map", "constant head") else "learned",
             ridge=ridge,
             rounds=max(len(self.history) - 1, 0),
-            converged=self.heads_converged and certificates[kind].optimal,
+            converged=self.all_converged and certificates[kind].optimal,
             history=tuple(self.history),
         )
 
@@ -184,7 +185,7 @@ class AlternatingSolver:
         config = replace(self.config, ground_cost="logit_margin")
         solver = AlternatingSolver(self.reference, self.target, config, self.own_head, self.fixed_label_map, self.start)
         solution = solver.solve()
-        self.heads_converged = self.heads_converged and solver.heads_converged
+        self.all_converged = self.all_converged and solver.all_converged
         self.history = solver.history
         return solution.transforms
 
@@ -293,7 +294,7 @@ class AlternatingSolver:
 
     def _train(self, prior: Tensor, tau: float, start: SoftmaxHead | None, max_iter: int = 100) -> SoftmaxHead:
         head, converged = train_head(self.reference_fit, prior, tau, start, max_iter)
-        self.heads_converged = self.heads_converged and (converged or self.config.tau == "auto")
+        self.all_converged = self.all_converged and (converged or self.config.tau == "auto")
         return head
 
     def _initial(self, target: Sample) -> Transforms:
@@ -319,11 +320,13 @@ class AlternatingSolver:
     def _choose_classes(self, costs: Tensor, prior: Tensor) -> Tensor:
         learn = self.config.learn
         if "labels" in learn:
-            return (
+            conditional, settled = (
                 assign_classes(costs, prior)
                 if "prior" in learn
                 else match_marginals(costs, prior, self.reference.prior)
             )
+            self.all_converged = self.all_converged and settled
+            return conditional
         assert self.fixed_label_map is not None
         if "prior" not in learn:
             return conditional_of(self.fixed_label_map, self.reference.prior)

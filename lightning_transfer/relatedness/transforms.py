@@ -156,7 +156,7 @@ def label_map_of(joint: Tensor, costs: Tensor) -> Tensor:
     return label_map
 
 
-def assign_classes(costs: Tensor, prior: Tensor) -> Tensor:
+def assign_classes(costs: Tensor, prior: Tensor) -> tuple[Tensor, bool]:
     r"""Choose the label map and the class prior together.
 
     Minimises :math:`\sum_{kj} M_{kj} c_{kj} + H(Y''|Y')` over all joint masses with rows that sum to the target prior.
@@ -169,7 +169,7 @@ def assign_classes(costs: Tensor, prior: Tensor) -> Tensor:
         prior: Target prior, shape ``(K_T,)``.
 
     Returns:
-        The conditional, one-hot rows, shape ``(K_T, K_R)``.
+        The conditional, one-hot rows, shape ``(K_T, K_R)``, and whether no move helped any more at the end.
     """
     cost, weight = np.minimum(costs.cpu().numpy(), _HUGE), prior.cpu().numpy()
     targets, references = cost.shape
@@ -177,7 +177,7 @@ def assign_classes(costs: Tensor, prior: Tensor) -> Tensor:
     repeats = -(-targets // references)
     _, columns = _assignment(np.tile(cost * weight[:, None], (1, repeats)))
     choice = columns % references
-    mass = np.bincount(choice, weight, minlength=references)
+    mass, settled = np.bincount(choice, weight, minlength=references), False
     for _ in range(_SWEEPS):
         improved = False
         for k in range(targets):
@@ -190,14 +190,15 @@ def assign_classes(costs: Tensor, prior: Tensor) -> Tensor:
                 choice[k], improved = new, True
                 mass = np.bincount(choice, weight, minlength=references)
         if not _swap(choice, cost, weight, slack) and not improved:
+            settled = True
             break
         mass = np.bincount(choice, weight, minlength=references)
     conditional = torch.zeros_like(costs)
     conditional[torch.arange(targets), torch.from_numpy(choice)] = 1
-    return conditional
+    return conditional, settled
 
 
-def match_marginals(costs: Tensor, prior: Tensor, reference_prior: Tensor, max_rounds: int = 20) -> Tensor:
+def match_marginals(costs: Tensor, prior: Tensor, reference_prior: Tensor, max_rounds: int = 20) -> tuple[Tensor, bool]:
     """Choose the label map when the class prior may not change: a coupling of both priors.
 
     The entropy is concave: it is replaced by its tangent, the linear program solved exactly, and the step taken as long
@@ -210,7 +211,8 @@ def match_marginals(costs: Tensor, prior: Tensor, reference_prior: Tensor, max_r
         max_rounds: Linearisations at most.
 
     Returns:
-        The conditional, shape ``(K_T, K_R)``, rows sum to one.
+        The conditional, shape ``(K_T, K_R)``, rows sum to one, and whether every step was solved and none helped any
+        more at the end.
     """
     from lightning_transfer.relatedness.transport import exact_plan
 
@@ -219,14 +221,17 @@ def match_marginals(costs: Tensor, prior: Tensor, reference_prior: Tensor, max_r
     def value(joint: np.ndarray) -> float:
         return float((joint * cost).sum() - _plogp(joint).sum() + _plogp(joint.sum(0)).sum())
 
-    joint, _ = exact_plan(cost, rows, columns)
+    joint, solved = exact_plan(cost, rows, columns)
+    settled = False
     for _ in range(max_rounds):
         slope = cost - np.log(np.maximum(joint / joint.sum(0), 1e-12))
-        candidate, _ = exact_plan(slope, rows, columns)
+        candidate, optimal = exact_plan(slope, rows, columns)
+        solved = solved and optimal
         if not value(candidate) < value(joint) - _RELATIVE * (1 + abs(value(joint))):
+            settled = True
             break
         joint = candidate
-    return torch.from_numpy(joint / joint.sum(1, keepdims=True)).to(costs)
+    return torch.from_numpy(joint / joint.sum(1, keepdims=True)).to(costs), settled and solved
 
 
 def _assignment(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

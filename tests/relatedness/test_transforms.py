@@ -33,7 +33,9 @@ def objective(joint, cost):
 def test_assignment_is_close_to_the_best_of_all_choices(seed, targets, references, scale):
     rng = np.random.default_rng(seed)
     cost, prior = scale * rng.random((targets, references)), rng.dirichlet(np.ones(targets))
-    conditional = assign_classes(torch.from_numpy(cost), torch.from_numpy(prior)).numpy()
+    conditional, settled = assign_classes(torch.from_numpy(cost), torch.from_numpy(prior))
+    conditional = conditional.numpy()
+    assert settled
     assert (conditional.sum(1) == 1).all()
     found = objective(prior[:, None] * conditional, cost)
     values = [
@@ -56,7 +58,9 @@ def test_fixed_marginals_are_kept_exactly(seed, targets, references):
     rng = np.random.default_rng(seed)
     cost = rng.random((targets, references))
     prior, columns = rng.dirichlet(np.ones(targets)), rng.dirichlet(np.ones(references))
-    conditional = match_marginals(*map(torch.from_numpy, (cost, prior, columns))).numpy()
+    conditional, settled = match_marginals(*map(torch.from_numpy, (cost, prior, columns)))
+    conditional = conditional.numpy()
+    assert settled
     joint = prior[:, None] * conditional
     np.testing.assert_allclose(joint.sum(0), columns, atol=1e-12)
     assert objective(joint, cost) <= objective(np.outer(prior, columns), cost) + 1e-9
@@ -124,6 +128,17 @@ def test_assignments_end_at_any_scale(scale):
         generator = torch.Generator().manual_seed(seed)
         costs = scale * torch.rand(12, 9, generator=generator, dtype=torch.float64)
         prior = torch.rand(12, generator=generator, dtype=torch.float64)
-        conditional = assign_classes(costs, prior / prior.sum())
+        conditional, _ = assign_classes(costs, prior / prior.sum())
         assert bool((conditional.sum(1) == 1).all())
         match_marginals(costs, prior / prior.sum(), torch.full((9,), 1 / 9).double())
+
+
+def test_solvers_that_are_cut_short_say_so(monkeypatch):
+    rng = np.random.default_rng(0)
+    cost, prior = torch.from_numpy(rng.random((12, 5))), torch.from_numpy(rng.dirichlet(np.ones(12)))
+    columns = torch.full((5,), 0.2).double()
+    assert assign_classes(cost, prior)[1]
+    assert match_marginals(cost, prior, columns)[1]
+    assert not match_marginals(cost, prior, columns, max_rounds=0)[1]
+    monkeypatch.setattr("lightning_transfer.relatedness.transforms._SWEEPS", 1)
+    assert not assign_classes(cost, prior)[1]
