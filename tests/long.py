@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -39,9 +40,14 @@ def run(command: list[str], **environment: str) -> tuple[int, str]:
     return process.wait(), "".join(lines)
 
 
-def marked(workers: int) -> tuple[int, str]:
-    """The tests marked ``long``."""
-    return run([sys.executable, "-m", "pytest", "-q", "-n", str(workers), "-m", "long"], LIGHTNING_TRANSFER_LONG="1")
+def marked(*where: str) -> Callable[[int], tuple[int, str]]:
+    """The tests marked ``long`` of some rooms."""
+
+    def stage(workers: int) -> tuple[int, str]:
+        command = [sys.executable, "-m", "pytest", "-q", "-n", str(workers), "-m", "long", *where]
+        return run(command, LIGHTNING_TRANSFER_LONG="1")
+
+    return stage
 
 
 def oldest(workers: int) -> tuple[int, str]:
@@ -49,7 +55,7 @@ def oldest(workers: int) -> tuple[int, str]:
     with tempfile.TemporaryDirectory() as folder:
         python = str(Path(folder) / "bin" / "python")
         for command in (
-            [sys.executable, "-m", "uv", "venv", "-q", "--python", sys.executable, folder],
+            [sys.executable, "-m", "uv", "venv", "-q", "--seed", "--python", sys.executable, folder],
             [
                 sys.executable, "-m", "uv", "pip", "install", "-q", "--python", python, "--resolution", "lowest-direct",
                 "-e", ".[test]",
@@ -62,7 +68,41 @@ def oldest(workers: int) -> tuple[int, str]:
     return code, output
 
 
-STAGES = {"marked": marked, "oldest": oldest}
+ROOMS = {"networks": "tests/backbones", "kills": "tests/attacks", "bounds": "tests/relatedness"}
+STAGES = {
+    **{name: marked(room) for name, room in ROOMS.items()},
+    "others": marked(*(f"--ignore={room}" for room in ROOMS.values())),
+    "oldest": oldest,
+}
+
+
+HEADER = ("stage", "tests", "exit code", "minutes", "date (UTC)", "commit", "failed")
+
+
+def git(*arguments: str) -> str:
+    """What git says about this tree."""
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def write(name: str, cells: tuple[str, ...]) -> None:
+    """Put the row of a stage into the summary; the rows of other stages stay."""
+    lines = SUMMARY.read_text().splitlines() if SUMMARY.exists() else []
+    kept = {
+        line.split("|")[1].strip(): line for line in lines if line.startswith("| ") and not line.startswith("| stage")
+    }
+    kept[name] = "| " + " | ".join(cells) + " |"
+    versions = ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
+    head = [
+        "# The long suite",
+        "",
+        "Written by `python tests/long.py`; each stage says when and on which commit it ran.",
+        "",
+        f"- machine: {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        f"- versions: {versions}; those of `oldest` are the lower bounds in `pyproject.toml`", "",
+        "| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER),
+    ]  # fmt: skip
+    rows = [kept[stage] for stage in STAGES if stage in kept]
+    SUMMARY.write_text("\n".join([*head, *rows]) + "\n")
 
 
 def main() -> int:
@@ -71,27 +111,22 @@ def main() -> int:
     parser.add_argument("stages", nargs="*", choices=[*STAGES, []], help="which to run; all by default")
     parser.add_argument("-n", "--workers", type=int, default=2)
     arguments = parser.parse_args()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    dirty = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True)
-    rows, worst = [], 0
+    commit = git("rev-parse", "--short", "HEAD") + (
+        " with changes" if git("status", "--porcelain", "--", ".", f":!{SUMMARY.relative_to(ROOT)}") else ""
+    )
+    worst = 0
     for name in arguments.stages or STAGES:
         start = time.perf_counter()
         code, output = STAGES[name](arguments.workers)
         counts = COUNTS.findall(output.strip().splitlines()[-1]) if output.strip() else []
         minutes = (time.perf_counter() - start) / 60
-        failures = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        rows.append(f"| {name} | {', '.join(counts) or 'no count'} | {code} | {minutes:.1f} |")
-        rows += [f"| | `{line.split(' - ')[0]}` | | |" for line in failures[:20]]
+        failures = [line.split(" - ")[0] for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        cells = (
+            name, ", ".join(counts) or "no count", str(code), f"{minutes:.1f}",
+            f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M}", commit, "; ".join(f"`{line}`" for line in failures[:20]),
+        )  # fmt: skip
+        write(name, cells)
         worst = max(worst, code)
-    versions = ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
-    SUMMARY.write_text(
-        f"# The long suite\n\nWritten by `python tests/long.py`.\n\n"
-        f"- date: {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC\n"
-        f"- commit: {commit.stdout.strip()}{' with changes' if dirty.stdout.strip() else ''}\n"
-        f"- machine: {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n"
-        f"- versions of the stage `marked`: {versions}\n\n"
-        "| stage | tests | exit code | minutes |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
-    )
     return worst
 
 

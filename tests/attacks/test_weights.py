@@ -215,4 +215,4 @@ def test_a_page_and_a_figure_of_names_that_harm(tmp_path):
     assert "<script" not in page
     assert "\x1b" not in page
     assert [row.backbone for row in Leaderboard.load(tmp_path / "out").rows] == names
-    assert pd.read_csv(paths["csv"]).logme.tolist() == [i / 7 for i in reversed(range(6))]
+    assert pd.read_csv(paths["csv"], float_precision="round_trip").logme.tolist() == [i / 7 for i in reversed(range(6))]
