@@ -201,6 +201,11 @@ def million():
     return entry
 
 
+def reference_data(d, classes):
+    """The other side of scores of two data sets: 1000 samples."""
+    return make_data(1000, d, classes, seed=1)[:2]
+
+
 def references(source_probs):
     """The best version at hand of each score, by name: where it is from, and a function of features and labels."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -228,6 +233,19 @@ def references(source_probs):
     def parc(x, y):
         return sample_scores.reference_parc(x, np.eye(y.max() + 1)[y])
 
+    def otce(x, y):
+        import ot
+
+        from lightning_transfer.metrics.samples import choose_rows
+
+        others, classes = reference_data(x.shape[1], y.max() + 1)
+        rows = choose_rows([torch.from_numpy(x).float(), torch.from_numpy(y)], 0, 1000).numpy()
+        cost = ot.dist(others.double().numpy(), x[rows])
+        plan = ot.emd(ot.unif(len(others)), ot.unif(len(rows)), cost, numItermax=10**7)
+        joint = np.eye(y.max() + 1)[classes.numpy()].T @ plan @ np.eye(y.max() + 1)[y[rows]]
+        shares = joint / joint.sum(1, keepdims=True)
+        return (joint * np.log(np.where(shares > 0, shares, 1))).sum()
+
     def of_ranker(name):
         def fit(x, y):
             from transformer_ranker import estimators
@@ -254,6 +272,7 @@ def references(source_probs):
         "ncti": (plain, ncti),
         "etran": (plain, etran),
         "pactran": (plain, pactran),
+        "otce": ("POT", otce),
         "energy": (plain, lambda x, y: np.logaddexp.reduce(np.log(source_probs), axis=1).mean()),
     }
 
@@ -270,6 +289,8 @@ def compare(name, n, d, classes):
             "source_labels": source_probs.argmax(1), "source_outputs": source_probs.log(),
         }  # fmt: skip
         metric = METRICS[name].build()
+        if metric.needs_reference:
+            metric.set_reference(*reference_data(features.shape[1], int(labels.max()) + 1))
         for start in range(0, len(labels), BATCH):
             metric.update(**{key: inputs[key][start : start + BATCH] for key in metric.requires})
         return metric.compute()

@@ -19,7 +19,7 @@ from torchmetrics import MetricCollection
 from lightning_transfer.backbones import ModuleBackbone, load_backbone
 from lightning_transfer.data import Digits, PhotoPatches
 from lightning_transfer.extraction import extract
-from lightning_transfer.metrics import LEEP, HScore, KNNAccuracy, LinearMSE, LogME, NegativeConditionalEntropy
+from lightning_transfer.metrics import LEEP, NCE, HScore, KNNAccuracy, LinearMSE, LogME
 
 N, D, K = 101, 6, 3
 CPU = {"accelerator": "cpu"}
@@ -40,9 +40,7 @@ def _backbone():
 
 
 def _metrics():
-    return MetricCollection(
-        {"h": HScore(), "logme": LogME(), "leep": LEEP(), "nce": NegativeConditionalEntropy(), "knn": KNNAccuracy()}
-    )
+    return MetricCollection({"h": HScore(), "logme": LogME(), "leep": LEEP(), "nce": NCE(), "knn": KNNAccuracy()})
 
 
 def _direct(backbone, inputs, labels):

@@ -24,7 +24,7 @@ from lightning_transfer.inputs import (
     task_of,
     wanted_labels,
 )
-from lightning_transfer.metrics import EnergyScore, LogME
+from lightning_transfer.metrics import Energy, LogME
 
 X, Y = torch.zeros(2, 3), torch.tensor([0, 1])
 TEXT = ["one", "two"]
@@ -180,7 +180,7 @@ def test_needs_of_metrics():
             pass
 
     assert set(needs_of(Foreign())) == {"features", "labels"}
-    assert set(needs_of(EnergyScore())) == {"source_outputs"}
+    assert set(needs_of(Energy())) == {"source_outputs"}
     assert wanted_labels(needs_of(Foreign())) == "labels"
     assert wanted_labels(needs_of(LogME(task="regression"))) == "targets"
     assert wanted_labels(["labels", "targets"]) is wanted_labels(["features"]) is None

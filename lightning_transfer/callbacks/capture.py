@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -64,6 +65,7 @@ class Capture:
     """
 
     def __init__(self, root: nn.Module, layer: str | None = None, backbone: nn.Module | None = None) -> None:
+        self._root = root
         self._feature, self._at_input = find_layer(root, layer)
         self._backbone = backbone
         self._handles: list[RemovableHandle] = []
@@ -93,6 +95,13 @@ class Capture:
         taken = self._features, self._source_outputs
         self._features = self._source_outputs = None
         return taken
+
+    def weights(self) -> list[Tensor]:
+        """Parameters and buffers that features may depend on: all, but for those of the head that reads them."""
+        head = self._feature if self._at_input else None
+        parts = [part for part in self._root.modules() if part is not head]
+        named = (chain(part.named_parameters(recurse=False), part.named_buffers(recurse=False)) for part in parts)
+        return list({id(tensor): tensor for _, tensor in chain.from_iterable(named)}.values())
 
     def remove(self) -> None:
         """Take the hooks off the module."""

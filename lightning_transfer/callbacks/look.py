@@ -20,6 +20,7 @@ class Look:
         samples: Samples taken on this process, by loader.
         places: Numbers the samples of each loader of the validation.
         batch: What the last batch held, in words.
+        targets: The last batch called what it is scored against targets.
     """
 
     active: bool = False
@@ -29,3 +30,4 @@ class Look:
     samples: Counter[int] = field(default_factory=Counter)
     places: dict[int, Places] = field(default_factory=dict)
     batch: str = "nothing"
+    targets: bool = False

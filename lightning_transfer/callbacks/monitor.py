@@ -33,6 +33,7 @@ from lightning_transfer.inputs import (
     describe_batch,
     keys_of,
     match_labels,
+    names_targets,
     split_batch,
 )
 from lightning_transfer.passes import Pass, Places, as_loaders, places_in
@@ -402,6 +403,7 @@ class FeatureMonitor(Callback, ABC):
             raise RuntimeError("the layer that features are read at did not run; name another one by `layer`")
         inputs = match_labels(split_batch(batch, **self._keys)[1], self.labels_as)
         self.look.batch = describe_batch(batch)
+        self.look.targets = self._keys["label_key"] is None and names_targets(batch)
         inputs["features"] = features = pool(features, next(iter(inputs.values()), None))
         if source_outputs is not None:
             inputs |= derive_source_inputs(source_outputs.float(), self.source_inputs)

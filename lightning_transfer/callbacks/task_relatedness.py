@@ -37,7 +37,8 @@ class TaskRelatednessMonitor(FeatureMonitor):
     ``transfer/distribution_mismatch``, beside ``transfer/target_loss``, the loss of the classifier that the bound is
     about; lower is better (``transfer/bound`` is the first again, deprecated). Target features come from the
     validation pass, as in :class:`~lightning_transfer.callbacks.TransferabilityMonitor`; reference data, unless given
-    as features, make a pass of their own through the network as it is now. Each look learns the transforms on one half
+    as features, make a pass of their own through the network as it is now, unless its weights and buffers below the
+    features are those of the last pass. Each look learns the transforms on one half
     of the samples and evaluates them on the other, both ways. With ``options={"folds": 1}`` it learns and evaluates on
     the same samples, afresh and from the transforms of the last look, and goes on with the better one until that pays
     no more: a single solve would tell how long has been solved rather than what the features are. Features that have
@@ -125,6 +126,7 @@ class TaskRelatednessMonitor(FeatureMonitor):
         self.config = BoundConfig.of(None, given)
         self.results: dict[int, TaskRelatednessResult] = {}
         self._digests: dict[int, str] = {}  # of the features behind the results
+        self._passed = ""  # digest of the weights that the reference went through
         self._fixed = fixed
         self._target: Sides = defaultdict(list)
         self._reference: Sides = defaultdict(list)
@@ -143,14 +145,14 @@ class TaskRelatednessMonitor(FeatureMonitor):
     @override
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.set_up(trainer, self.reference)
-        self._digests = {}
+        self._digests, self._passed = {}, ""
+        self._reference.clear()
         if not self._restored:
             self.results = {}
 
     @override
     def reset(self) -> None:
         self._target.clear()
-        self._reference.clear()
 
     @override
     def update(self, inputs: dict[str, Tensor], places: Tensor, dataloader_idx: int) -> None:
@@ -163,6 +165,11 @@ class TaskRelatednessMonitor(FeatureMonitor):
     def gather(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._fixed:
             return
+        weights = self._digest_weights()
+        if trainer.strategy.reduce_boolean_decision(bool(weights) and weights == self._passed, all=True):
+            return
+        self._reference.clear()
+        self._passed = ""
         keys = keys_of(self.reference, self.input_key, self.label_key, own_first=True)
         with self.guard("The pass over the reference"):
             self.run_pass(
@@ -174,6 +181,15 @@ class TaskRelatednessMonitor(FeatureMonitor):
                 split="train",
                 keys=keys,
             )
+            self._passed = weights
+
+    def _digest_weights(self) -> str:
+        """The digest of what the features depend on; empty where that trains, or has values that have no digest."""
+        assert self._capture is not None
+        weights = self._capture.weights()
+        if any(part.requires_grad or part.layout is not torch.strided or part.is_quantized for part in weights):
+            return ""
+        return digest(weights)
 
     @override
     def compute(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:

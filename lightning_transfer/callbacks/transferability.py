@@ -119,6 +119,7 @@ class TransferabilityMonitor(FeatureMonitor):
         self._needs: list[dict[str, tuple[str, ...]]] = []  # of each collection
         self._failed: set[tuple[int, int]] = set()
         self._named: dict[str, Metric] = {}
+        self._task_is_said = True
         self._task = ""  # that scores were asked for by name for, in words
         self._threshold, self._origin = math.nan, ""
 
@@ -150,7 +151,9 @@ class TransferabilityMonitor(FeatureMonitor):
         names = [name for name, value in self._asked.items() if not isinstance(value, Metric)]
         named: dict[str, Metric] = {}
         if names:
-            task = task_of(getattr(trainer, "datamodule", None), pl_module)
+            owners = getattr(trainer, "datamodule", None), pl_module
+            task = task_of(*owners)
+            self._task_is_said = any(getattr(owner, "task", None) is not None for owner in owners)
             self._task = f" for {task} (the attribute `task` of the module or the datamodule may say otherwise)"
             built = build_metrics(names, task=task, available=self.available, options=cast(Any, self._asked))
             left_out = set(names) & set(METRICS) - set(built)
@@ -171,6 +174,11 @@ class TransferabilityMonitor(FeatureMonitor):
 
     @override
     def update(self, inputs: dict[str, Tensor], places: Tensor, dataloader_idx: int) -> None:
+        if self.look.targets and not self._task_is_said and "labels" in inputs and inputs["labels"].ndim == 1:
+            self.warn_once(
+                "A batch",
+                "has whole numbers under `targets`, which are taken for class ids (`task` may say otherwise)",
+            )
         for index, collection in enumerate(self._collections_of(dataloader_idx)):
             if (dataloader_idx, index) not in self._failed:
                 try:

@@ -24,7 +24,7 @@ from lightning_transfer.data.base import (
 )
 from lightning_transfer.data.images import open_rgb
 from lightning_transfer.data.truth import TASKS, encode_truth
-from lightning_transfer.inputs import Key, split_sample
+from lightning_transfer.inputs import Key, names_targets, split_sample
 from lightning_transfer.pictures import KeptInputs, KeptPictures, is_pictures
 from lightning_transfer.utilities.checks import check_one_of
 
@@ -178,9 +178,10 @@ class Samples(SampleModule):
     """Your own data: pairs of inputs and labels in memory, or data sets in PyTorch's sense.
 
     Each split is a pair ``(inputs, labels)`` of tensors, arrays or lists, or a ``Dataset`` with a length whose samples
-    are pairs or dicts with usual names (torchvision's data sets, for example). Inputs are pictures (Pillow's objects,
-    paths as ``Path``, the bytes of files, uint8 arrays), vectors, texts, or tensors as the backbone takes them. What
-    labels may be says :func:`~lightning_transfer.data.truth.encode_truth`. Pictures reach each backbone as they are.
+    are pairs or dicts with usual names (torchvision's data sets, for example), or a list of such dicts. Inputs are
+    pictures (Pillow's objects, paths as ``Path``, the bytes of files, uint8 arrays), vectors, texts, or tensors as the
+    backbone takes them. What labels may be says :func:`~lightning_transfer.data.truth.encode_truth`. Pictures reach
+    each backbone as they are.
 
     Args:
         train: The samples to score.
@@ -252,12 +253,15 @@ class Samples(SampleModule):
         """The inputs of a split, and the raw labels of all its samples."""
         if isinstance(part, TensorDataset) and not any(key is not None for key in self.keys.values()):
             part = part.tensors[:2]
-        if isinstance(part, (tuple, list)):
-            inputs, labels = as_inputs(part[0], remarks), part[1]
-        else:
-            inputs = LazyInputs(part, PickInput(**self.keys))
-            labels = _labels_of(part) if self.keys["label_key"] is None else None
-        return self.keep_readable(inputs, labels, split, remarks, part)
+        if isinstance(part, (tuple, list)) and not _are_samples(part):
+            return self.keep_readable(as_inputs(part[0], remarks), part[1], split, remarks)
+        inputs = LazyInputs(part, PickInput(**self.keys))
+        labels = _labels_of(part) if self.keys["label_key"] is None else None
+        asked = labels is None and self.keys["label_key"] is None and self.wanted_task is None
+        inputs, labels = self.keep_readable(inputs, labels, split, remarks, part)
+        if asked and len(labels) and names_targets(part[0]):  # as in batches: targets are real values, whole or not
+            labels = [float(value) if _is_whole(value) else value for value in labels]
+        return inputs, labels
 
 
 def _title(inputs: Any, index: int) -> str:
@@ -328,6 +332,17 @@ def as_inputs(values: Any, remarks: list[str]) -> Any:
     return LazyInputs(values)
 
 
+def _are_samples(part: Any) -> bool:
+    """Whether a list is one of samples in dicts, not a pair of inputs and labels."""
+    return len(part) > 0 and all(isinstance(sample, Mapping) for sample in part)
+
+
+def _is_whole(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.ndim == 0 and not (value.is_floating_point() or value.dtype is torch.bool)
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def _check_part(part: Any, split: str) -> None:
     if isinstance(part, IterableDataset) or (
         not isinstance(part, (tuple, list)) and not (hasattr(part, "__len__") and hasattr(part, "__getitem__"))
@@ -336,8 +351,12 @@ def _check_part(part: Any, split: str) -> None:
             f"Expected argument `{split}` to be a pair (inputs, labels) or a data set with a length, but got "
             f"{type(part).__name__}."
         )
-    if isinstance(part, (tuple, list)) and (len(part) != 2 or len(part[0]) != len(part[1])):
-        sizes = [len(entry) for entry in part]
+    if not isinstance(part, (tuple, list)) or _are_samples(part):
+        return
+    if len(part) != 2:
+        raise ValueError(f"Expected argument `{split}` to be a pair (inputs, labels), but got {len(part)} entries.")
+    sizes = [len(entry) for entry in part]
+    if sizes[0] != sizes[1]:
         raise ValueError(
             f"Expected argument `{split}` to be a pair of as many inputs as labels, but got {sizes} entries."
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_transfer.metrics.emms import EMMS
-    from lightning_transfer.metrics.energy_score import EnergyScore
+    from lightning_transfer.metrics.energy_score import Energy, EnergyScore
     from lightning_transfer.metrics.etran import ETran
     from lightning_transfer.metrics.gbc import GBC, StreamingGBC
     from lightning_transfer.metrics.h_score import HScore
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lightning_transfer.metrics.linear_mse import LabelMSE, LinearMSE
     from lightning_transfer.metrics.logme import LogME
     from lightning_transfer.metrics.ncti import NCTI
-    from lightning_transfer.metrics.negative_conditional_entropy import NegativeConditionalEntropy
+    from lightning_transfer.metrics.negative_conditional_entropy import NCE, NegativeConditionalEntropy
     from lightning_transfer.metrics.nleep import NLEEP
     from lightning_transfer.metrics.otce import OTCE
     from lightning_transfer.metrics.pactran import PACTran
@@ -36,7 +36,7 @@ SCORES: dict[str, tuple[str, dict[str, Any]]] = {
     "knn_accuracy": ("knn_accuracy:KNNAccuracy", {}),
     "ridge_probe": ("ridge_probe:RidgeProbe", {}),
     "leep": ("leep:LEEP", {}),
-    "nce": ("negative_conditional_entropy:NegativeConditionalEntropy", {}),
+    "nce": ("negative_conditional_entropy:NCE", {}),
     "linear_mse": ("linear_mse:LinearMSE", {}),
     "label_mse": ("linear_mse:LabelMSE", {}),
     "gbc": ("gbc:GBC", {}),
@@ -52,18 +52,21 @@ SCORES: dict[str, tuple[str, dict[str, Any]]] = {
     "pactran_dirichlet": ("pactran:PACTran", {"prior": "dirichlet"}),
     "pactran_gamma": ("pactran:PACTran", {"prior": "gamma"}),
     "emms": ("emms:EMMS", {}),
-    "energy": ("energy_score:EnergyScore", {}),
+    "energy": ("energy_score:Energy", {}),
     "task_hardness": ("task_hardness:TaskHardness", {}),
     "otce": ("otce:OTCE", {}),
     "task_relatedness": ("task_relatedness:TaskRelatedness", {}),
 }
-_MODULES = {name: module for module, name in (path.split(":") for path, _ in SCORES.values())}
+_MODULES = {name: module for module, name in (path.split(":") for path, _ in SCORES.values())} | {
+    "EnergyScore": "energy_score", "NegativeConditionalEntropy": "negative_conditional_entropy"
+}  # fmt: skip
 
 __all__ = [
     "EMMS",
     "GBC",
     "LEEP",
     "LFC",
+    "NCE",
     "NCTI",
     "NLEEP",
     "OTCE",
@@ -71,6 +74,7 @@ __all__ = [
     "SCORES",
     "SFDA",
     "ETran",
+    "Energy",
     "EnergyScore",
     "HScore",
     "KNNAccuracy",

@@ -10,7 +10,7 @@ from lightning_transfer.functional.energy_score import check_fraction, mean_of_l
 from lightning_transfer.metrics.samples import SampleMetric
 
 
-class EnergyScore(SampleMetric):
+class Energy(SampleMetric):
     """Mean log-sum-exp of the outputs of a source model (Gholami et al., ICCV 2023); higher is better.
 
     Only the energy of each sample is kept, not its outputs: 16 bytes a sample, exact by default.
@@ -34,8 +34,8 @@ class EnergyScore(SampleMetric):
 
     Example:
         >>> import torch
-        >>> from lightning_transfer.metrics import EnergyScore
-        >>> metric = EnergyScore()
+        >>> from lightning_transfer.metrics import Energy
+        >>> metric = Energy()
         >>> metric.update(torch.zeros(3, 4))
         >>> metric.compute()
         tensor(1.3863, dtype=torch.float64)
@@ -64,3 +64,6 @@ class EnergyScore(SampleMetric):
 
     def _score(self, *, source_outputs: Tensor) -> Tensor:  # type: ignore[override]
         return mean_of_lowest(source_outputs, self.lowest_fraction)
+
+
+EnergyScore = Energy  # the long name

@@ -12,7 +12,7 @@ from lightning_transfer.metrics.counts import CountMetric
 from lightning_transfer.utilities.checks import check_labels
 
 
-class NegativeConditionalEntropy(CountMetric):
+class NCE(CountMetric):
     """Negative conditional entropy, NCE, from exact integer counts (Tran et al., ICCV 2019, eq. 7); higher is better.
 
     As input to ``forward`` and ``update`` the metric accepts the following input:
@@ -39,8 +39,8 @@ class NegativeConditionalEntropy(CountMetric):
 
     Example:
         >>> import torch
-        >>> from lightning_transfer.metrics import NegativeConditionalEntropy
-        >>> metric = NegativeConditionalEntropy()
+        >>> from lightning_transfer.metrics import NCE
+        >>> metric = NCE()
         >>> metric.update(source_labels=torch.tensor([0, 0, 0, 0]), labels=torch.tensor([0, 0, 0, 1]))
         >>> metric.update(source_labels=torch.tensor([1, 1, 1, 1]), labels=torch.tensor([0, 1, 1, 1]))
         >>> metric.compute()
@@ -81,3 +81,6 @@ class NegativeConditionalEntropy(CountMetric):
 
     def _score(self, counts: Tensor) -> Tensor:
         return nce_from_counts(counts, self.miller_madow, self.source_log_likelihood)
+
+
+NegativeConditionalEntropy = NCE  # the long name

@@ -97,6 +97,7 @@ class PACTran(SampleMetric):
             self.requires = ("source_probs", "labels")
             self.name, self.title = f"pactran_{prior}", f"PACTran ({prior.capitalize()})"
         self.prior = prior
+        self._bias_counts = prior != "gauss"  # what the bound pays for its counts falls with the samples
         self.options: dict[str, Any] = {
             name: _DEFAULTS[name] if value is None else value for name, value in mine.items()
         }

@@ -6,7 +6,7 @@ import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ class SampleMetric(TransferMetric):
         kwargs: Additional keyword arguments of :class:`torchmetrics.Metric`.
     """
 
-    _bias_counts: ClassVar[bool] = False  # beside the standard error, so that the interval has to be moved by it
+    _bias_counts: bool = False  # beside the standard error, so that the interval has to be moved by it
     seen: Tensor
     kept_ranks: list[Tensor]
     kept_times: list[Tensor]
@@ -203,8 +203,9 @@ class SampleMetric(TransferMetric):
 
         Returns:
             The score, the standard deviation over seeded bootstrap resamples, and a normal interval around the score;
-            for scores whose bias counts (ETran, GBC, LEEP, N-LEEP, SFDA, TransRate) what a jackknife over 16 groups of
-            samples gives, see :func:`lightning_transfer.metrics.jackknife.jackknife_interval`.
+            for scores whose bias counts (ETran, GBC, LEEP, N-LEEP, PACTran with a Dirichlet or Gamma prior, SFDA,
+            TransRate) what a jackknife over 16 groups of samples gives, see
+            :func:`lightning_transfer.metrics.jackknife.jackknife_interval`.
 
         Raises:
             RuntimeError: If too few resamples could be scored.

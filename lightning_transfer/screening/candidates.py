@@ -194,6 +194,12 @@ class MetricFactory:
         needy += [name for name, metric in objects.items() if getattr(metric, "needs_reference", False)]
         if needy and not reference:
             raise ValueError(f"Expected argument `reference` for the metrics {needy}, but got None.")
+        if BOUND in objects or options.get(BOUND):
+            raise ValueError(
+                f"Expected argument `metrics` to leave `{BOUND}` to `reference`, which adds that column with the "
+                f"options of `relatedness`, but got {objects.get(BOUND) or dict(options[BOUND])!r}: hand it in under "
+                "another name."
+            )
         names = tuple(name for name in names if name != BOUND)  # a reference adds its column
         if isinstance(error_bars, bool):
             error_bars = JACKKNIFE_GROUPS if error_bars else 0

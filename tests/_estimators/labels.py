@@ -32,7 +32,7 @@ ROWS = [
     Estimator(
         "nce",
         functional.negative_conditional_entropy,
-        metrics.NegativeConditionalEntropy,
+        metrics.NCE,
         inputs=("source_labels", "labels"),
         golden=Golden("nce[thuml/LogME]", absolute=1e-9),
         bounds=minus_entropy_to_zero,
@@ -41,7 +41,7 @@ ROWS = [
     Estimator(
         "nce_miller_madow",
         functional.negative_conditional_entropy,
-        metrics.NegativeConditionalEntropy,
+        metrics.NCE,
         inputs=("source_labels", "labels"),
         arguments={"miller_madow": True, "source_log_likelihood": -0.25},
         metric_arguments={"jackknife_groups": 6},
@@ -127,14 +127,14 @@ ROWS = [
     Estimator(
         "energy",
         functional.energy_score,
-        metrics.EnergyScore,
+        metrics.Energy,
         inputs=("source_outputs",),
         invariances=frozenset({"repeat"}),
     ),
     Estimator(
         "energy_lowest",
         functional.energy_score,
-        metrics.EnergyScore,
+        metrics.Energy,
         inputs=("source_outputs",),
         arguments={"lowest_fraction": 0.3},
     ),

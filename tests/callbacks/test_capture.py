@@ -104,3 +104,13 @@ def test_positions_are_averaged_unless_they_have_labels(shape, labels, expected)
     pooled = pool(features, None if labels is None else torch.zeros(labels))
     assert pooled.shape == expected
     assert pooled.dtype == torch.float32
+
+
+def test_weights_are_those_that_the_features_depend_on():
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    below = [*net[0].parameters(), *net[1].parameters(), *net[1].buffers()]
+    assert {id(part) for part in Capture(net).weights()} == {id(part) for part in below}
+    assert len(Capture(net, "1").weights()) == len(below) + 2  # a head is not known there
+    tied = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 5, bias=False))
+    tied[1].weight = tied[0].weight
+    assert [id(part) for part in Capture(tied).weights()] == [id(tied[0].weight)]

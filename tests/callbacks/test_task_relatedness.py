@@ -313,3 +313,40 @@ def test_two_processes_give_the_value_of_one(tmp_path):
         assert len(values) == 2
         assert all(map(math.isfinite, values))
         assert ranks[0][name] == pytest.approx(values, rel=1e-4)
+
+
+class Asked(Points):
+    """Counts how often its samples are asked for."""
+
+    def __init__(self, n):
+        super().__init__(n, seed=8)
+        self.count = 0
+
+    def __getitem__(self, index):
+        self.count += 1
+        return super().__getitem__(index)
+
+
+def _passes_over_the_reference(module, **options):
+    points = Asked(40)
+    monitor = _monitor(DataLoader(points, batch_size=16, shuffle=True), strict=True)
+    fit([monitor], module, **options)
+    return points.count / 40, monitor
+
+
+def test_the_reference_is_passed_again_only_if_the_features_may_have_changed():
+    frozen = Net()
+    frozen.frozen.requires_grad_(False)
+    frozen.body.requires_grad_(False)
+    frozen.body[1] = torch.nn.Identity()
+    count, monitor = _passes_over_the_reference(frozen)
+    assert count == 1
+    assert len(monitor.history) == 3
+    assert len({record["task_relatedness"] for record in monitor.history}) == 1
+
+    moving = Net()  # statistics of a batch norm move, although no weight is trained
+    moving.frozen.requires_grad_(False)
+    moving.body.requires_grad_(False)
+    assert _passes_over_the_reference(moving)[0] == 3
+
+    assert _passes_over_the_reference(Net())[0] == 3

@@ -30,7 +30,7 @@ from torchmetrics import MetricCollection
 
 from lightning_transfer.backbones import Backbone, BackboneOutput
 from lightning_transfer.callbacks import TaskRelatednessMonitor, TransferabilityMonitor
-from lightning_transfer.functional import h_score, leep, log_maximum_evidence
+from lightning_transfer.functional import h_score, leep, log_maximum_evidence, logme
 from lightning_transfer.metrics import HScore, LogME
 
 SCORES = ["logme", "h_score"]
@@ -765,3 +765,31 @@ def test_hook_and_own_pass_agree_over_joined_sets():
     hooked, own = TransferabilityMonitor("logme"), TransferabilityMonitor("logme", data=DataLoader(points, 4))
     fit([hooked, own], None, None, DataLoader(points, 8))
     assert hooked.values == pytest.approx(own.values, rel=1e-6)
+
+
+class _Named(Points):
+    """Samples that call the class ids targets."""
+
+    def __getitem__(self, index):
+        inputs, label = super().__getitem__(index)
+        return {"inputs": inputs, "targets": label}
+
+
+class _ReadsTargets(Net):
+    def unpack(self, batch):
+        return batch["inputs"], batch["targets"]
+
+
+@pytest.mark.parametrize("task", [None, "classification", "regression"])
+def test_whole_numbers_under_targets(task):
+    module = _ReadsTargets()
+    module.task = task
+    monitor = TransferabilityMonitor("logme", strict=True)
+    loaders = (DataLoader(_Named(n, seed=seed), batch_size=8) for n, seed in ((60, 0), (37, 1)))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit([monitor], module, *loaders)
+    assert any("whole numbers under `targets`" in str(warning.message) for warning in caught) is (task is None)
+    points = Points(37, seed=1)
+    truth = points.labels.double() if task == "regression" else points.labels
+    assert monitor.values["logme"] == pytest.approx(float(logme(features_of(module, points), truth)), rel=1e-5)

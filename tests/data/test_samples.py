@@ -162,7 +162,7 @@ class TestOnError:
     [
         (None, "`train` to hold samples, but got None"),
         ((FEATURES, LABELS[:9]), r"pair of as many inputs as labels, but got \[30, 9\]"),
-        ((FEATURES,), "pair of as many"),
+        ((FEATURES,), r"a pair \(inputs, labels\), but got 1 entries"),
         (5, "a pair .* or a data set with a length, but got int"),
         (
             type("Stream", (IterableDataset,), {"__iter__": lambda self: iter(())})(),
@@ -212,3 +212,28 @@ def test_fingerprints_tell_inputs_and_labels_apart(kind):
     )]  # fmt: skip
     assert marks[0] == marks[1]
     assert len(set(marks)) == 3
+
+
+@pytest.mark.parametrize(("key", "values", "task"), [
+    ("labels", [3, 5, 3, 5], "classification"),
+    ("target", [3, 5, 3, 5], "classification"),
+    ("targets", [3, 5, 3, 5], "regression"),  # as in batches
+    ("targets", [torch.tensor(3), torch.tensor(5)] * 2, "regression"),
+    ("target", [0.5, 1.5, 0.5, 1.5], "regression"),
+    ("targets", [[0, 1], [1, 1], [1, 0], [0, 1]], "multilabel"),
+    ("targets", ["cat", "dog", "cat", "dog"], "classification"),
+])  # fmt: skip
+def test_a_list_of_dicts(key, values, task):
+    rows = [{"x": torch.full((3,), float(index)), key: value} for index, value in enumerate(values)]
+    data = Samples(rows)
+    assert data.task == task
+    assert torch.equal(data.train_dataset[2]["inputs"], torch.full((3,), 2.0))
+    if task != "classification":
+        assert Samples(rows[:1] + rows, task=task).task == task
+    elif key == "labels":
+        assert Samples(rows, task="regression").train_dataset[1]["targets"].item() == 5
+
+
+def test_lists_that_are_no_pairs():
+    with pytest.raises(ValueError, match=r"`train` to be a pair \(inputs, labels\), but got 3 entries"):
+        Samples([torch.eye(3), [0, 1, 0], [1, 1, 1]])

@@ -17,7 +17,7 @@ from lightning_transfer.metrics import (
     GBC,
     LFC,
     NLEEP,
-    EnergyScore,
+    Energy,
     HScore,
     KNNAccuracy,
     LinearMSE,
@@ -200,7 +200,7 @@ def test_metrics_that_share_a_sample_share_its_effective_rank(monkeypatch):
 
 
 def test_scores_without_features_have_none_of_their_figures():
-    health = feed(EnergyScore(), inputs_of(EnergyScore())).health()
+    health = feed(Energy(), inputs_of(Energy())).health()
     assert health.num_features is health.effective_rank is health.smallest_class is None
 
 

@@ -13,11 +13,11 @@ from torchmetrics import MetricCollection
 from lightning_transfer.functional import knn_accuracy, leep, negative_conditional_entropy, otce, task_hardness
 from lightning_transfer.metrics import (
     LEEP,
+    NCE,
     NLEEP,
     OTCE,
-    EnergyScore,
+    Energy,
     KNNAccuracy,
-    NegativeConditionalEntropy,
     TaskHardness,
 )
 
@@ -30,7 +30,7 @@ def pairs(n=110):
 
 
 def test_counts_are_integers_and_grow_with_the_ids():
-    metric = NegativeConditionalEntropy()
+    metric = NCE()
     metric.update(torch.tensor([0, 1]), torch.tensor([2, 0]))
     assert metric.joint_counts.shape == (1, 1, 2, 3)
     metric.update(torch.tensor([4, 4]), torch.tensor([1, 1]))
@@ -41,7 +41,7 @@ def test_counts_are_integers_and_grow_with_the_ids():
 
 
 def test_ids_that_are_no_class_ids_are_refused_and_leave_the_counts():
-    metric = feed(NegativeConditionalEntropy(), pairs())
+    metric = feed(NCE(), pairs())
     before = metric.joint_counts.clone()
     with pytest.raises(ValueError, match="fit in memory"):
         metric.update(torch.tensor([10**9]), torch.tensor([10**9]))
@@ -61,7 +61,7 @@ def test_several_labels_a_sample_stream():
     inputs = make_inputs()
     columns = torch.stack([(inputs["labels"] == c).long() for c in range(4)], dim=1)
     both = {"source_labels": inputs["source_labels"], "labels": columns}
-    nce = feed(NegativeConditionalEntropy(), both, [30, 30]).compute()
+    nce = feed(NCE(), both, [30, 30]).compute()
     assert float(nce) == pytest.approx(float(negative_conditional_entropy(**both)), abs=1e-12)
     hardness = feed(TaskHardness(), {"labels": columns}, [30, 30]).compute()
     assert float(hardness) == pytest.approx(float(task_hardness(columns)), abs=1e-12)
@@ -72,7 +72,7 @@ def test_several_labels_a_sample_stream():
     assert float(neighbours) == pytest.approx(float(knn_accuracy(**features, k=3)), abs=1e-12)
 
 
-@pytest.mark.parametrize("cls", [NegativeConditionalEntropy, TaskHardness, LEEP, KNNAccuracy, NLEEP, OTCE])
+@pytest.mark.parametrize("cls", [NCE, TaskHardness, LEEP, KNNAccuracy, NLEEP, OTCE])
 def test_ignored_positions_do_not_count(cls):
     inputs = make_inputs()
     source = (
@@ -91,9 +91,9 @@ def test_ignored_positions_do_not_count(cls):
 def test_collections_share_counts_only_where_they_agree():
     collection = MetricCollection(
         {
-            "plain": NegativeConditionalEntropy(),
-            "corrected": NegativeConditionalEntropy(miller_madow=True),
-            "ignoring": NegativeConditionalEntropy(ignore_index=0),
+            "plain": NCE(),
+            "corrected": NCE(miller_madow=True),
+            "ignoring": NCE(ignore_index=0),
             "float16": LEEP(cache="float16"),
             "exact": LEEP(),
         }
@@ -119,7 +119,7 @@ def test_collections_share_counts_only_where_they_agree():
 def test_hardness_and_nce_of_a_source_that_starts_constant_are_kept_apart():
     inputs = make_inputs()
     source = torch.where(torch.arange(110) < 40, 0, inputs["source_labels"])
-    collection = MetricCollection({"hardness": TaskHardness(), "nce": NegativeConditionalEntropy()})
+    collection = MetricCollection({"hardness": TaskHardness(), "nce": NCE()})
     for batch in (slice(0, 40), slice(40, None)):
         collection.update(source_labels=source[batch], labels=inputs["labels"][batch])
     values = collection.compute()
@@ -143,13 +143,13 @@ def test_jackknife_error_of_the_hardness_is_that_of_theory():
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_health_tells_of_a_source_as_fine_as_the_samples():
     labels = torch.arange(40) % 2
-    fine = feed(NegativeConditionalEntropy(), {"source_labels": torch.arange(40), "labels": labels})
+    fine = feed(NCE(), {"source_labels": torch.arange(40), "labels": labels})
     assert any("tell samples apart" in message for message in fine.health().messages)
-    rough = feed(NegativeConditionalEntropy(), {"source_labels": torch.arange(40) % 15, "labels": labels})
+    rough = feed(NCE(), {"source_labels": torch.arange(40) % 15, "labels": labels})
     assert any("set `miller_madow`" in message for message in rough.health().messages)
-    corrected = NegativeConditionalEntropy(miller_madow=True)
+    corrected = NCE(miller_madow=True)
     assert not feed(corrected, {"source_labels": torch.arange(40) % 15, "labels": labels}).health().messages
-    assert feed(NegativeConditionalEntropy(), pairs()).health().in_range
+    assert feed(NCE(), pairs()).health().in_range
 
 
 # ---- samples
@@ -174,7 +174,7 @@ def test_leep_refuses_another_number_of_source_classes():
         metric.update(torch.full((4, 3), 1 / 3), torch.tensor([0, 1, 2, 3]))
 
 
-@pytest.mark.parametrize("cls", [LEEP, KNNAccuracy, NLEEP, OTCE, EnergyScore])
+@pytest.mark.parametrize("cls", [LEEP, KNNAccuracy, NLEEP, OTCE, Energy])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_bounded_samples_do_not_depend_on_order_or_batches(cls):
     inputs = make_inputs(n=400)
@@ -261,6 +261,6 @@ def test_bad_sources_are_refused():
 
 
 def test_energy_keeps_one_number_a_sample():
-    metric = EnergyScore()
+    metric = Energy()
     metric.update(torch.zeros(5, 1000))
     assert metric.kept_source_outputs[0].shape == (5,)

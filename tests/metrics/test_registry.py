@@ -10,9 +10,10 @@ from _helpers import load_estimators, make_inputs
 from torch import nn
 from torchmetrics import MeanMetric, MetricCollection
 
-from lightning_transfer import metrics
+from lightning_transfer import functional, metrics
 from lightning_transfer.backbones import ModuleBackbone
 from lightning_transfer.data import Digits
+from lightning_transfer.metrics import SCORES
 from lightning_transfer.metrics.base import collect
 from lightning_transfer.metrics.moments import MomentMetric
 from lightning_transfer.metrics.registry import METRICS, build_metrics, read_metrics, resolve_metrics
@@ -20,7 +21,9 @@ from lightning_transfer.screening import screen
 
 
 def test_every_metric_is_built_by_name():
-    assert {spec.metric_class.__name__ for spec in METRICS.values()} == set(metrics.__all__) - {"SCORES"}
+    assert {spec.metric_class.__name__ for spec in METRICS.values()} == set(metrics.__all__) - {
+        "SCORES", "EnergyScore", "NegativeConditionalEntropy"
+    }  # fmt: skip
     for name in metrics.__all__:
         assert getattr(metrics, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):
@@ -173,3 +176,18 @@ def test_no_score_depends_on_its_neighbours(n, d):
         alone = build_metrics([name])
         alone.update(**inputs)
         assert float(alone.compute()[name]) == pytest.approx(float(values[name]), rel=1e-13)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_column_function_and_class_have_one_name(name):
+    path, options = SCORES[name]
+    kind = path.partition(":")[2]
+    words = {"h_score_shrunk": "h_score", "gbc_streaming": "streaming_gbc"}.get(name, name)
+    assert kind.lower() == ("pactran" if options.get("prior") else words).replace("_", "")
+    function = getattr(functional, {"h_score_shrunk": "h_score", "gbc_streaming": "gbc"}.get(name, name))
+    assert callable(function)
+
+
+def test_long_names_are_the_same_classes():
+    assert metrics.NegativeConditionalEntropy is metrics.NCE
+    assert metrics.EnergyScore is metrics.Energy

@@ -136,3 +136,17 @@ def test_old_names_of_references():
 def test_bad_bounds_are_refused(value):
     with pytest.raises(ValueError, match="`keep_samples`"):
         Mean(keep_samples=value)
+
+
+@pytest.mark.parametrize("prior", ["dirichlet", "gamma"])
+def test_intervals_of_bounds_on_counts_hold_the_value_of_all_data(prior):
+    def draw(n, seed):
+        generator = torch.Generator().manual_seed(seed)
+        labels = torch.randint(3, (n,), generator=generator)
+        logits = 1.5 * torch.eye(4)[labels] + torch.randn(n, 4, generator=generator)
+        return {"source_probs": logits.double().softmax(1), "labels": labels}
+
+    value = float(feed(PACTran(prior, keep_samples=None), draw(20_000, 0)).compute())
+    intervals = [feed(PACTran(prior), draw(300, seed)).compute_with_interval() for seed in range(1, 41)]
+    assert {interval.method for interval in intervals} == {"jackknife"}
+    assert sum(interval.lower <= value <= interval.upper for interval in intervals) >= 33  # a bootstrap: 10

@@ -16,6 +16,7 @@ from torchmetrics import Metric
 
 from lightning_transfer.backbones import ModuleBackbone, Preprocessing
 from lightning_transfer.data import Digits
+from lightning_transfer.metrics import ETran, TaskRelatedness
 from lightning_transfer.screening import Leaderboard, screen
 
 
@@ -360,3 +361,29 @@ def test_bars_say_which_row_of_how_many(digits, capfd):
     shown = capfd.readouterr().err
     assert "1 of 2: mine" in shown
     assert "2 of 2: yours" in shown
+
+
+@pytest.mark.parametrize("metrics", [
+    [TaskRelatedness()], ["h_score", TaskRelatedness(rounds=1)], {"task_relatedness": {"rounds": 1}},
+])  # fmt: skip
+def test_the_column_of_the_bound_belongs_to_the_reference(metrics, digits):
+    with pytest.raises(ValueError, match=r"leave `task_relatedness` to `reference`.*`relatedness`.*another name"):
+        screen(Linear(), digits, metrics, reference=digits)
+
+
+def test_another_bound_stands_beside_the_column_of_the_reference(digits):
+    options = {"rounds": 1, "tau": 0.5, "folds": 1}
+    metrics = {"h_score": {}, "at_half": TaskRelatedness(**options)}
+    board = screen(Linear(), digits, metrics, reference=digits, relatedness=options)
+    assert board.columns == ("h_score", "at_half", "task_relatedness")
+    assert board["linear"].score("at_half") == pytest.approx(board["linear"].score("task_relatedness"), rel=1e-6)
+    assert not board.higher_is_better("at_half")
+
+
+def test_zoo_relative_scores_of_another_name_are_combined_when_rows_come_together(digits, tmp_path):
+    zoo = {"a": Linear(4), "b": Linear(8), "c": Linear(12)}
+    whole = screen(zoo, digits, {"mine": ETran()})
+    for name, backbone in zoo.items():
+        screen({name: backbone}, digits, {"mine": ETran()}, output_dir=tmp_path)
+    joined = Leaderboard.load(tmp_path)
+    assert {name: joined[name].scores for name in zoo} == {name: whole[name].scores for name in zoo}
