@@ -42,3 +42,13 @@ def close_figures():
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture
+def in_process(tmp_path, monkeypatch):
+    """Run jobs here: what a process costs to start is spent once, in the tests that need one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setenv("LIGHTNING_TRANSFER_ALLOCATOR", "system")
+    return tmp_path

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import sys
 from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from _cli import exit_code
 from torch import nn
 
-from lightning_transfer import cli, screen
+from lightning_transfer import screen
 from lightning_transfer.backbones import ModuleBackbone
 from lightning_transfer.callbacks import TaskRelatednessMonitor, TransferabilityMonitor
 from lightning_transfer.data import Digits
@@ -80,30 +80,14 @@ def test_a_screen_goes_on_from_an_old_folder(tmp_path):
         screen(zoo, Digits(max_samples=61), SCORES, error_bars=4, resume=OLD / "screen")
 
 
-@pytest.fixture
-def program(tmp_path, monkeypatch):
-    """The command line, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", list(sys.argv))
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    monkeypatch.setenv("LIGHTNING_TRANSFER_ALLOCATOR", "system")
-
-    def run(*arguments: str) -> int:
-        with pytest.raises(SystemExit) as stop:
-            cli.main(list(arguments))
-        return int(stop.value.code)
-
-    return run
-
-
-def test_a_screen_of_the_command_line_goes_on_from_an_old_folder(tmp_path, program):
+def test_a_screen_of_the_command_line_goes_on_from_an_old_folder(in_process):
     written = json.loads((OLD / "finetune/finetune.json").read_text())
     backbone = [override for override in written["overrides"] if "backbone" in override]
-    assert not program(
+    assert not exit_code(
         "screen", *backbone, "target=digits", "max_samples=60", "error_bars=4",
         "metrics=[logme,h_score,leep,knn_accuracy,etran]", f"resume={OLD / 'screen_cli'}", "hydra.run.dir=again",
     )  # fmt: skip
-    assert Leaderboard.load(tmp_path / "again").columns == Leaderboard.load(OLD / "screen_cli").columns
+    assert Leaderboard.load(in_process / "again").columns == Leaderboard.load(OLD / "screen_cli").columns
 
 
 def test_a_run_goes_on_from_an_old_checkpoint_with_both_monitors():
@@ -126,19 +110,21 @@ def test_a_run_goes_on_from_an_old_checkpoint_with_both_monitors():
     assert result.bound == written["relatedness"][-1]["bound"]
 
 
-def test_a_finished_fine_tuning_of_old_is_taken_over(tmp_path, program):
+def test_a_finished_fine_tuning_of_old_is_taken_over(in_process):
     written = json.loads((OLD / "finetune/finetune.json").read_text())
-    assert not program("finetune", *written["overrides"], f"resume={OLD / 'finetune'}", "hydra.run.dir=again")
-    assert json.loads((tmp_path / "again/finetune.json").read_text()) == {"format": FORMAT, **written}
+    assert not exit_code("finetune", *written["overrides"], f"resume={OLD / 'finetune'}", "hydra.run.dir=again")
+    assert json.loads((in_process / "again/finetune.json").read_text()) == {"format": FORMAT, **written}
 
 
-def test_a_fine_tuning_goes_on_from_an_old_folder(tmp_path, program):
+def test_a_fine_tuning_goes_on_from_an_old_folder(in_process):
     written = json.loads((OLD / "finetune/finetune.json").read_text())
-    (tmp_path / "old/checkpoints").mkdir(parents=True)
-    shutil.copy(OLD / "finetune/last.ckpt", tmp_path / "old/checkpoints")
+    (in_process / "old/checkpoints").mkdir(parents=True)
+    shutil.copy(OLD / "finetune/last.ckpt", in_process / "old/checkpoints")
     overrides = [override for override in written["overrides"] if not override.startswith("epochs")]
-    assert not program("finetune", *overrides, "epochs=2", "resume=old", "hydra.run.dir=again", "test=false", "~logger")
-    history = json.loads((tmp_path / "again/finetune.json").read_text())["history"]
+    assert not exit_code(
+        "finetune", *overrides, "epochs=2", "resume=old", "hydra.run.dir=again", "test=false", "~logger"
+    )
+    history = json.loads((in_process / "again/finetune.json").read_text())["history"]
     for name, before in written["history"].items():
         assert [record["epoch"] for record in history[name]] == [0, 0, 1]
         assert history[name][:2] == before

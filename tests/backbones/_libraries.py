@@ -35,3 +35,12 @@ def save_model(folder, class_name, config, **tokenizer):
     if "input_ids" in (model.main_input_name, *model.dummy_inputs):
         save_tokenizer(folder, **tokenizer)
     return model
+
+
+IMAGES = torch.randint(0, 256, (3, 3, 40, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+TEXTS = ["a bb ccc", "dddd"]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lightning_transfer.functional import log_maximum_evidence
 from lightning_transfer.functional.logme import _ProfileEvidence
 from lightning_transfer.metrics import LogME
+from tests.functional._inputs import attributes
 
 
 def one_hot(labels):
@@ -122,3 +123,12 @@ def test_maximum_is_refined_in_few_evaluations(monkeypatch):
     assert len(calls) <= 12  # bisection takes 26
     expected = reference_logme(inputs["features"].numpy(), one_hot(inputs["labels"]))
     assert float(value) == pytest.approx(expected, abs=1e-8)
+
+
+def test_evidence_of_integer_columns_is_that_of_targets():
+    features, labels = attributes()
+    expected = float(log_maximum_evidence(features, labels.double()))
+    assert float(log_maximum_evidence(features, labels)) == pytest.approx(expected, rel=1e-13)
+    assert float(log_maximum_evidence(features, labels.bool())) == pytest.approx(expected, rel=1e-13)
+    with pytest.raises(ValueError, match="zeros and ones"):
+        log_maximum_evidence(features, 2 * labels)

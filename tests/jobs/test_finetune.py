@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import nullcontext
 
 import pytest
@@ -115,11 +114,7 @@ def test_a_sweep_refuses_strategies_that_start_the_script_again(strategy, mode, 
         _refuse_restarts(trainer)
 
 
-def test_a_sweep_compares_its_runs(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", list(sys.argv))
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    monkeypatch.setenv("LIGHTNING_TRANSFER_ALLOCATOR", "system")
+def test_a_sweep_compares_its_runs(in_process, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["finetune", "-m", "backbone=efficientnet_lite0_random", "++backbone.input_size=32", "mode=head",
                   "optimizer.lr=1e-6,1e-2", "epochs=2", "~reference", "~logger",
@@ -178,12 +173,7 @@ def test_a_finished_run_is_taken_over_and_a_stopped_one_goes_on(tmp_path, monkey
         job("third", "epochs=1", f"resume={tmp_path / 'nowhere'}")
 
 
-def test_ctrl_c_is_an_interrupt_and_what_to_type_is_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", list(sys.argv))
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    monkeypatch.setenv("LIGHTNING_TRANSFER_ALLOCATOR", "system")
-
+def test_ctrl_c_is_an_interrupt_and_what_to_type_is_said(in_process, monkeypatch, capsys):
     def interrupted(self, trainer, module):
         if trainer.current_epoch == 1:
             raise KeyboardInterrupt

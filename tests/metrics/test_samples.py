@@ -8,8 +8,24 @@ import pytest
 import torch
 from _helpers import feed, make_inputs, rows
 
-from lightning_transfer.functional import otce, parc, transrate
-from lightning_transfer.metrics import LEEP, OTCE, PACTran, RidgeProbe, TaskRelatedness, TransRate
+from lightning_transfer.functional import (
+    otce,
+    parc,
+    transrate,
+)
+from lightning_transfer.metrics import (
+    LEEP,
+    NCE,
+    NLEEP,
+    OTCE,
+    Energy,
+    KNNAccuracy,
+    PACTran,
+    RidgeProbe,
+    TaskHardness,
+    TaskRelatedness,
+    TransRate,
+)
 from lightning_transfer.metrics.samples import SampleMetric, choose_rows, content_ranks, spread_copies
 
 
@@ -150,3 +166,37 @@ def test_intervals_of_bounds_on_counts_hold_the_value_of_all_data(prior):
     intervals = [feed(PACTran(prior), draw(300, seed)).compute_with_interval() for seed in range(1, 41)]
     assert {interval.method for interval in intervals} == {"jackknife"}
     assert sum(interval.lower <= value <= interval.upper for interval in intervals) >= 33  # a bootstrap: 10
+
+
+@pytest.mark.parametrize("cls", [NCE, TaskHardness, LEEP, KNNAccuracy, NLEEP, OTCE])
+def test_ignored_positions_do_not_count(cls):
+    inputs = make_inputs()
+    source = (
+        {"reference_features": inputs["features"], "reference_labels": inputs["source_labels"]} if cls is OTCE else {}
+    )
+    inputs = {name: inputs[name] for name in cls.requires}
+    metric = feed(cls(ignore_index=-100, **source), rows(inputs, slice(0, 60)))
+    before = float(metric.compute())
+    metric.update(**{**inputs, "labels": torch.full((110,), -100)})
+    assert float(metric.compute()) == before
+    metric.update(**{**inputs, "labels": torch.where(torch.arange(110) < 60, -100, inputs["labels"])})
+    assert int(metric.seen) == 110
+    assert float(metric.compute()) == pytest.approx(float(feed(cls(**source), inputs).compute()), abs=1e-9)
+
+
+@pytest.mark.parametrize("cls", [LEEP, KNNAccuracy, NLEEP, OTCE, Energy])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_bounded_samples_do_not_depend_on_order_or_batches(cls):
+    inputs = make_inputs(n=400)
+    source = (
+        {"reference_features": inputs["features"], "reference_labels": inputs["source_labels"]} if cls is OTCE else {}
+    )
+    inputs = {name: inputs[name] for name in cls.requires}
+    whole = feed(cls(keep_samples=60, **source), inputs)
+    order = torch.randperm(400, generator=torch.Generator().manual_seed(1))
+    shuffled = feed(cls(keep_samples=60, **source), rows(inputs, order), [7] * 50)
+    assert float(shuffled.compute()) == pytest.approx(float(whole.compute()), abs=1e-9)
+    assert shuffled.health().num_samples == 60
+    assert any("60 of 400" in message for message in shuffled.health().messages)
+    other = feed(cls(keep_samples=60, seed=1, **source), inputs)
+    assert float(other.compute()) != float(whole.compute())

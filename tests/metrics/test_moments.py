@@ -1,4 +1,4 @@
-"""States of the moment-based metrics: shared once, flat in memory, exact about any origin, with honest intervals."""
+"""Scores of moments: shared states, batches, ranks and intervals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from torchmetrics import MetricCollection
 
 from lightning_transfer.functional import h_score, log_maximum_evidence
-from lightning_transfer.functional.moments import ClassMoments, FeatureMoments
 from lightning_transfer.metrics import HScore, LabelMSE, LinearMSE, LogME
 
 
@@ -98,20 +97,6 @@ def test_sums_moved_to_another_origin_are_those_about_it(seed, length):
     torch.testing.assert_close(metric.second_moment[0].triu(), (rows.T @ rows).triu(), **tolerance)
     torch.testing.assert_close(metric.norm_weighted_sum[0], norms @ rows, **tolerance)
     torch.testing.assert_close(metric.norm_fourth[0], norms @ norms, **tolerance)
-
-
-def test_class_moments_against_their_definitions():
-    inputs = make_inputs(5)
-    features, labels = inputs["features"], inputs["labels"]
-    moments = ClassMoments.from_samples(features, 3 * labels)
-    centred = features - features.mean(0)
-    torch.testing.assert_close(moments.mean, features.mean(0))
-    torch.testing.assert_close(moments.scatter, centred.T @ centred)
-    torch.testing.assert_close(moments.centred_norm_fourth, centred.square().sum(1).square().sum())
-    within = sum((f := features[labels == c] - features[labels == c].mean(0)).T @ f for c in range(4))
-    torch.testing.assert_close(moments.within_scatter, within)
-    assert moments.present.tolist() == [0, 3, 6, 9]
-    assert FeatureMoments.of_features(features).condition_number == pytest.approx(moments.condition_number, rel=1e-9)
 
 
 def principal(features, k):

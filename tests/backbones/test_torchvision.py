@@ -1,0 +1,29 @@
+"""torchvision networks: features and logits are the library's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lightning_transfer.backbones import (
+    TorchvisionBackbone,
+)
+from tests.backbones._libraries import CLOSE, IMAGES
+
+pytestmark = pytest.mark.usefixtures("rng_is_left_alone")
+
+
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "mnasnet0_5", "vit_b_32"])
+def test_torchvision(name):
+    backbone = TorchvisionBackbone(name, pretrained=False, input_size=64).eval()
+    with torch.no_grad():
+        features, logits = backbone(IMAGES)
+        torch.testing.assert_close(logits, backbone.module(backbone.preprocess(IMAGES)), **CLOSE)
+        torch.testing.assert_close(backbone.head(features), logits, **CLOSE)
+    assert (features.shape[1], backbone.name) == (backbone.feature_dim, f"{name}_random")
+
+
+@pytest.mark.parametrize("arguments", [{"model_name": "resnet17"}, {"model_name": "resnet18", "weights": "V9"}])
+def test_torchvision_unknown(arguments):
+    with pytest.raises(ValueError, match="to be one of"):
+        TorchvisionBackbone(**arguments)

@@ -1,0 +1,55 @@
+"""The figure of a leaderboard."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import matplotlib.pyplot as plt
+import pytest
+
+from lightning_transfer.screening import Leaderboard, Row
+from tests.report._boards import COLUMNS, make_board
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
+def test_figure_has_a_panel_per_score(count):
+    board = make_board(COLUMNS[:count], target="toy")
+    figure = board.plot()
+    panels = [axes for axes in figure.get_axes() if axes.get_visible()]
+    assert len(panels) == count
+    assert panels[0].get_title(loc="left") == "LogME on toy"
+    assert {text.get_text() for text in panels[0].texts} == {f"backbone_{index}" for index in range(4)}
+    assert not plt.get_fignums()
+
+
+def test_figure_arguments():
+    board = make_board()
+    figure = board.plot(cost="seconds", columns=["h_score"])
+    assert figure.get_axes()[0].get_xlabel() == "seconds"
+    with pytest.raises(ValueError, match="Expected argument `cost`"):
+        board.plot(cost="price")
+    with pytest.raises(ValueError, match="Expected argument `columns`"):
+        board.plot(columns=["nope"])
+    with pytest.raises(ValueError, match="to hold a backbone with a score"):
+        Leaderboard([Row("a", status="bad")]).plot()
+
+
+def test_error_bars_are_drawn():
+    figure = make_board(("logme",)).plot()
+    assert len(figure.get_axes()[0].collections) == 3  # one has no standard error
+
+
+def test_names_in_a_crowded_figure_stay_inside_the_panel_and_apart():
+    rows = [
+        Row(f"net_{'long' * (i % 3) * 9}{i}", {"logme": math.sin(i)}, parameters=10 ** (5 + i % 4)) for i in range(40)
+    ]
+    axes = Leaderboard(rows).plot().axes[0]
+    figure = axes.figure
+    figure.draw_without_rendering()
+    panel = axes.get_window_extent()
+    boxes = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.y0)
+    assert len(boxes) == 40
+    assert panel.width > figure.bbox.width / 2
+    assert all(panel.y0 - 12 < box.y0 and box.y1 < panel.y1 + 12 for box in boxes)
+    assert all(above.y0 - below.y0 > 15 for below, above in pairwise(boxes))

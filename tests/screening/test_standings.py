@@ -1,0 +1,100 @@
+"""Ranks, ties and decisions of a leaderboard."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from scipy.stats import norm
+
+from lightning_transfer.screening import Leaderboard, Row
+
+NAN = math.nan
+
+
+def test_ranks_by_logme_and_puts_missing_values_last(board):
+    assert board.rank_by == "logme"
+    assert board.best == "large"
+    assert board.best_score == 0.45
+    assert [row.backbone for row in board.ranked()] == ["large", "small", "partial", "broken"]
+    assert board.ranks() == {"small": 2, "large": 1, "partial": 3, "broken": None}
+    assert [row.backbone for row in board.ranked("h_score")] == ["small", "large", "partial", "broken"]
+
+
+def test_direction_of_the_bound(board):
+    board.rank_by = "task_relatedness"
+    assert board.best == "large"
+    assert board.ranks() == {"large": 1, "small": 2, "partial": None, "broken": None}
+    board.rank_by = "h_score"
+    assert board.best == "small"
+
+
+def test_other_columns_can_be_better_when_lower():
+    rows = [Row("a", {"loss": 2.0}), Row("b", {"loss": 1.0})]
+    assert Leaderboard(rows).best == "a"
+    assert Leaderboard(rows, lower_is_better=["loss"]).best == "b"
+
+
+def test_rank_by_falls_back_to_the_first_score_and_refuses_unknown_ones(board):
+    assert Leaderboard([Row("a", {"nce": -1.0, "leep": -2.0})]).rank_by == "nce"
+    with pytest.raises(ValueError, match=r"Expected argument `rank_by` to be one of \('h_score', .*'nope'"):
+        board.rank_by = "nope"
+    assert board.rank_by == "logme"
+
+
+def test_equal_scores_share_a_rank():
+    board = Leaderboard([Row("a", {"logme": 1.0}), Row("b", {"logme": 1.0}), Row("c", {"logme": 0.0})])
+    assert board.ranks() == {"a": 1, "b": 1, "c": 3}
+
+
+def test_static_baseline_ranks_by_size(board):
+    assert board.size_ranks() == {"small": 3, "large": 1, "partial": 2, "broken": None}
+
+
+def test_names_are_unique():
+    with pytest.raises(ValueError, match="name each backbone once, but got 'a' twice"):
+        Leaderboard([Row("a"), Row("a")])
+
+
+def test_nothing_to_rank():
+    with pytest.raises(ValueError, match="has no rows"):
+        _ = Leaderboard().best
+    with pytest.raises(ValueError, match="a: ValueError: bad"):
+        _ = Leaderboard([Row("a", status="ValueError: bad")]).best_score
+
+
+def test_a_board_of_failures_names_the_first_reason_only():
+    failed = Leaderboard([Row("a", status="ValueError: no images"), Row("b", status="ValueError: none here")])
+    with pytest.raises(ValueError, match=r"\(a: ValueError: no images; 1 more in the table\)"):
+        _ = failed.best
+
+
+def test_prob_better_is_the_normal_approximation(board):
+    expected = norm.cdf(0.05 / math.hypot(0.05, 0.12))
+    assert board.prob_better("large", "small") == pytest.approx(expected, rel=1e-12)
+    assert board.prob_better("small", "large") == pytest.approx(1 - expected, rel=1e-12)
+    assert math.isnan(board.prob_better("large", "partial"))
+    assert math.isnan(board.prob_better("large", "small", "h_score"))
+    with pytest.raises(KeyError, match="nope"):
+        board.prob_better("nope", "small")
+
+
+def test_prob_better_follows_the_direction_and_exact_scores():
+    rows = [
+        Row("a", {"task_relatedness": 1.0}, {"task_relatedness": 0.1}),
+        Row("b", {"task_relatedness": 1.2}, {"task_relatedness": 0.0}),
+    ]
+    assert Leaderboard(rows).prob_better("a", "b") == pytest.approx(norm.cdf(2.0))
+    exact = Leaderboard(
+        [Row(name, {"logme": value}, {"logme": 0.0}) for name, value in zip("abc", (1, 2, 2), strict=True)]
+    )
+    assert [exact.prob_better(*pair) for pair in ("ab", "ba", "bc")] == [0.0, 1.0, 0.5]
+
+
+def test_undecided_neighbours(board):
+    assert board.undecided() == [("large", "small")]
+    assert board.undecided(level=0.6) == []
+    assert board.undecided(column="h_score") == []
+    for level in (0.4, 1.1):
+        with pytest.raises(ValueError, match="Expected argument `level`"):
+            board.undecided(level=level)
