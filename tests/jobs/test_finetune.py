@@ -121,7 +121,7 @@ def test_a_sweep_compares_its_runs(in_process, capsys):
                   "callbacks.transferability.metrics=logme", "finetuning.warmup=0",
                   *SMALL[:2], *SMALL[3:5]])  # fmt: skip
     assert stop.value.code == 0
-    (folder,) = tmp_path.glob("multirun/finetune/*/*")
+    (folder,) = in_process.glob("multirun/finetune/*/*")
     runs = json.loads((folder / "finetune.json").read_text())["runs"]
     values = [run["objective"]["val/accuracy"] for run in runs]
     assert values == sorted(values, reverse=True)
@@ -189,8 +189,8 @@ def test_ctrl_c_is_an_interrupt_and_what_to_type_is_said(in_process, monkeypatch
     assert line.startswith(
         "lightning-transfer: interrupted; to go on: lightning-transfer finetune epochs=3 '~reference'"
     )
-    assert line.endswith(f"resume={tmp_path / 'out'}")
-    assert (tmp_path / "out/checkpoints/last.ckpt").is_file()
+    assert line.endswith(f"resume={in_process / 'out'}")
+    assert (in_process / "out/checkpoints/last.ckpt").is_file()
 
 
 class Plain(LightningDataModule):
