@@ -2,7 +2,6 @@
 
 import json
 import math
-from functools import partial
 
 import numpy as np
 import pytest
@@ -10,23 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_transfer.functional.task_relatedness import task_relatedness as cross_fitted
-from lightning_transfer.relatedness import SoftmaxHead, TaskRelatednessResult
-from lightning_transfer.screening import rank_backbones, rank_references
+from lightning_transfer.relatedness import TaskRelatednessResult
+from tests.relatedness._tasks import COSTS, make, task_relatedness
 
-COSTS = ("feature", "logit_range", "logit_margin", "loss")
-task_relatedness = partial(cross_fitted, folds=1)  # most of this is about one solve
 some = settings(deadline=None, max_examples=16)
+
+
 many = settings(deadline=None, max_examples=40)
-
-
-def make(seed=0, num_reference=3, num_target=3, n_reference=48, n_target=36, width=4, noise=0.7):
-    generator = torch.Generator().manual_seed(seed)
-    y, t = torch.arange(n_reference) % num_reference, torch.arange(n_target) % num_target
-    corners = 3 * torch.randn(max(num_reference, num_target), width, generator=generator)
-    z = corners[y] + noise * torch.randn(n_reference, width, generator=generator)
-    x = corners[t] + noise * torch.randn(n_target, width, generator=generator)
-    return z, y, 0.5 * x @ torch.linalg.qr(torch.randn(width, width, generator=generator))[0] + 1, t
 
 
 def entropy(labels):
@@ -160,36 +149,6 @@ def test_larger_families_of_maps_reach_lower_bounds():
 
 
 @pytest.mark.parametrize("ground_cost", COSTS)
-def test_fewer_reference_classes_share(ground_cost):
-    result = task_relatedness(*make(2, num_reference=2, num_target=4), tau="auto", ground_cost=ground_cost)
-    assert result.label_mismatch > 0
-    assert result.bound <= math.log(4) + 1e-6
-
-
-def test_reference_classes_are_chosen_and_reported():
-    data = make(2, num_reference=6, num_target=2)
-    result = task_relatedness(*data, tau=0.5)
-    assert len(result.reference_classes) == 2
-    assert "2 of 6 reference classes are used" in result.messages
-    assert result.label_mismatch == 0
-
-
-def test_evaluation_data_are_certified_and_the_fit_is_reported_beside():
-    z, y, x, t = make(5, n_reference=120, n_target=90)
-    fit = (z[:60], y[:60], x[:45], t[:45])
-    for ground_cost in COSTS:
-        result = task_relatedness(*fit, evaluation=(z[60:], y[60:], x[45:], t[45:]), ground_cost=ground_cost)
-        loss = float(-result.log_probabilities(x[45:]).gather(1, t[45:, None]).mean())
-        assert result.target_loss == pytest.approx(loss)
-        assert loss <= result.bound + 1e-9
-        assert result.bound < math.log(3) - 0.1
-        assert result.evaluated_on == "evaluation data"
-        assert result.certificate.num_target == 45
-        assert result.fit.num_target == 45
-        assert result.held_out == result.certificate
-
-
-@pytest.mark.parametrize("ground_cost", COSTS)
 def test_on_other_data_nothing_is_chosen_by_their_labels(ground_cost):
     generator = torch.Generator().manual_seed(0)
     z, x = (torch.randn(n, 4, generator=generator) for n in (90, 120))
@@ -207,65 +166,6 @@ def test_on_other_data_nothing_is_chosen_by_their_labels(ground_cost):
     assert "vacuous" in str(straight)
 
 
-def test_evaluation_with_another_class_prior_keeps_the_row_sums():
-    z, y, x, t = make(5, n_reference=120, n_target=90)
-    some_rows = torch.cat([torch.arange(45, 90)[t[45:] != 1], torch.tensor([46])])
-    result = task_relatedness(z, y, x[:45], t[:45], tau=0.5, evaluation=(z, y, x[some_rows], t[some_rows]))
-    torch.testing.assert_close(result.joint.sum(1), result.target_prior, rtol=0, atol=1e-12)
-    assert result.target_loss <= result.bound
-    absent = t[45:] != 1
-    result = task_relatedness(z, y, x[:45], t[:45], tau=0.5, evaluation=(z, y, x[45:][absent], t[45:][absent]))
-    assert result.target_prior[1] == 0
-    assert result.target_loss <= result.bound
-
-
-def test_a_head_of_ones_own_is_taken_as_it_is():
-    z, y, x, t = make(4)
-    head = torch.nn.Linear(4, 3).requires_grad_(False)
-    result = task_relatedness(z, y, x, t, head=head, standardize=False)
-    torch.testing.assert_close(result.head.weight, head.weight.detach().double())
-    assert result.tau == pytest.approx(float(torch.pdist(head.weight.detach().double()).max()), rel=1e-6)
-    standard = task_relatedness(z, y, x, t, head=(head.weight, head.bias))
-    losses = -head(z).log_softmax(1)[torch.arange(len(y)), y]
-    expected = sum(share * losses[y == j].mean() for j, share in enumerate(standard.class_prior.tolist()))
-    assert standard.reweighted_reference_loss == pytest.approx(float(expected), rel=1e-5)
-    limited = task_relatedness(z, y, x, t, head=SoftmaxHead(head.weight.double(), head.bias.double()), tau=0.01)
-    assert limited.tau == pytest.approx(0.01)
-
-
-def test_labels_that_are_found():
-    z, y, x, t = make(6)
-    given_ = task_relatedness(z, y, x, t, tau=0.5)
-    pseudo = task_relatedness(z, y, x, tau=0.5)
-    clusters = task_relatedness(z, y, x, tau=0.5, pseudo_labels="kmeans", evaluation=(z, y, x, None))
-    assert (given_.labels_used, pseudo.labels_used, clusters.labels_used) == ("given", "pseudo", "kmeans")
-    for result in (pseudo, clusters):
-        assert result.target_loss <= result.bound
-        assert f"target labels: {result.labels_used}" in str(result)
-    two = task_relatedness(z, y, x, num_target_classes=2, ground_cost="logit_range")
-    assert len(two.target_classes) == 2
-    for kind in ("classifier", "kmeans"):
-        with pytest.raises(ValueError, match="`target_features` to hold a sample of each of 3 target classes"):
-            task_relatedness(z, y, x[:2], pseudo_labels=kind)
-
-
-def test_warm_start_goes_on_where_the_last_solve_ended():
-    z, y, x, t = make(7, noise=1.2)
-    first = task_relatedness(z, y, x, t, ground_cost="logit_range", rounds=1)
-    stored = TaskRelatednessResult.from_state({k: v.clone() for k, v in first.state_dict().items()})
-    second = task_relatedness(z, y, x, t, ground_cost="logit_range", rounds=1, warm_start=stored)
-    assert second.bound <= first.bound + 1e-9
-    assert second.history[0] == pytest.approx(first.bound, abs=1e-9)
-    for kind in ("classifier", "kmeans"):
-        found = task_relatedness(z, y, x, tau=0.5, pseudo_labels=kind)
-        again = task_relatedness(z, y, x, tau=0.5, pseudo_labels=kind, warm_start=found)
-        assert again.bound <= found.bound + 0.05
-    with pytest.raises(ValueError, match="warm_start"):
-        task_relatedness(z[:, :3], y, x[:, :3], t, warm_start=first)
-    with pytest.raises(ValueError, match="warm_start"):
-        task_relatedness(z, y, x, t + 1, warm_start=first)
-
-
 def test_state_survives_and_json_is_plain():
     result = task_relatedness(*make(0), num_resamples=4, target_class_names=("a", "b", "c"))
     state = result.state_dict()
@@ -276,49 +176,6 @@ def test_state_survives_and_json_is_plain():
     assert plain["target_class_names"] == ["a", "b", "c"]
     with pytest.raises(ValueError, match="state"):
         TaskRelatednessResult.from_state({"meta": state["meta"]})
-
-
-def test_interval_covers_the_bound_and_narrows_with_data():
-    def width(n):
-        result = task_relatedness(*make(0, n_reference=n, n_target=n), tau=0.5, num_resamples=8)
-        low, high = result.interval
-        assert low < result.bound < high
-        return high - low
-
-    assert width(300) < width(30)
-
-
-def test_table_and_plot():
-    names = ("shirt", "shoe", "bag")
-    result = task_relatedness(*make(0), reference_class_names=names, num_resamples=3)
-    text = str(result)
-    assert all(word in text for word in ("label mismatch", "distribution mismatch", "shirt", "guessing", "interval"))
-    figure = result.plot()
-    bars, heat = figure.axes[:2]
-    heights = [patch.get_height() for patch in bars.patches]
-    assert sum(heights) == pytest.approx(result.bound, abs=1e-9)
-    assert [tick.get_text() for tick in heat.get_xticklabels()] == list(names)
-
-
-def test_rankings():
-    z, y, x, t = make(0)
-    generator = torch.Generator().manual_seed(1)
-    references = {"noise": (torch.randn(z.shape, generator=generator), y), "related": (z, y)}
-    ranking = rank_references(references, x, t, baselines=0)
-    assert ranking.best == "related"
-    assert list(ranking) == list(ranking.to_dict()) == ["related", "noise"]
-    assert "related" in str(ranking)
-    assert ranking.undecided() == []
-    with_copies = rank_references(references, x, t, baselines=3)
-    differences = [result.baseline.difference for result in with_copies.results.values()]
-    assert differences == sorted(differences)
-    assert "random copies" in str(with_copies)
-    corrected = rank_backbones({"a": (z, y, x, t), "b": (z, y, x, t)}, confidence=0.9)
-    assert corrected.results["a"].config.confidence == pytest.approx(0.95)
-    wide = make(0, width=9, noise=0.1)
-    assert set(rank_backbones({"narrow": (z, y, x, t), "wide": wide}, ground_cost="logit_range")) == {"narrow", "wide"}
-    with pytest.raises(ValueError, match="at least one candidate"):
-        rank_backbones({})
 
 
 def test_wide_features_are_reduced():
@@ -400,9 +257,3 @@ def test_bad_input(change, message):
     )
     with pytest.raises(ValueError, match=message):
         task_relatedness(**{**arguments, **change})
-
-
-def test_a_deterministic_map_needs_enough_reference_classes():
-    for transforms in ("fixed_all", "learned_a"):
-        with pytest.raises(ValueError, match="at least as many reference classes"):
-            task_relatedness(*make(0, num_reference=2, num_target=3), transforms=transforms)
