@@ -11,13 +11,16 @@ from pathlib import Path
 
 import networkx as nx
 import pytest
+from _helpers import load_estimators
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+PACKAGE = ROOT / "lightning_transfer"
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +157,51 @@ def test_no_circle_either_in_what_type_checkers_see():
 def test_circles_are_seen(one, circular):
     others = {"p": "", "p.b": "from p.a import thing", "p.c": "", "q": "from p.a import thing", "q.d": ""}
     assert nx.is_directed_acyclic_graph(import_graph({"p.a": one, **others})) is not circular
+
+
+#: Modules that are tested elsewhere, and where.
+MIRRORED_ELSEWHERE = {
+    "published/parc.py": "published/test_scores.py",  # values of released code, one table for all scores
+}
+_MOST_LINES = 30  # of code, without docstrings and comments, that need no file of tests
+
+
+def lines_of_code(path: Path) -> int:
+    text = path.read_text()
+    nodes = [
+        node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    ]
+    told = [node.body[0] for node in nodes if ast.get_docstring(node) is not None]
+    silent = {line for node in told for line in range(node.lineno, node.end_lineno + 1)}
+    lines = enumerate(text.splitlines(), start=1)
+    return sum(
+        number not in silent and bool(line.strip().rstrip("(){}[],").partition("#")[0]) for number, line in lines
+    )
+
+
+def is_a_score(path: Path) -> bool:
+    """Whether every class of a module is a row of ``tests/_estimators``, which brings it some sixty tests."""
+    scores = {type(row.metric()).__name__ for row in load_estimators()} if path.parent.name == "metrics" else set()
+    classes = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
+    public = [name for name in classes if not name.startswith("_")]
+    return bool(public) and set(public) <= scores
+
+
+def test_tests_lie_where_the_modules_lie():
+    missing = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = path.relative_to(PACKAGE)
+        mirror = TESTS / module.with_name(f"test_{module.stem.lstrip('_')}.py")
+        if path.name in ("__init__.py", "__main__.py") or mirror.exists() or lines_of_code(path) <= _MOST_LINES:
+            continue
+        if not (is_a_score(path) or module.as_posix() in MIRRORED_ELSEWHERE):
+            missing.append(module.as_posix())
+    assert not missing, f"no tests/<room>/test_<module>.py for {missing}"
+
+
+def test_exceptions_from_the_mirror_are_needed_and_true():
+    for module, tests in MIRRORED_ELSEWHERE.items():
+        path = PACKAGE / module
+        assert lines_of_code(path) > _MOST_LINES
+        assert not (TESTS / path.relative_to(PACKAGE).with_name(f"test_{path.stem}.py")).exists()
+        assert path.stem in (TESTS / tests).read_text()

@@ -49,7 +49,8 @@ def plain_part(cfg: DictConfig, key: str) -> dict[str, Any]:
     """A part of the config as plain containers.
 
     Raises:
-        ValueError: If it is missing, or a value in it.
+        ValueError: If it is missing.
+        omegaconf.errors.MissingMandatoryValue: If a value in it is.
     """
     from omegaconf import OmegaConf
 

@@ -3,8 +3,12 @@
 import math
 
 import pytest
+import torch
 from hypothesis import settings
 
+from lightning_transfer.relatedness import BoundConfig
+from lightning_transfer.relatedness.estimate import check_label_map, probe
+from lightning_transfer.relatedness.sample import Sample
 from tests.relatedness._tasks import COSTS, make, task_relatedness
 
 many = settings(deadline=None, max_examples=40)
@@ -55,3 +59,26 @@ def test_a_deterministic_map_needs_enough_reference_classes():
     for transforms in ("fixed_all", "learned_a"):
         with pytest.raises(ValueError, match="at least as many reference classes"):
             task_relatedness(*make(0, num_reference=2, num_target=3), transforms=transforms)
+
+
+def test_label_maps_that_would_be_ignored_are_refused():
+    learned, fixed = BoundConfig(), BoundConfig(transforms=("prior", "features"))
+    check_label_map(learned, None)
+    check_label_map(fixed, "matched")
+    for label_map, message in (
+        ("matched", "leave 'labels' out of `transforms`"),
+        ("best", "`label_map`"),
+        (3, "got int"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_label_map(learned, label_map)
+
+
+def test_a_linear_classifier_of_target_features_is_the_measure(blobs):
+    _, _, x, t = blobs(n_target=90, gap=6.0)
+    sample = Sample(x.double(), t, 3)
+    loss, accuracy = probe(sample.rows(torch.arange(45)), sample.rows(torch.arange(45, 90)))
+    assert accuracy > 0.9
+    assert 0 < loss < math.log(3)
+    noise = Sample(torch.randn(90, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), t, 3)
+    assert probe(noise.rows(torch.arange(45)), noise.rows(torch.arange(45, 90)))[0] > 0.8 * math.log(3)

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from lightning_transfer.relatedness import SoftmaxHead, TaskRelatednessResult
+from lightning_transfer.relatedness import BoundConfig, SoftmaxHead, TaskRelatednessResult
+from lightning_transfer.relatedness.problem import Problem
 from tests.relatedness._tasks import COSTS, make, task_relatedness
 
 
@@ -65,3 +66,55 @@ def test_warm_start_goes_on_where_the_last_solve_ended():
         task_relatedness(z[:, :3], y, x[:, :3], t, warm_start=first)
     with pytest.raises(ValueError, match="warm_start"):
         task_relatedness(z, y, x, t + 1, warm_start=first)
+
+
+def build(z, y, x, t, **options):
+    return Problem.build(z, y, x, t, head=None, config=BoundConfig(**options))
+
+
+def test_classes_have_an_order_of_their_own_and_keep_their_ids():
+    z, y, x, t = make(3)
+    problem = build(z, 10 * y + 5, x, 7 - t)
+    assert sorted(problem.reference_ids.tolist()) == [5, 15, 25]
+    assert sorted(problem.target_ids.tolist()) == [5, 6, 7]
+    assert problem.reference.features.shape == z.shape
+    torch.testing.assert_close(problem.reference.features.mean(0), torch.zeros(4).double(), rtol=0, atol=1e-6)
+
+
+def test_label_maps_of_ones_own_are_by_id_and_reordered():
+    z, y, x, t = make(3, num_target=2)
+    problem = build(z, y, x, t)
+    given = torch.tensor([[0.2, 1.0, 0.5], [0.8, 0.0, 0.5]])
+    working = problem.in_working_order(given)
+    for row, target in enumerate(problem.target_ids.tolist()):
+        for column, reference in enumerate(problem.reference_ids.tolist()):
+            assert float(working[row, column]) == pytest.approx(float(given[target, reference]), abs=1e-7)
+    for bad, message in (
+        (given[:1], r"of shape \(2, 3\)"),
+        (given.long(), "floating point"),
+        (given - 0.3, "non-negative"),
+        (torch.tensor([[1.0, 1, 1], [0, 0, 0]]), r"reach every target class, but got zeros for \[1\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            problem.in_working_order(bad)
+
+
+def test_some_of_the_classes():
+    problem = build(*make(3))
+    kept = problem.reference_ids[[2, 0]]
+    problem.keep_reference_classes(torch.tensor([2, 0]))
+    assert torch.equal(problem.reference_ids, kept)
+    assert problem.reference.num_classes == 2
+    assert problem.messages == ["2 of 3 reference classes are used"]
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda z, y, x, t: (z, y, x[:, :3], t), "to have the same width, but got 4 and 3"),
+    (lambda z, y, x, t: (z, y[:-1], x, t), "reference"),
+    (lambda z, y, x, t: (z * float("nan"), y, x, t), "finite|NaN"),
+])  # fmt: skip
+def test_sides_that_do_not_fit(change, message):
+    with pytest.raises(ValueError, match=message):
+        build(*change(*make(3)))
+    with pytest.raises(ValueError, match=r"all 5 classes, but got none of \[3, 4\]"):
+        build(*make(3), num_target_classes=5)

@@ -1,0 +1,76 @@
+"""What the jobs share."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue
+
+from lightning_transfer.jobs import common
+from lightning_transfer.utilities.errors import Failure
+
+
+@pytest.fixture
+def typed(monkeypatch, tmp_path):
+    """A run in a folder, with what was typed."""
+    (tmp_path / "run").mkdir()
+    words = ["epochs=3", "target=digits"]
+    monkeypatch.setattr(common, "overrides", lambda: words)
+    monkeypatch.setattr(common, "output_dir", lambda: tmp_path / "run")
+    return words
+
+
+def test_parts_of_the_config_are_plain_and_complete():
+    cfg = OmegaConf.create({"size": 4, "target": {"n": "${size}", "names": ["a"]}, "gap": {"n": "???"}, "none": None})
+    assert common.plain_part(cfg, "target") == {"n": 4, "names": ["a"]}
+    assert type(common.plain_part(cfg, "target")["names"]) is list
+    with pytest.raises(ValueError, match="none has no value: add none=NAME"):
+        common.plain_part(cfg, "none")
+    with pytest.raises(MissingMandatoryValue, match="gap"):
+        common.plain_part(cfg, "gap")
+
+
+def test_the_class_of_a_trainer_is_no_argument():
+    cfg = OmegaConf.create({"trainer": {"_target_": "lightning.pytorch.Trainer", "devices": 1}})
+    assert common.trainer_arguments(cfg) == {"devices": 1}
+
+
+def test_where_a_run_goes_on_from(typed, tmp_path):
+    assert common.earlier_folder(None, "a.json") is None
+    assert common.earlier_folder("auto", "a.json", "b.ckpt") is None
+    (tmp_path / "run/b.ckpt").touch()
+    assert common.earlier_folder("auto", "a.json", "b.ckpt") == tmp_path / "run"
+    assert common.earlier_folder(str(tmp_path), "a.json") == tmp_path
+
+
+def test_a_finished_result_is_that_of_the_same_overrides(typed, tmp_path):
+    earlier, here = tmp_path / "earlier", tmp_path / "run/out.json"
+    assert common.finished_result(None, here) is None
+    with pytest.raises(FileNotFoundError, match="earlier"):
+        common.finished_result(earlier, here)
+    earlier.mkdir()
+    assert common.finished_result(earlier, here) is None
+    written = {"overrides": [*typed, "resume=elsewhere", "hydra.run.dir=there"], "value": 7}
+    (earlier / "out.json").write_bytes(common.to_json(written))
+    assert common.finished_result(earlier, here) == {"format": common.FORMAT, **written}
+    assert json.loads(here.read_text()) == {"format": common.FORMAT, **written}
+    (earlier / "out.json").write_bytes(common.to_json({**written, "overrides": ["epochs=4", "target=digits"]}))
+    assert common.finished_result(earlier, here) is None
+    (earlier / "out.json").write_text("{")
+    with pytest.raises(ValueError, match=r"out\.json"):
+        common.finished_result(earlier, here)
+
+
+def test_failures_of_a_sweep(tmp_path):
+    for job, code in (("0", 1), ("1", 2), ("2", 1)):
+        common.write_failure(tmp_path / job, Failure("ValueError", "bad"), code)
+    common.forget_failure(tmp_path / "2")
+    common.forget_failure(tmp_path / "9")
+    assert common.read_failures(tmp_path) == [1, 2]
+
+
+def test_a_table_in_a_file_has_room(monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: False, raising=False)
+    assert common.console().width == 160
