@@ -86,8 +86,8 @@ def load_config(group: str, name: str) -> DictConfig:
     from hydra import compose, initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
 
-    if name not in (known := known_configs(group)):
-        raise ValueError(f"Expected argument `{group}` to be one of {', '.join(known)}, but got {name!r}.")
+    if name not in (names := known_configs(group)):
+        raise ValueError(f"Expected argument `{group}` to be one of {', '.join(names)}, but got {name!r}.")
     application = GlobalHydra.instance().hydra
     GlobalHydra.instance().hydra = None
     try:

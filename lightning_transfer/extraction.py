@@ -265,11 +265,11 @@ def _full_precision(values: Tensor) -> Tensor:
 
 def _gather(parts: list[Tensor], world_size: int) -> Tensor:
     """One tensor of all processes' samples, in the order of the data: rank r holds the samples r, r + n, ..."""
-    own = torch.cat(parts) if parts else None
+    share = torch.cat(parts) if parts else None
     if world_size == 1:
-        return torch.empty(0) if own is None else own
+        return torch.empty(0) if share is None else share
     shards: list[Tensor | None] = [None] * world_size
-    torch.distributed.all_gather_object(shards, own)
+    torch.distributed.all_gather_object(shards, share)
     filled = [shard for shard in shards if shard is not None]
     if not filled:
         return torch.empty(0)

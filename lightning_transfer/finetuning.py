@@ -263,11 +263,11 @@ class FineTuningModule(pl.LightningModule):
     def parameter_groups(self) -> Iterator[dict[str, Any]]:
         """Parameters that learn together, first layers first, the head last; ``factor`` scales the learning rate."""
         parts: list[tuple[float, list[nn.Parameter]]] = []
-        layers = [own for layer in self.backbone.modules() if (own := _own_parameters(layer))]
+        layers = [direct for layer in self.backbone.modules() if (direct := _own_parameters(layer))]
         size = -(-len(layers) // self.blocks)
         for block, start in enumerate(range(0, len(layers), max(size, 1))):
             factor = self.backbone_factor * self.layer_decay ** (self.blocks - 1 - block)
-            parts.append((factor, [parameter for own in layers[start : start + size] for parameter in own]))
+            parts.append((factor, [parameter for direct in layers[start : start + size] for parameter in direct]))
         parts.append((1.0, list(self.head.parameters())))
         for factor, parameters in parts:
             matrices = [parameter for parameter in parameters if parameter.ndim > 1]

@@ -108,12 +108,12 @@ def split_sample(sample: Any, *, input_key: Key | None = None, label_key: Key | 
     """
     if isinstance(sample, (list, tuple)) and sample:
         first, second = sample[0], sample[1] if len(sample) > 1 else None
-        found = _find_labels(second) if isinstance(second, Mapping) else second
+        label = _find_labels(second) if isinstance(second, Mapping) else second
     else:
         first = _find_inputs(sample) if isinstance(sample, Mapping) and input_key is None else sample
-        found = _find_labels(sample)
+        label = _find_labels(sample)
     inputs = first if input_key is None else _pick(sample, input_key, "input_key")
-    return inputs, found if label_key is None else _pick(sample, label_key, "label_key")
+    return inputs, label if label_key is None else _pick(sample, label_key, "label_key")
 
 
 def match_labels(named: Mapping[str, Tensor], wanted: str | None) -> dict[str, Tensor]:
@@ -193,8 +193,8 @@ def keys_of(
         return {"input_key": None, "label_key": None}
     keys = {}
     for name, given in {"input_key": input_key, "label_key": label_key}.items():
-        own = getattr(data, name, None)
-        first, second = (own, given) if own_first else (given, own)
+        attribute = getattr(data, name, None)
+        first, second = (attribute, given) if own_first else (given, attribute)
         keys[name] = second if first is None else first
     return keys
 

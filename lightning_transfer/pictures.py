@@ -56,8 +56,8 @@ class PreparingCollate:
 
     def __call__(self, samples: list[Any]) -> Any:
         """A batch of samples."""
-        own = self.collate is not default_collate
-        return prepare_pictures(self.collate(samples) if own else collate_pictures(samples), self.transform)
+        custom = self.collate is not default_collate
+        return prepare_pictures(self.collate(samples) if custom else collate_pictures(samples), self.transform)
 
 
 def prepare_pictures(batch: Any, transform: Callable[[Any], Tensor]) -> Any:

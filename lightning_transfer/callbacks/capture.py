@@ -44,11 +44,11 @@ def find_layer(root: nn.Module, layer: str | None = None) -> tuple[nn.Module, bo
             )
         return head, True
     named = {name.replace(_WRAPPER, ""): child for name, child in root.named_modules()}
-    found = named.get(layer.replace(_WRAPPER, ""))
-    if found is None:
+    feature = named.get(layer.replace(_WRAPPER, ""))
+    if feature is None:
         close = difflib.get_close_matches(layer, named, n=3) or list(named)[1:][-5:]
         raise ValueError(f"Expected argument `layer` to be the name of a module, such as {close}, but got {layer!r}.")
-    return found, found is head
+    return feature, feature is head
 
 
 class Capture:

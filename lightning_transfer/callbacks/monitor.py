@@ -489,11 +489,11 @@ def _by_name(forward: Callable[..., Any], inputs: Any, batch: Any) -> dict[str, 
     parameters = signature(forward).parameters.values()
     if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
         return dict(inputs)
-    known = {p.name: p.default is Parameter.empty for p in parameters if p.kind not in _UNNAMED}
+    needs = {p.name: p.default is Parameter.empty for p in parameters if p.kind not in _UNNAMED}
     source = {**batch, **inputs} if isinstance(batch, Mapping) else inputs
-    if not known.keys() & inputs.keys() or any(needed and name not in source for name, needed in known.items()):
+    if not needs.keys() & inputs.keys() or any(needed and name not in source for name, needed in needs.items()):
         return None
-    return {name: source[name] for name, needed in known.items() if name in inputs or needed}
+    return {name: source[name] for name, needed in needs.items() if name in inputs or needed}
 
 
 @contextmanager

@@ -192,8 +192,8 @@ class TransferDataModule(LightningDataModule, ABC):
         try:
             return self._read_data()
         except ValueError as error:
-            own = vars(self)
-            places = [*map(own.get, ("path", "root", "data")), *own.get("paths", {}).values()]
+            arguments = vars(self)
+            places = [*map(arguments.get, ("path", "root", "data")), *arguments.get("paths", {}).values()]
             named = [str(place) for place in places if isinstance(place, str | Path)]
             if not named or any(Path(place).name in str(error) for place in named):
                 raise
@@ -211,9 +211,9 @@ class TransferDataModule(LightningDataModule, ABC):
         if data.task == "classification":
             present = data.splits["train"].truth.unique()
             if len(present) < 2:
-                known = [data.names[int(label)] for label in present]
+                class_names = [data.names[int(label)] for label in present]
                 raise ValueError(
-                    f"Expected the training split of `{self.name}` to hold at least two classes, but got {known}."
+                    f"Expected the training split of `{self.name}` to hold at least two classes, but got {class_names}."
                 )
         return self._subsample(data)
 
@@ -493,7 +493,7 @@ def _class_id(wanted: int | str, names: tuple[str, ...]) -> int:
         return names.index(wanted)
     if isinstance(wanted, int) and not isinstance(wanted, bool) and 0 <= wanted < len(names):
         return wanted
-    known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    listing = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     raise ValueError(
-        f"Expected argument `classes` to hold ids below {len(names)} or names among: {known}; but got {wanted!r}."
+        f"Expected argument `classes` to hold ids below {len(names)} or names among: {listing}; but got {wanted!r}."
     )

@@ -124,8 +124,8 @@ class Stream(IterableDataset[dict[str, Any]]):
         self.data = data
         features = data.features or dict.fromkeys(next(iter(data)))
         self.input_key, self.label_key = find_columns(features, input_key, label_key)
-        known = class_names or names_of_column(features[self.label_key])
-        self.class_names = None if known is None else tuple(known)
+        its_names = class_names or names_of_column(features[self.label_key])
+        self.class_names = None if its_names is None else tuple(its_names)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Give one sample after the other."""

@@ -149,8 +149,8 @@ class IDXImages(TransferDataModule):
         if images_file is None and labels_file is None:
             return None
         if images_file is None or labels_file is None:
-            found = images_file or labels_file
-            raise ValueError(f"Expected images and labels for {prefix!r} in {self.root}, but got {found} only.")
+            file = images_file or labels_file
+            raise ValueError(f"Expected images and labels for {prefix!r} in {self.root}, but got {file} only.")
         images, labels = read_idx(images_file), read_idx(labels_file)
         if images.ndim != 3 or images.dtype != np.uint8:
             raise ValueError(f"Expected {images_file} to hold uint8 images, but got {images.dtype} {images.shape}.")

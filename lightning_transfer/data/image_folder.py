@@ -101,7 +101,7 @@ class ImageFolder(TransferDataModule):
         folders, remarks = self._find_splits()
         pictures = {split: self._list(folder, remarks) for split, folder in folders.items()}
         names = tuple(pictures["train"])
-        given = {split: self._dataset(folders[split], found, names) for split, found in pictures.items()}
+        given = {split: self._dataset(folders[split], paths, names) for split, paths in pictures.items()}
         splits = draw_splits(given, self.seed, self.val_fraction, self.test_fraction)
         return LoadedData("classification", splits, names, tuple(remarks))
 
@@ -120,15 +120,15 @@ class ImageFolder(TransferDataModule):
         if not named:
             return {"train": self.root}, []
         extra = [folder.name for folder in others if _pictures(folder)]
-        clear = "train" in named and all(len(found) == 1 for found in named.values())
+        clear = "train" in named and all(len(candidates) == 1 for candidates in named.values())
         if not clear or (extra and len(named) == 1):
-            listed = sorted([folder.name for found in named.values() for folder in found] + extra)
+            listed = sorted([folder.name for candidates in named.values() for folder in candidates] + extra)
             raise ValueError(
                 f"Expected the folders in {self.root} to be either classes or one a split with `train` among them, but "
                 f"got {listed}; argument `split_folders` says which are splits."
             )
         remarks = [f"passed over beside the folders of the splits: {some_of(extra)}"] if extra else []
-        return {split: found[0] for split, found in named.items()}, remarks
+        return {split: candidates[0] for split, candidates in named.items()}, remarks
 
     def _list(self, parent: Path, remarks: list[str]) -> dict[str, list[Path]]:
         """The pictures of every class that has some."""
@@ -166,16 +166,16 @@ def _folders(parent: Path) -> list[Path]:
 
 def _pictures(folder: Path) -> list[Path]:
     """All pictures below a folder, also behind links; a folder that is reached twice counts once."""
-    found: list[Path] = []
+    pictures: list[Path] = []
     seen: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         real = os.path.realpath(place)
         folders[:] = [] if real in seen else sorted(filter(_is_wanted, folders))
         if real not in seen:
             paths = (Path(place, name) for name in files if _is_wanted(name))
-            found += [path for path in paths if path.suffix.lower() in _SUFFIXES and _is_picture_file(path)]
+            pictures += [path for path in paths if path.suffix.lower() in _SUFFIXES and _is_picture_file(path)]
         seen.add(real)
-    return sorted(found)
+    return sorted(pictures)
 
 
 def _is_wanted(name: str) -> bool:

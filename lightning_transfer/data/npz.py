@@ -110,13 +110,13 @@ class NpzArrays(TransferDataModule):
             reason = str(error) or type(error).__name__
             raise ValueError(f"Expected argument `path` to be a readable .npz file, but got: {reason}") from error
         with file:
-            found = [split for split in SPLITS if self.inputs.replace("{split}", split) in file]
-            given = found if "train" in found and "{split}" in self.inputs else ["train"]
+            splits_here = [split for split in SPLITS if self.inputs.replace("{split}", split) in file]
+            given = splits_here if "train" in splits_here and "{split}" in self.inputs else ["train"]
             remarks: list[str] = []
             inputs = {split: self._inputs(self._array(file, self.inputs, split), remarks) for split in given}
             raw = {split: self._array(file, self.truth, split) for split in given}
-            known = self.known_names
-            names = self._array(file, known, "").tolist() if isinstance(known, str) else known
+            class_names = self.known_names
+            names = self._array(file, class_names, "").tolist() if isinstance(class_names, str) else class_names
         names = None if names is None else tuple(str(name) for name in names)
         truth, names = self._targets(raw, names) if self.is_regression else self._labels(raw, names)
         key: Literal["labels", "targets"] = "targets" if self.is_regression else "labels"
@@ -201,9 +201,9 @@ class NpzArrays(TransferDataModule):
                     f"(n, l), but got {array.dtype} of shape {array.shape}."
                 )
         if raw["train"].dtype.kind == "U":
-            known = names or tuple(sorted({str(name) for array in raw.values() for name in array.flat}))
-            raw = {split: _look_up(array, known) for split, array in raw.items()}
-            names = known
+            class_names = names or tuple(sorted({str(name) for array in raw.values() for name in array.flat}))
+            raw = {split: _look_up(array, class_names) for split, array in raw.items()}
+            names = class_names
         truth = {split: torch.from_numpy(array.astype(np.int64)) for split, array in raw.items()}
         high = max((int(array.max()) for array in truth.values() if array.numel()), default=0)
         low = min((int(array.min()) for array in truth.values() if array.numel()), default=0)

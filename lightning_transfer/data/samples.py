@@ -145,19 +145,19 @@ class SampleModule(TransferDataModule):
         checked = self.on_error == "skip" and not isinstance(inputs, Tensor)
         if labels is not None and not checked:
             return inputs, labels
-        found: dict[int, Any] = {}
+        readable: dict[int, Any] = {}
         for index in range(len(inputs)):
             label, error = self._try(part, inputs if checked else None, labels, index)
             if error is None:
-                found[index] = label
+                readable[index] = label
             elif self.on_error == "raise":
                 raise ValueError(f"Expected sample {index} of {self.name} to be readable, but got: {error}") from error
-        if len(found) < len(inputs):
-            bad = some_of([_title(inputs, index) for index in range(len(inputs)) if index not in found])
+        if len(readable) < len(inputs):
+            bad = some_of([_title(inputs, index) for index in range(len(inputs)) if index not in readable])
             where = "" if split == "train" else f" of {split}"
-            count = len(inputs) - len(found)
+            count = len(inputs) - len(readable)
             remarks.append(f"{count} of {len(inputs)} samples{where} could not be read and were left out: {bad}")
-        return inputs[torch.tensor(list(found), dtype=torch.long)], list(found.values())
+        return inputs[torch.tensor(list(readable), dtype=torch.long)], list(readable.values())
 
     def _try(self, part: Any, inputs: Any, labels: Any, index: int) -> tuple[Any, Exception | None]:
         """The raw label of a sample, and what went wrong in reading it."""
@@ -244,10 +244,10 @@ class Samples(SampleModule):
 
     def read(self, remarks: list[str]) -> tuple[dict[str, Any], dict[str, Any], Sequence[str] | None]:
         """Take the pairs apart and ask the data sets for their labels."""
-        found = {split: self._read(part, split, remarks) for split, part in self.given.items()}
-        raw = {split: labels for split, (_, labels) in found.items()}
+        parts = {split: self._read(part, split, remarks) for split, part in self.given.items()}
+        raw = {split: labels for split, (_, labels) in parts.items()}
         names = _names_of(self.given["train"], raw["train"])
-        return {split: inputs for split, (inputs, _) in found.items()}, raw, names
+        return {split: inputs for split, (inputs, _) in parts.items()}, raw, names
 
     def _read(self, part: Any, split: str, remarks: list[str]) -> tuple[Any, Any]:
         """The inputs of a split, and the raw labels of all its samples."""

@@ -137,18 +137,18 @@ def find_shards(given: str | Path | Sequence[str | Path]) -> list[Path]:
     text = str(given)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:(//|[^\\/])", text) and not Path(text).exists():
         raise ValueError(f"Expected argument `path` to name tar files on this machine, but got {text!r}.")
-    found: list[Path] = []
+    shards: list[Path] = []
     for expanded in _expand(text):
         path = Path(expanded)
         if path.is_dir():
-            found += sorted(path.glob("*.tar"))
+            shards += sorted(path.glob("*.tar"))
         elif path.is_file():
-            found.append(path)
+            shards.append(path)
         elif "*" in path.name or "?" in path.name:
-            found += sorted(path.parent.glob(path.name))
-    if not found:
+            shards += sorted(path.parent.glob(path.name))
+    if not shards:
         raise ValueError(f"Expected argument `path` to name tar files or a folder of them, but got {text!r}.")
-    return found
+    return shards
 
 
 def _expand(text: str) -> list[str]:

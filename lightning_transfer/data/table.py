@@ -232,10 +232,10 @@ class Table(TransferDataModule):
 
         if frame.empty:
             raise ValueError(f"Expected argument `path` to be a table with rows, but got none in {self.path}.")
-        known = ", ".join(str(column) for column in frame.columns)
+        listing = ", ".join(str(column) for column in frame.columns)
         for column in used:
             if used.count(column) > 1 or list(frame.columns).count(column) != 1:
-                raise ValueError(f"Expected {column!r} to be one column of {self.path}, used once; it has: {known}.")
+                raise ValueError(f"Expected {column!r} to be one column of {self.path}, used once; it has: {listing}.")
             if frame[column].isna().any():
                 raise ValueError(f"Expected column {column!r} of {self.path} to have no gaps, but got missing values.")
         if self.label is not None and is_float_dtype(frame[self.label]):

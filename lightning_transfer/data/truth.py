@@ -72,10 +72,10 @@ def encode_truth(given: Mapping[str, Any], names: Sequence[str] | None = None, t
     kind = everything.dtype.kind
     if kind not in "biufU":
         raise ValueError(f"Expected labels or targets to be text or numbers, but got {everything.dtype}; {_DENSE}.")
-    found = task or _guess(everything)
-    if found == "regression":
+    kind_of_task = task or _guess(everything)
+    if kind_of_task == "regression":
         return _as_targets(arrays, names)
-    if found == "multilabel":
+    if kind_of_task == "multilabel":
         return _as_marks(arrays, everything, names)
     return _as_classes(arrays, everything, names)
 

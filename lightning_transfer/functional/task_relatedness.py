@@ -105,8 +105,8 @@ def task_relatedness(
     config = BoundConfig.of(config, options)
     check_given(config, head=head, label_map=label_map, evaluation=evaluation, warm_start=warm_start)
     reference_features, reference_labels, _ = one_row_each(reference_features, reference_labels, "reference_features")
-    target_features, found, unlabelled = one_row_each(target_features, target_labels, "target_features")
-    data = reference_features, reference_labels, target_features, None if unlabelled else found
+    target_features, labels_or_zeros, unlabelled = one_row_each(target_features, target_labels, "target_features")
+    data = reference_features, reference_labels, target_features, None if unlabelled else labels_or_zeros
     given: dict[str, Any] = {"head": head, "label_map": label_map}
     result = _answer(data, config, evaluation=evaluation, start=warm_start, **given)
     if config.baselines:

@@ -154,12 +154,12 @@ class TransferMetric(Metric, ABC):
     def health(self) -> Health:
         """Describe the data behind the score, and whether the score last computed is sound."""
         record = self._describe()
-        own = [message for message in (self._unconverged, self._outside) if message]
+        remarks = [message for message in (self._unconverged, self._outside) if message]
         return replace(
             record,
             converged=record.converged and not self._unconverged,
             in_range=not self._outside,
-            messages=(*record.messages, *own),
+            messages=(*record.messages, *remarks),
         )
 
     def set_dtype(self, dst_type: str | torch.dtype) -> Metric:
@@ -354,8 +354,8 @@ def memo(state: Tensor) -> dict[Any, Any]:
     """
     if not hasattr(state, "_memo"):
         state._memo = _Memo()  # type: ignore[attr-defined]
-    found: dict[Any, Any] = state._memo  # type: ignore[attr-defined]
-    return found
+    content: dict[Any, Any] = state._memo  # type: ignore[attr-defined]
+    return content
 
 
 def ignore_code(ignore_index: int | None) -> list[int]:

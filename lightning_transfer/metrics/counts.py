@@ -43,10 +43,10 @@ class CountMetric(JackknifeMetric):
     def _checked_columns(self, labels: Tensor) -> Tensor:
         """Check labels and return them with shape ``(n, columns)``."""
         columns = check_label_columns(labels)
-        known = self.joint_counts.shape[1]
-        if known and columns.shape[1] != known:
+        before = self.joint_counts.shape[1]
+        if before and columns.shape[1] != before:
             raise ValueError(
-                f"Expected argument `labels` to have {known} columns like before, but got {columns.shape[1]}."
+                f"Expected argument `labels` to have {before} columns like before, but got {columns.shape[1]}."
             )
         return columns
 

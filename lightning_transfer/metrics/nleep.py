@@ -84,19 +84,19 @@ class NLEEP(SampleMetric):
         return replace(record, messages=record.messages + self._hard)
 
     def _prepare(self, **samples: Tensor) -> dict[str, Tensor]:
-        found = responsibilities(
+        mixture = responsibilities(
             **samples,
             variance=self.variance,
             components_per_class=self.components_per_class,
             covariance=self.covariance,
             seed=self.seed,
         )
-        self._unconverged = "" if found.converged else "the Gaussian mixture did not converge"
-        share = len(found.labels) / found.probs.shape[1]
+        self._unconverged = "" if mixture.converged else "the Gaussian mixture did not converge"
+        share = len(mixture.labels) / mixture.probs.shape[1]
         self._hard = (
             f"{share:.3g} samples a component: the Gaussian mixture is hardly more than k-means",
-        ) * found.hard
-        return {"source_probs": found.probs, "labels": found.labels}
+        ) * mixture.hard
+        return {"source_probs": mixture.probs, "labels": mixture.labels}
 
     def _score(self, *, source_probs: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
         return leep(source_probs, labels)

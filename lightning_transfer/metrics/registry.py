@@ -40,8 +40,8 @@ class MetricSpec:
     def metric_class(self) -> type[TransferMetric]:
         """The class."""
         module, _, name = self.path.partition(":")
-        found = getattr(importlib.import_module(f"lightning_transfer.metrics.{module}"), name)
-        return cast("type[TransferMetric]", found)
+        loaded = getattr(importlib.import_module(f"lightning_transfer.metrics.{module}"), name)
+        return cast("type[TransferMetric]", loaded)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -179,8 +179,8 @@ def _with_options(entry: Metric | Mapping[str, Any], other: Metric | Mapping[str
     if isinstance(entry, Mapping):
         return repr(dict(entry))
     given = [option for option in signature(type(entry)).parameters if hasattr(entry, option)]
-    own = {option: repr(getattr(entry, option)) for option in given}
-    differing = [f"{option}={text}" for option, text in own.items() if text != repr(getattr(other, option, None))]
+    texts = {option: repr(getattr(entry, option)) for option in given}
+    differing = [f"{option}={text}" for option, text in texts.items() if text != repr(getattr(other, option, None))]
     return f"{type(entry).__name__}({', '.join(differing)})"
 
 

@@ -119,8 +119,8 @@ class SampleMetric(TransferMetric):
         """The chosen samples by name, in an order of their own."""
         count, most = int(self.seen), self.keep_samples
         self._require_data(count)
-        found = memo(self.seen)
-        if found.get("seen") != count:
+        cache = memo(self.seen)
+        if cache.get("seen") != count:
             if most is None or count <= most:
                 rows = {name: _joined(getattr(self, name)) for name in self._lists}
                 ranks = rows["kept_ranks"]
@@ -136,8 +136,8 @@ class SampleMetric(TransferMetric):
                 index: Any = slice(most) if alone else torch.arange(len(copies), device=copies.device)
                 index = index if alone else index.repeat_interleave(copies)
                 samples = {name: rows[f"kept_{name}"][index] for name in self.requires}
-            found |= {"seen": count, "samples": samples}
-        return dict(found["samples"])
+            cache |= {"seen": count, "samples": samples}
+        return dict(cache["samples"])
 
     def _thin(self, most: int) -> dict[str, Tensor]:
         """Keep one row of each content that may be chosen, those of the lowest places first, and count the others."""

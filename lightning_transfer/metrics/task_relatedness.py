@@ -219,18 +219,23 @@ class TaskRelatedness(SampleMetric):
             reference = _joined(self.kept_reference_features), _joined(self.kept_reference_labels)
         if reference[0] is None or reference[1] is None:
             raise ValueError("Expected `set_reference` or `update(..., reference=True)` before `compute`.")
-        known = None if int(labels[0]) == _NO_LABEL else labels
+        truth = None if int(labels[0]) == _NO_LABEL else labels
         with torch.no_grad():
             return task_relatedness(
-                reference[0], reference[1], features, known, config=replace(self.config, **options), **self.data
+                reference[0],
+                reference[1],
+                features,
+                truth,
+                config=replace(self.config, **options),
+                **self.data,
             )
 
     @property
     def _width(self) -> int:
         parts = self.kept_reference_features
         streamed = parts if isinstance(parts, Tensor) else (parts[0] if parts else None)
-        known = self.fixed_reference_features if self.fixed_reference_features is not None else streamed
-        return known.shape[1] if known is not None else super()._width
+        reference = self.fixed_reference_features if self.fixed_reference_features is not None else streamed
+        return reference.shape[1] if reference is not None else super()._width
 
 
 def _joined(parts: list[Tensor] | Tensor) -> Tensor | None:

@@ -244,11 +244,11 @@ class BoundConfig:
         """
         if config is not None and not isinstance(config, BoundConfig):
             raise ValueError(f"Expected argument `config` to be a `BoundConfig`, but got {type(config).__name__}.")
-        known = [part.name for part in fields(BoundConfig)]
+        names = [part.name for part in fields(BoundConfig)]
         for name in options:
-            if name not in (*known, "max_samples"):
-                nearest = get_close_matches(str(name), [*known, *DATA], 1)
-                hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {[*known, *DATA]}."
+            if name not in (*names, "max_samples"):
+                nearest = get_close_matches(str(name), [*names, *DATA], 1)
+                hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {[*names, *DATA]}."
                 raise ValueError(f"Expected options of `task_relatedness`, but got {name!r}; {hint}")
         options = dict(options)
         if "max_samples" in options:

@@ -33,14 +33,14 @@ def halves(features: Tensor, labels: Tensor | None, side: str, seed: int) -> tup
     Raises:
         ValueError: If an input is malformed.
     """
-    known = torch.zeros(len(features), dtype=torch.long) if labels is None else labels
-    order = prepare(features, known, side, seed)[3]
-    known = known.to(order.device)[order]
+    classes = torch.zeros(len(features), dtype=torch.long) if labels is None else labels
+    order = prepare(features, classes, side, seed)[3]
+    classes = classes.to(order.device)[order]
     generator = torch.Generator().manual_seed(seed + 1)
-    first = torch.zeros(len(known), dtype=torch.bool)
-    single = torch.zeros(len(known), dtype=torch.bool)
+    first = torch.zeros(len(classes), dtype=torch.bool)
+    single = torch.zeros(len(classes), dtype=torch.bool)
     parity = 0
-    of_class = torch.argsort(known, stable=True).cpu().split(known.unique(return_counts=True)[1].tolist())
+    of_class = torch.argsort(classes, stable=True).cpu().split(classes.unique(return_counts=True)[1].tolist())
     for rows in sorted(of_class, key=lambda rows: int(rows[0])):
         single[rows] = len(rows) == 1
         half = (len(rows) + parity) // 2

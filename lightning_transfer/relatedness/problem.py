@@ -87,28 +87,28 @@ class Problem:
                 f"but got {width} and {target.shape[1]}."
             )
         target, target_labels = target.to(reference.device), target_labels.to(reference.device)
-        own = None if head is None else SoftmaxHead.of(head, width, len(reference_ids))
+        users_head = None if head is None else SoftmaxHead.of(head, width, len(reference_ids))
         if isinstance(dimension, str):
             few = min(_REDUCED, len(reference), len(target))
-            reduced = few if dimension == "auto" and width > _WIDEST and own is None else None
+            reduced = few if dimension == "auto" and width > _WIDEST and users_head is None else None
         else:
             reduced = dimension
-        if reduced is not None and own is not None:
+        if reduced is not None and users_head is not None:
             raise ValueError(f"Expected argument `dimension` to be None with a head of one's own, but got {reduced}.")
-        common_scale = config.tau == "auto" and own is None
+        common_scale = config.tau == "auto" and users_head is None
         frame = Frame.fit(reference, target, config.standardize, common_scale, reduced)
-        if own is not None:
+        if users_head is not None:
             ranks = reference_ids.argsort().argsort()
-            weight = own.weight.to(reference.device)[ranks]
-            bias = own.bias.to(reference.device)[ranks] + weight @ frame.reference_mean
-            own = SoftmaxHead(weight * frame.reference_scale, bias)
+            weight = users_head.weight.to(reference.device)[ranks]
+            bias = users_head.bias.to(reference.device)[ranks] + weight @ frame.reference_mean
+            users_head = SoftmaxHead(weight * frame.reference_scale, bias)
         return Problem(
             reference=Sample(frame.reference(reference), labels, len(reference_ids)),
             target=Sample(frame.target(target), target_labels, len(target_ids)),
             reference_ids=reference_ids,
             target_ids=target_ids.to(reference.device) if not unlabelled else target_ids.new_zeros(0),
             frame=frame,
-            head=own,
+            head=users_head,
             seed=seed,
         )
 
@@ -159,11 +159,11 @@ class Problem:
         result = result.to(device)
         if not len(self.target_ids):  # labels are still to be found: they will be numbered like those of the result
             self.target_ids = torch.arange(len(result.target_classes), device=device)
-        known = set(self.reference_ids.tolist())
+        ids = set(self.reference_ids.tolist())
         if (
             result.feature_map.matrix.shape[0] != self.reference.features.shape[1]
             or sorted(result.target_classes.tolist()) != sorted(self.target_ids.tolist())
-            or not set(result.reference_classes.tolist()) <= known
+            or not set(result.reference_classes.tolist()) <= ids
         ):
             raise ValueError(
                 "Expected argument `warm_start` to be of the same width and classes, but got width "
@@ -222,8 +222,8 @@ class Problem:
         count = len(self.target_ids)
         if unlabelled:
             features = self.frame.target(target[content_order(target, self.seed)])
-            found = nearest(features, self.centres) if self.centres is not None else transforms.predict(features)
-            return sample, Sample(features, found, count)
+            predicted = nearest(features, self.centres) if self.centres is not None else transforms.predict(features)
+            return sample, Sample(features, predicted, count)
         target_labels = check_labels(target_labels, len(target), name="evaluation target labels").to(device)
         unknown = target_labels[~torch.isin(target_labels, self.target_ids)]
         if len(unknown):
@@ -259,8 +259,8 @@ def one_row_each(features: Tensor, labels: Tensor | None, name: str) -> tuple[Te
     return features, torch.zeros(len(features), dtype=torch.long), True
 
 
-def _positions(ids: Tensor, known: Tensor, into: bool = False) -> Tensor:
-    """Where each known id stands among ids; with ``into``, where each id stands among the known ones."""
-    first, second = (known, ids) if into else (ids, known)
+def _positions(ids: Tensor, among: Tensor, into: bool = False) -> Tensor:
+    """Where each of ``among`` stands among the ids; with ``into``, where each id stands in ``among``."""
+    first, second = (among, ids) if into else (ids, among)
     order = first.argsort()
     return order[torch.searchsorted(first[order], second)]

@@ -252,9 +252,9 @@ def _swap(choice: np.ndarray, cost: np.ndarray, weight: np.ndarray, slack: float
     def entropy(mass: np.ndarray) -> float:
         return float(_plogp(mass).sum())
 
-    own = weight * cost[np.arange(len(choice)), choice]
+    costs = weight * cost[np.arange(len(choice)), choice]
     crossed = weight[:, None] * cost[:, choice]
-    gain = own[:, None] + own[None] - crossed - crossed.T
+    gain = costs[:, None] + costs[None] - crossed - crossed.T
     first, second = np.unravel_index(int(gain.argmax()), gain.shape)
     if gain[first, second] <= slack:
         return False

@@ -162,8 +162,8 @@ def bounds_table(results: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 
 def _baseline(result: Mapping[str, Any]) -> Baseline | None:
-    found = result.get("baseline")
-    return None if found is None else Baseline(float(found["bound"]), tuple(found["copies"]))
+    baseline = result.get("baseline")
+    return None if baseline is None else Baseline(float(baseline["bound"]), tuple(baseline["copies"]))
 
 
 def as_text(board: Standings, width: int = 120) -> str:
