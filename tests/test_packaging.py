@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import shutil
 import subprocess
 import sys
@@ -179,12 +180,16 @@ def lines_of_code(path: Path) -> int:
     )
 
 
+@functools.cache
+def scores() -> set[str]:
+    """Classes that are rows of ``tests/_estimators``, which brings each some sixty tests."""
+    return {type(row.metric(**row.arguments, **row.metric_arguments)).__name__ for row in load_estimators()}
+
+
 def is_a_score(path: Path) -> bool:
-    """Whether every class of a module is a row of ``tests/_estimators``, which brings it some sixty tests."""
-    scores = {type(row.metric()).__name__ for row in load_estimators()} if path.parent.name == "metrics" else set()
     classes = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
-    public = [name for name in classes if not name.startswith("_")]
-    return bool(public) and set(public) <= scores
+    public = {name for name in classes if not name.startswith("_")}
+    return path.parent.name == "metrics" and bool(public) and public <= scores()
 
 
 def test_tests_lie_where_the_modules_lie():

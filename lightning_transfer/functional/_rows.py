@@ -96,7 +96,7 @@ def principal_components(rows: Tensor, num_components: int, noise: float = 0.0) 
     """
     values, vectors = torch.linalg.eigh(rows.T @ rows)
     k = min(num_components, len(values))
-    if values[-k] < max(_SQUARED * float(values[-1]), noise**2):  # the square of the rows has lost too many digits
+    if values[-k] <= max(_SQUARED * float(values[-1]), noise**2):  # the square of the rows has lost too many digits
         _, lengths, vectors = (part.flip(-1) for part in thin_svd(rows))
         values = lengths.square()
         cutoff = (max(rows.shape) * torch.finfo(rows.dtype).eps * lengths[-1]).clamp(min=noise)

@@ -15,7 +15,7 @@ def renamed(**names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Let a function take arguments by their old names too, with a :class:`FutureWarning`.
 
     Args:
-        names: New name by old name.
+        names: New name by old name; both at once are a TypeError.
 
     Example:
         >>> from lightning_transfer.utilities.renames import renamed
@@ -32,6 +32,8 @@ def renamed(**names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
             for old in names.keys() & kwargs.keys():
                 message = f"Argument `{old}` of `{function.__qualname__}` is called `{names[old]}` now."
                 warnings.warn(message, FutureWarning, stacklevel=2)
+                if names[old] in kwargs:
+                    raise TypeError(f"`{function.__qualname__}` got both `{names[old]}` and its old name `{old}`.")
                 kwargs[names[old]] = kwargs.pop(old)
             return function(*args, **kwargs)
 
