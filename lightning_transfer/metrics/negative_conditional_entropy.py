@@ -18,9 +18,8 @@ class NCE(CountMetric):
     As input to ``forward`` and ``update`` the metric accepts the following input:
 
     - ``source_labels`` (:class:`~torch.Tensor`): source class ids of shape ``(n,)``, any integer dtype.
-    - ``labels`` (:class:`~torch.Tensor`): class ids of shape ``(n,)``, or ``(n, m)`` for ``m`` labels a sample. Tokens
-    and
-      pixels: any shape, the same for both.
+    - ``labels`` (:class:`~torch.Tensor`): class ids of shape ``(n,)``, or ``(n, m)`` for ``m`` labels a sample.
+      Tokens and pixels: any shape, the same for both.
 
     As output of ``forward`` and ``compute`` the metric returns the following output:
 

@@ -28,9 +28,8 @@ class OTCE(SampleMetric):
 
     As input to ``forward`` and ``update`` the metric accepts the following input:
 
-    - ``features`` (:class:`~torch.Tensor`): target features of shape ``(n, d)``, any floating dtype (tokens ``(b, t,
-    d)``
-      and pixels ``(b, d, h, w)`` too).
+    - ``features`` (:class:`~torch.Tensor`): target features of shape ``(n, d)``, any floating dtype (tokens
+      ``(b, t, d)`` and pixels ``(b, d, h, w)`` too).
     - ``labels`` (:class:`~torch.Tensor`): target class ids of shape ``(n,)``, any integer dtype.
 
     As output of ``forward`` and ``compute`` the metric returns the following output:
