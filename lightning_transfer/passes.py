@@ -38,12 +38,12 @@ _STAGES = {"train": "fit", "val": "validate", "test": "test", "predict": "predic
 _BATCH_SIZE = 64  # where a batch sampler of the user's own does not say
 
 
-def spread(n: int, kept: int | None) -> Tensor:
+def evenly(n: int, kept: int | None) -> Tensor:
     """Positions of ``kept`` samples spread evenly over ``n``: the same ones on any number of processes.
 
     Example:
-        >>> from lightning_transfer.passes import spread
-        >>> spread(10, 4).tolist()
+        >>> from lightning_transfer.passes import evenly
+        >>> evenly(10, 4).tolist()
         [0, 2, 5, 7]
     """
     if kept is None or kept >= n:
@@ -203,7 +203,7 @@ class Pass:
         indices, size = _indices(loader), _size_of_batches(loader)
         batches = _number_of_batches(-(-len(indices) // (size * world_size)), limit)
         total = min(len(indices), batches * size * world_size)
-        kept = spread(total, max_samples) if seed is None else draw(total, max_samples, seed)
+        kept = evenly(total, max_samples) if seed is None else draw(total, max_samples, seed)
         chosen = [indices[place] for place in kept.tolist()]
         self.num_samples = len(chosen)
         self._length = -(-len(chosen[::world_size]) // size)

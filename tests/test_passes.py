@@ -22,7 +22,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from lightning_transfer.passes import Pass, Places, as_loaders, draw, places_in, spread
+from lightning_transfer.passes import Pass, Places, as_loaders, draw, evenly, places_in
 
 
 class Numbers(torch.utils.data.Dataset):
@@ -74,7 +74,7 @@ def _joined(lists):
 @given(n=st.integers(1, 40), world=st.integers(1, 5), batch=st.integers(1, 7), kept=st.none() | st.integers(1, 45))
 def test_each_sample_counts_once_on_any_number_of_processes(n, world, batch, kept):
     """What a distributed sampler deals out, duplicates included, is counted as one process would count it."""
-    counted, expected = [], spread(n, kept).tolist()
+    counted, expected = [], evenly(n, kept).tolist()
     for rank in range(world):
         sampler = DistributedSampler(Numbers(n), num_replicas=world, rank=rank, shuffle=False)
         loader = DataLoader(Numbers(n), batch_size=batch, sampler=sampler)
@@ -90,7 +90,7 @@ def test_each_sample_counts_once_on_any_number_of_processes(n, world, batch, kep
 @given(n=st.integers(1, 40), world=st.integers(1, 5), batch=st.integers(1, 7), kept=st.none() | st.integers(1, 45))
 def test_own_pass_shares_the_samples_without_padding(n, world, batch, kept):
     shares = _seen(DataLoader(Numbers(n), batch_size=batch, shuffle=True), world, max_samples=kept)
-    assert sorted(_joined(shares)) == spread(n, kept).tolist()
+    assert sorted(_joined(shares)) == evenly(n, kept).tolist()
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert all(share == sorted(share) for share in shares)
 

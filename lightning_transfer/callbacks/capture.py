@@ -141,7 +141,7 @@ def is_compiled(root: nn.Module) -> bool:
     return any(hasattr(value, "_torchdynamo_orig_callable") for space in spaces for value in space.values())
 
 
-def pool(features: Tensor, labels: Tensor | None) -> Tensor:
+def average_positions(features: Tensor, labels: Tensor | None) -> Tensor:
     """Average features over positions where there is one label a sample and not one a position.
 
     Args:

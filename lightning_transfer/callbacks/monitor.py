@@ -22,7 +22,7 @@ from typing_extensions import override
 
 from lightning_transfer._compat import before_batch_transfer, current_step, request_loaders, validates_in_turn
 from lightning_transfer.backbones import Backbone
-from lightning_transfer.callbacks.capture import Capture, pool
+from lightning_transfer.callbacks.capture import Capture, average_positions
 from lightning_transfer.callbacks.look import Look
 from lightning_transfer.callbacks.publish import publish_values
 from lightning_transfer.callbacks.schedule import Schedule
@@ -404,7 +404,7 @@ class FeatureMonitor(Callback, ABC):
         inputs = match_labels(split_batch(batch, **self._keys)[1], self.labels_as)
         self.look.batch = describe_batch(batch)
         self.look.targets = self._keys["label_key"] is None and names_targets(batch)
-        inputs["features"] = features = pool(features, next(iter(inputs.values()), None))
+        inputs["features"] = features = average_positions(features, next(iter(inputs.values()), None))
         if source_outputs is not None:
             inputs |= derive_source_inputs(source_outputs.float(), self.source_inputs)
         if any(len(value) != len(features) for value in inputs.values()):

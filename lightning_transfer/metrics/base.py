@@ -148,12 +148,12 @@ class TransferMetric(Metric, ABC):
         """Compute the score with its standard error and an interval of the given coverage."""
 
     @abstractmethod
-    def _describe(self) -> Health:
+    def _examine(self) -> Health:
         """Describe the data behind the score."""
 
     def health(self) -> Health:
         """Describe the data behind the score, and whether the score last computed is sound."""
-        record = self._describe()
+        record = self._examine()
         remarks = [message for message in (self._unconverged, self._outside) if message]
         return replace(
             record,

@@ -102,7 +102,7 @@ class CountMetric(JackknifeMetric):
         counts = self._totals()
         return float(conditional_entropy(counts, True).mean() - conditional_entropy(counts).mean())
 
-    def _describe(self) -> Health:
+    def _examine(self) -> Health:
         counts = self._totals()
         n, messages = int(counts[0].sum()), []
         classes: dict[str, Any] = {}

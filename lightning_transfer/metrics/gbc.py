@@ -94,7 +94,7 @@ class StreamingGBC(MomentMetric):
         classes = int((self._totals().class_counts > 0).sum())
         return -float(classes * (classes - 1)), 0.0
 
-    def _describe(self) -> Health:
+    def _examine(self) -> Health:
         moments: _Gaussians = self._totals()
         counts = moments.class_counts[moments.class_counts > 0]
         smallest = int(counts.min())

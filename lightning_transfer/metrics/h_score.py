@@ -71,8 +71,8 @@ class HScore(MomentMetric):
     def _unregularised(self) -> bool:
         return not self.shrinkage
 
-    def _describe(self) -> Health:
-        record = super()._describe()
+    def _examine(self) -> Health:
+        record = super()._examine()
         if isinstance(self.shrinkage, str) and float(ledoit_wolf_shrinkage(self._totals())) == 1:
             message = "the shrinkage is 1, so the score is 0: the samples are too few to tell features from noise"
             record = replace(record, messages=(*record.messages, message))

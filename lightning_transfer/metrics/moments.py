@@ -410,7 +410,7 @@ class MomentMetric(JackknifeMetric):
         """Whether the score inverts the covariance of the features as it is."""
         return False
 
-    def _describe(self) -> Health:
+    def _examine(self) -> Health:
         moments = self._totals()
         condition = moments.condition_number if self._unregularised else None
         rank = float(moments.effective_rank)

@@ -79,8 +79,8 @@ class NLEEP(SampleMetric):
         super().reset()
         self._hard = ()
 
-    def _describe(self) -> Health:
-        record = super()._describe()
+    def _examine(self) -> Health:
+        record = super()._examine()
         return replace(record, messages=record.messages + self._hard)
 
     def _prepare(self, **samples: Tensor) -> dict[str, Tensor]:

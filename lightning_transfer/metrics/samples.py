@@ -131,7 +131,7 @@ class SampleMetric(TransferMetric):
                 samples = {name: rows[f"kept_{name}"] for name in self.requires}
             else:
                 rows = self._thin(most)
-                copies = spread_copies(rows["kept_ranks"], rows["kept_times"], most)
+                copies = share_out(rows["kept_ranks"], rows["kept_times"], most)
                 alone = bool((copies[:most] == 1).all()) and not bool(copies[most:].any())
                 index: Any = slice(most) if alone else torch.arange(len(copies), device=copies.device)
                 index = index if alone else index.repeat_interleave(copies)
@@ -182,8 +182,8 @@ class SampleMetric(TransferMetric):
         parts = getattr(self, state)
         dtype, shape = (_DTYPES.index(parts[0].dtype), parts[0].shape[1:]) if parts else (-1, ())
         sizes = torch.tensor([dtype, len(shape), *shape, *[0] * (4 - len(shape))], device=self.device)
-        described = gather_rows(sizes, gather, group)
-        filled = described[described[:, 0] >= 0]
+        shapes = gather_rows(sizes, gather, group)
+        filled = shapes[shapes[:, 0] >= 0]
         if not parts and len(filled):
             code, ndim, *rest = filled[0].tolist()
             setattr(self, state, [torch.zeros((0, *rest[:ndim]), dtype=_DTYPES[code], device=self.device)])
@@ -251,7 +251,7 @@ class SampleMetric(TransferMetric):
         half = float(norm.ppf(0.5 + level / 2)) * error_
         return ScoreInterval(value, error_, value - half, value + half, level, "bootstrap")
 
-    def _describe(self) -> Health:
+    def _examine(self) -> Health:
         samples = self._kept()
         n, messages = len(samples[self.requires[0]]), []
         record: dict[str, Any] = {}
@@ -336,7 +336,7 @@ def _uniform(ranks: Tensor) -> Tensor:
     return (ranks.double() / 2.0**64 + 0.5).clamp(2.0**-53, 1 - 2.0**-53)
 
 
-def spread_copies(ranks: Tensor, times: Tensor, most: int) -> Tensor:
+def share_out(ranks: Tensor, times: Tensor, most: int) -> Tensor:
     """Choose how many of equal samples are kept, each in its share: see :class:`SampleMetric`.
 
     Args:
@@ -377,7 +377,7 @@ def choose_rows(tensors: Sequence[Tensor], seed: int, most: int | None) -> Tenso
         return order
     ids, times = torch.unique_consecutive(ranks[order], return_counts=True)
     first = times.cumsum(0) - times
-    copies = spread_copies(ids, times, most)
+    copies = share_out(ids, times, most)
     return order[first.repeat_interleave(copies)]
 
 

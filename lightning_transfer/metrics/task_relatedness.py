@@ -188,7 +188,7 @@ class TaskRelatedness(SampleMetric):
         assert result.interval is not None
         return ScoreInterval(result.bound, result.standard_error, *result.interval, level, "bootstrap")
 
-    def _describe(self) -> Health:
+    def _examine(self) -> Health:
         kept = self._kept()
         labels = kept["labels"] if int(kept["labels"][0]) != _NO_LABEL else None
         counts = None if labels is None else torch.unique(labels, return_counts=True)[1]

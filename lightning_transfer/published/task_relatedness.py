@@ -339,9 +339,9 @@ def _printed(
     unreached = bool((hard.sum(1) == 0).any())
     distance = 1e10  # what the code reports when a class is not reached
     if not unreached:
-        spread = conditional_of(hard, reference.prior)
+        shares = conditional_of(hard, reference.prior)
         pushed = reference.with_features(parameters.push(reference.features))
-        coupling = couple(pushed, target, spread, hard > 0, "feature", config.block_size)
+        coupling = couple(pushed, target, shares, hard > 0, "feature", config.block_size)
         distance = float(equal @ coupling.class_costs)
     back = (target.features - parameters.offset) @ parameters.inverse.T
     there = (parameters.push(reference.features) - parameters.offset) @ parameters.inverse.T

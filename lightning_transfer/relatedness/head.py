@@ -75,9 +75,9 @@ class SoftmaxHead:
         The gradient of the loss lies in their span (``p - q`` sums to zero): nothing orthogonal to them changes a loss.
         Directions whose singular value is within rounding of zero are left out.
         """
-        spread = self.weight - self.weight.mean(0)
-        _, values, basis = torch.linalg.svd(spread, full_matrices=False)
-        smallest = max(spread.shape) * torch.finfo(values.dtype).eps * values[:1].clamp_min(1e-300)
+        centred = self.weight - self.weight.mean(0)
+        _, values, basis = torch.linalg.svd(centred, full_matrices=False)
+        smallest = max(centred.shape) * torch.finfo(values.dtype).eps * values[:1].clamp_min(1e-300)
         used: Tensor = basis[values > smallest]
         return used
 

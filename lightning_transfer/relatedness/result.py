@@ -373,18 +373,18 @@ class TaskRelatednessResult:
             f"{title:<40}" + "".join(f"{getattr(each, key):17.4f}" for each in columns.values()) for title, key in rows
         ]
         lines.insert(4, "-" * len(lines[0]))
-        spread = ""
+        further = ""
         if self.interval is not None:
             low, high = self.interval
-            spread = f"bound {self.bound:.4f}, {self.config.level:.0%} interval {low:.4f} to {high:.4f}"
+            further = f"bound {self.bound:.4f}, {self.config.level:.0%} interval {low:.4f} to {high:.4f}"
         matches = ", ".join(plain(f"{target} <- {reference}") for target, reference, _ in self.matches()[:12])
         if self.margin_mismatch is not None:
-            spread += f"\ndistribution mismatch as a distance (logit_margin): {self.margin_mismatch:.4f}"
+            further += f"\ndistribution mismatch as a distance (logit_margin): {self.margin_mismatch:.4f}"
         if self.baseline is not None:
-            spread += f"\nrelatedness: {self.baseline}"
+            further += f"\nrelatedness: {self.baseline}"
         if self.population_bound is not None:
             confidence = self.config.confidence or 0.0
-            spread += f"\nloss on new samples at most {self.population_bound:.4f} ({confidence:.0%} confidence)"
+            further += f"\nloss on new samples at most {self.population_bound:.4f} ({confidence:.0%} confidence)"
         notes = [
             spread.strip(),
             f"linear probe of the target: loss {self.probe_loss:.4f}, "

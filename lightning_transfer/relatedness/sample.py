@@ -60,7 +60,7 @@ class Sample:
         """At most ``per_class`` samples of each class, spread evenly over the order of the sample; shares stay."""
         if int(self.counts.max()) <= per_class:
             return self
-        kept = torch.cat([spread(rows, per_class) for rows in self.members()]).sort().values
+        kept = torch.cat([evenly(rows, per_class) for rows in self.members()]).sort().values
         return replace(self.rows(kept), shares=self.prior)
 
     def split(self, parts: int) -> tuple[Sample, Sample]:
@@ -79,7 +79,7 @@ class Sample:
         return Sample(self.features[kept], labels[kept], len(classes))
 
 
-def spread(rows: Tensor, count: int) -> Tensor:
+def evenly(rows: Tensor, count: int) -> Tensor:
     """Choose ``count`` of the rows at even distances; all of them if there are no more than that."""
     if len(rows) <= count:
         return rows

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_transfer.callbacks.capture import Capture, find_layer, is_compiled, pool
+from lightning_transfer.callbacks.capture import Capture, average_positions, find_layer, is_compiled
 
 X = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
 
@@ -101,7 +101,7 @@ def test_layers_by_name():
 )
 def test_positions_are_averaged_unless_they_have_labels(shape, labels, expected):
     features = torch.randn(shape, dtype=torch.bfloat16)
-    pooled = pool(features, None if labels is None else torch.zeros(labels))
+    pooled = average_positions(features, None if labels is None else torch.zeros(labels))
     assert pooled.shape == expected
     assert pooled.dtype == torch.float32
 

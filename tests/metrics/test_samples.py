@@ -26,7 +26,7 @@ from lightning_transfer.metrics import (
     TaskRelatedness,
     TransRate,
 )
-from lightning_transfer.metrics.samples import SampleMetric, choose_rows, content_ranks, spread_copies
+from lightning_transfer.metrics.samples import SampleMetric, choose_rows, content_ranks, share_out
 
 
 class Mean(SampleMetric):
@@ -104,9 +104,9 @@ def test_rows_that_are_kept_are_bounded_and_others_are_counted():
 
 def test_copies_are_spread_evenly():
     ranks = content_ranks([torch.arange(50.0)], seed=0).sort().values
-    assert spread_copies(ranks, torch.ones_like(ranks), 20).tolist() == [1] * 20 + [0] * 30
-    assert spread_copies(ranks, torch.full_like(ranks, 7), 350).tolist() == [7] * 50
-    copies = spread_copies(ranks, torch.full_like(ranks, 100), 270)
+    assert share_out(ranks, torch.ones_like(ranks), 20).tolist() == [1] * 20 + [0] * 30
+    assert share_out(ranks, torch.full_like(ranks, 7), 350).tolist() == [7] * 50
+    copies = share_out(ranks, torch.full_like(ranks, 100), 270)
     assert int(copies.sum()) == 270
     assert set(copies.tolist()) == {5, 6}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_transfer.relatedness.sample import Sample, content_order, prepare, spread
+from lightning_transfer.relatedness.sample import Sample, content_order, evenly, prepare
 
 LABELS = torch.tensor([2, 0, 2, 2, 0, 4, 2, 0, 2, 2])
 
@@ -52,8 +52,8 @@ def test_with_classes_numbers_them_in_the_order_given(sample):
 
 
 @pytest.mark.parametrize(("n", "count"), [(10, 3), (7, 7), (5, 9), (1000, 13)])
-def test_spread_chooses_at_even_distances(n, count):
-    rows = spread(torch.arange(n), count).numpy()
+def test_evenly_chooses_at_even_distances(n, count):
+    rows = evenly(torch.arange(n), count).numpy()
     assert len(rows) == min(n, count)
     gaps = np.diff(rows)
     assert (gaps >= 1).all()
