@@ -386,7 +386,7 @@ class TaskRelatednessResult:
             confidence = self.config.confidence or 0.0
             further += f"\nloss on new samples at most {self.population_bound:.4f} ({confidence:.0%} confidence)"
         notes = [
-            spread.strip(),
+            further.strip(),
             f"linear probe of the target: loss {self.probe_loss:.4f}, "
             f"accuracy {self.probe_accuracy:.4f}; guessing costs {self.certificate.guessing:.4f}"
             f"{': the bound is vacuous' if self.certificate.vacuous else ''}",
