@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning_transfer.conf
 import pytest
 import yaml
-from hydra import compose
+from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from lightning_transfer.configs import known_configs, load_config
@@ -31,6 +31,12 @@ OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / gro
 
 
 REQUIRED = {"relate": ["reference=digits"]}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def application():
+    with initialize_config_module("lightning_transfer.conf", version_base="1.3"):
+        yield
 
 
 def composed(job: str, *overrides: str):

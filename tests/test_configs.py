@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import lightning_transfer.conf
 import pytest
-from hydra import compose
+from hydra import compose, initialize_config_module
 
 from lightning_transfer.configs import known_configs, load_config, read_config
 from lightning_transfer.utilities.instantiate import instantiate
 
 REQUIRED = {"relate": ["reference=digits"]}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def application():
+    with initialize_config_module("lightning_transfer.conf", version_base="1.3"):
+        yield
 
 
 def composed(job: str, *overrides: str):
