@@ -189,11 +189,8 @@ class Table(TransferDataModule):
         said = self._check_first_row(options)
         with open_unzipped(self.path) as file:
             frame = pd.read_csv(file, **options)
-        text = [
-            column
-            for column in (self.label, *self.categories)
-            if column in frame.columns and frame[column].isna().any() and frame[column].dtype.kind not in "fiub"
-        ]
+        named = [column for column in (self.label, *self.categories) if column in frame.columns]
+        text = [column for column in named if _may_hold_words(frame[column])]
         if not text:
             return frame, said
         with open_unzipped(self.path) as file:  # in text "NA", "None" and "null" are words, only nothing is a gap
@@ -414,6 +411,12 @@ def _is_counter(values: np.ndarray) -> bool:
 
 def _as_float32(inputs: Inputs) -> Tensor:
     return cast("Tensor", inputs).float()
+
+
+def _may_hold_words(column: pd.Series) -> bool:
+    """Whether gaps of a column may be words: it is text, or nothing else is in it."""
+    gaps = column.isna()
+    return bool(gaps.any()) and (column.dtype.kind not in "fiub" or bool(gaps.all()))
 
 
 def _standardized(splits: dict[str, TransferDataset], noise: Tensor) -> dict[str, TransferDataset]:

@@ -172,6 +172,11 @@ class TestWordsForGaps:
         expected = () if suffix == ".parquet" else ("taken for words, not for gaps: N/A, NA, None, nan, null",)
         assert data.remarks == expected
 
+    def test_are_classes_where_nothing_else_is(self, tmp_path):
+        table = pd.DataFrame({"x": np.arange(40.0), "kind": ["NA", "null"] * 20})
+        data = Table(write(table, tmp_path, ".csv"), label="kind", val_fraction=0, test_fraction=0)
+        assert data.class_names == ("NA", "null")
+
     def test_stay_gaps_among_numbers(self, tmp_path):
         table = pd.DataFrame({"x": ["1.5", "NA"] * 20, "kind": ["a", "b"] * 20, "id": ["1", "2", "NA", "3"] * 10})
         path = write(table, tmp_path, ".csv")
