@@ -143,7 +143,9 @@ class MomentMetric(JackknifeMetric):
     """Base of scores that follow from the moments of features with class ids, 0/1 columns or targets.
 
     Rows wait in ``pending_rows`` (shifted, float64) until a chunk is full; every sum has a leading dimension of
-    ``jackknife_groups`` partial sums, over samples taken in turn.
+    ``jackknife_groups`` partial sums, over samples taken in turn. Scores of up to a chunk are computed from the rows.
+    Sums of squares lose digits with the square of the ratio between the largest and the smallest direction of the
+    features: at 1e4, from where :meth:`health` warns of collinear features, eight digits are left, at 1e6 four.
 
     Args:
         task: Kind of task, one of those of the class. Columns of zeros and ones are taken for targets.
