@@ -28,7 +28,7 @@ def test_the_packaged_configs_pass(config):
 def test_values_of_ones_own_pass(config):
     check_composed(put(config, "target.max_samples", 7))
     check_composed(put(config, "hydra.job.env_set", {"OMP_NUM_THREADS": "2"}))
-    check_composed(put(config, "hydra.sweeper.params", {"seed": "1,2"}))
+    check_composed(put(config, "hydra.sweeper.max_batch_size", 3))
 
 
 @pytest.mark.parametrize(("key", "value", "message"), [
