@@ -18,6 +18,7 @@ from lightning_transfer.screening.zoo import Combiner, combine_zoo_scores
 from lightning_transfer.utilities.files import lock_folder
 from lightning_transfer.utilities.text import plain
 
+_NUMBERED = re.compile(r"(.*) \(\d+\)", re.DOTALL)
 _ABOUT_ONE_RUN = ("interrupted", "overrides")  # entries of ``info``
 
 
@@ -116,19 +117,34 @@ def _names(settings: Any) -> Iterator[str]:
 
 def _merge(earlier: Iterable[Row], later: Iterable[Row], replace_changed: bool) -> list[Row]:
     rows = {row.backbone: row for row in earlier}
+    versions: dict[str, list[str]] = {}
+    for name in rows:
+        _note_version(versions, name)
     for row in later:
-        name = row.backbone if replace_changed else _name_in(rows, row)
+        name = row.backbone if replace_changed else _name_in(rows, row, versions.get(row.backbone, ()))
         finished = name in rows and not rows[name].failed
         same = finished and rows[name].fingerprint == row.fingerprint
         if not (finished and row.failed and (same or not row.scores)):  # what was finished stays
+            if name not in rows:
+                _note_version(versions, name)
             rows[name] = replace(row, backbone=name)
     return list(rows.values())
 
 
-def _name_in(rows: Mapping[str, Row], row: Row) -> str:
-    """The name of a row among others: its own, with a number if another backbone has it."""
-    numbered = re.compile(rf"{re.escape(row.backbone)}( \(\d+\))?")
-    versions = [name for name in rows if numbered.fullmatch(name)]
+def _note_version(versions: dict[str, list[str]], name: str) -> None:
+    versions.setdefault(name, []).append(name)
+    if (numbered := _NUMBERED.fullmatch(name)) is not None:
+        versions.setdefault(numbered[1], []).append(name)
+
+
+def _name_in(rows: Mapping[str, Row], row: Row, versions: Iterable[str]) -> str:
+    """The name of a row among others: its own, with a number if another backbone has it.
+
+    Args:
+        rows: The others by name.
+        row: The row.
+        versions: Those of their names that are the row's, with or without a number.
+    """
     for name in versions:
         if row.fingerprint and rows[name].fingerprint == row.fingerprint:
             return name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from statistics import NormalDist
@@ -189,4 +190,6 @@ def _finite(value: float) -> float:
 def _ranks(values: Mapping[str, float], higher_is_better: bool) -> dict[str, int | None]:
     sign = -1 if higher_is_better else 1
     ordered = sorted(sign * value for value in values.values() if not math.isnan(value))
-    return {name: None if math.isnan(value) else 1 + ordered.index(sign * value) for name, value in values.items()}
+    return {
+        name: None if math.isnan(value) else 1 + bisect_left(ordered, sign * value) for name, value in values.items()
+    }

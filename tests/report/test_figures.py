@@ -37,7 +37,32 @@ def test_figure_arguments():
 
 def test_error_bars_are_drawn():
     figure = make_board(("logme",)).plot()
-    assert len(figure.get_axes()[0].collections) == 3  # one has no standard error
+    bars, ends, marks = figure.get_axes()[0].collections
+    segments = bars.get_segments()  # one backbone has no standard error
+    assert [segment[:, 1].tolist() for segment in segments] == [
+        pytest.approx([0.1 * i - 0.3, 0.1 * i + 0.3]) for i in (3, 2, 1)
+    ]
+    assert len(ends.get_offsets()) == 6
+    assert marks.get_offsets()[:, 1].tolist() == pytest.approx([0.3, 0.2, 0.1, 0.0])
+    assert len({tuple(color) for color in marks.get_facecolor()}) == 4
+    assert [tuple(color) for color in bars.get_color()] == [tuple(color) for color in marks.get_facecolor()[:3]]
+
+
+def test_panels_have_few_artists_however_many_rows_there_are():
+    rows = [
+        Row(f"net_{i}", {"logme": math.sin(i), "h_score": 1.0}, {"logme": 0.1}, parameters=i + 1) for i in range(70)
+    ]
+    main, small = Leaderboard(rows).plot().axes
+    assert len(main.collections) == 3
+    assert len(small.collections) == 1
+    assert len({len(path.vertices) for path in main.collections[2].get_paths()}) > 1  # marks of several shapes
+
+
+def test_panels_stay_where_the_names_were_placed(tmp_path):
+    figure = make_board().plot()
+    before = [axes.get_position().bounds for axes in figure.axes]
+    figure.savefig(tmp_path / "figure.png")
+    assert [axes.get_position().bounds for axes in figure.axes] == before
 
 
 def test_names_in_a_crowded_figure_stay_inside_the_panel_and_apart():
