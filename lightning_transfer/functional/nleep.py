@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lightning_transfer.functional._mixture import fit_mixture
 from lightning_transfer.functional._rows import labelled_rows
 from lightning_transfer.functional.leep import leep
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int, flatten_positions
@@ -115,28 +116,34 @@ def responsibilities(
     Returns:
         Responsibilities and labels, both in the order of the samples along the first principal component.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-
     check_nleep_options(variance, components_per_class, covariance, seed)
     data = labelled_rows(features, labels, rotate=True)
     n, num_classes = len(data.rows), len(data.counts)
     projected = _leading_components(data.rows, variance)
     order = projected[:, 0].argsort(stable=True)
-    samples = projected[order].cpu().numpy()
-    samples /= samples[:, 0].std() or 1.0  # the floor of the variances is a share of the largest then
-    per_class = min(components_per_class, (n - 1) // num_classes)
-    mixture = GaussianMixture(
-        per_class * num_classes or n - 1,
-        covariance_type=covariance,
-        random_state=seed,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # told by `converged`
-        fitted = mixture.fit(samples).predict_proba(samples)
-    probs = torch.as_tensor(fitted, dtype=torch.float64, device=features.device)
+    samples = projected[order]
+    largest = samples[:, 0].std(correction=0)
+    samples = samples / torch.where(largest > 0, largest, 1.0)  # the floor of the variances is a share of it then
+    components = min(components_per_class, (n - 1) // num_classes) * num_classes or n - 1
+    if covariance == "full":
+        probs, converged = fit_mixture(samples, components, seed)
+    else:
+        probs, converged = _fit_narrow(samples, components, covariance, seed)
     hard = n / probs.shape[1] <= (samples.shape[1] if covariance == "full" else 1)
-    return Responsibilities(probs, data.classes[order], bool(mixture.converged_), hard)
+    return Responsibilities(probs, data.classes[order], converged, hard)
+
+
+def _fit_narrow(samples: Tensor, components: int, covariance: Covariance, seed: int) -> tuple[Tensor, bool]:
+    """Fit a mixture whose covariances have no more entries than a mean."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    mixture = GaussianMixture(components, covariance_type=covariance, random_state=seed)
+    rows = samples.cpu().numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # told by the second result
+        fitted = mixture.fit(rows).predict_proba(rows)
+    return torch.as_tensor(fitted, dtype=torch.float64, device=samples.device), bool(mixture.converged_)
 
 
 def _leading_components(rows: Tensor, variance: float) -> Tensor:

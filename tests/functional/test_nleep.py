@@ -72,15 +72,16 @@ def test_more_features_than_samples():
     assert -float(task_hardness(inputs["labels"])) <= value <= 0
 
 
-def test_a_fit_that_stops_early_is_told(monkeypatch):
+@pytest.mark.parametrize("covariance", ["full", "diag"])
+def test_a_fit_that_stops_early_is_told(monkeypatch, covariance):
     import sklearn.mixture
 
-    original = sklearn.mixture.GaussianMixture
-    hasty = functools.partial(original, max_iter=1, tol=0)
+    hasty = functools.partial(sklearn.mixture.GaussianMixture, max_iter=1, tol=0)
     monkeypatch.setattr(sklearn.mixture, "GaussianMixture", hasty)
+    monkeypatch.setattr("lightning_transfer.functional._mixture._MOST_STEPS", 1)
     inputs = formula_inputs()
     with pytest.warns(UserWarning, match="did not converge"):
-        nleep(inputs["features"], inputs["labels"])
+        nleep(inputs["features"], inputs["labels"], covariance=covariance)
 
 
 @pytest.mark.parametrize(
