@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -235,11 +235,18 @@ class TransferMetric(Metric, ABC):
         """Columns of the first input in the batches before; 0 for none before."""
         return 0
 
+    @property
+    def _reads_values(self) -> bool:
+        """Whether values of a batch are looked at when it comes, for which a GPU has to be waited for."""
+        return True
+
     def _check_truth(self, truth: Tensor, n: int) -> Tensor:
         """Check the labels or targets of ``n`` samples and return them as they are kept."""
+        read = self._reads_values
         if self.task == "classification":
-            return check_labels(truth, n)
-        return check_attributes(truth, n) if self.task == "multilabel" else check_targets(truth, n)
+            return check_labels(truth, n, read=read)
+        check = check_attributes if self.task == "multilabel" else check_targets
+        return check(truth, n, read=read)
 
     def _checked(self, values: Tensor, labels: Tensor | None, targets: Tensor | None = None) -> list[Tensor] | None:
         """Validate a batch before any state changes.
@@ -264,9 +271,10 @@ class TransferMetric(Metric, ABC):
             refuse_ignored_columns(truth, self.ignore_index)
             if self.ignore_index is not None and isinstance(given, Tensor) and given.numel() and not len(values):
                 return None
-        values = check_features(values, name)
         if name == "source_probs":
-            check_probabilities(values, len(values))
+            values = check_probabilities(values, len(values) if isinstance(values, Tensor) and values.ndim else 0)
+        else:
+            values = check_features(values, name, read=self._reads_values)
         check_width(self._width, values, name)
         return [values, self._check_truth(truth, len(values))]
 
@@ -356,6 +364,23 @@ def memo(state: Tensor) -> dict[Any, Any]:
         state._memo = _Memo()  # type: ignore[attr-defined]
     content: dict[Any, Any] = state._memo  # type: ignore[attr-defined]
     return content
+
+
+def count_in(state: Tensor) -> int:
+    """The number in a state; a GPU is asked for it only where it is not known from :func:`set_count`."""
+    if state.is_inference():  # has no version
+        return int(state)
+    known = memo(state).get("number")
+    if known is None or known[0] != state._version:
+        known = memo(state)["number"] = state._version, int(state)
+    return cast(int, known[1])
+
+
+def set_count(state: Tensor, number: int) -> None:
+    """Write a number into a state in place, and remember it."""
+    state.fill_(number)
+    if not state.is_inference():
+        memo(state)["number"] = state._version, number
 
 
 def ignore_code(ignore_index: int | None) -> list[int]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_transfer.functional.counts import require_two_classes
 from lightning_transfer.functional.gbc import bhattacharyya_score, check_gbc_options, gbc
 from lightning_transfer.metrics.base import Health
-from lightning_transfer.metrics.moments import MomentMetric
+from lightning_transfer.metrics.moments import MomentMetric, add_class_counts_
 from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.utilities.linalg import centred
 
@@ -39,8 +39,7 @@ class _GaussianSums:
         return (classes,) if name == "class_counts" else (classes, width)
 
     def add_(self, sums: Mapping[str, Tensor], rows: Tensor, labels: Tensor) -> None:
-        counts = sums["class_counts"]
-        counts += torch.bincount(labels, minlength=len(counts))
+        add_class_counts_(sums["class_counts"], labels)
         sums["class_sums"].index_add_(0, labels, rows)
         sums["class_squares"].index_add_(0, labels, rows.square())
 

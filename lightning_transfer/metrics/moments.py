@@ -17,11 +17,14 @@ from lightning_transfer.inputs import Task
 from lightning_transfer.metrics.base import (
     Health,
     collapse_message,
+    count_in,
     gather_rows,
     ignore_code,
     memo,
     outside_inference,
+    set_count,
 )
+from lightning_transfer.metrics.deferral import FAULTS, count_faults, describe_faults
 from lightning_transfer.metrics.jackknife import JackknifeMetric
 from lightning_transfer.utilities.checks import check_labels, check_positive_int
 from lightning_transfer.utilities.linalg import add_gram_
@@ -51,8 +54,7 @@ class _ClassSums:
 
     def add_(self, sums: Mapping[str, Tensor], rows: Tensor, labels: Tensor) -> None:
         """Add samples in place."""
-        counts = sums["class_counts"]
-        counts += torch.bincount(labels, minlength=len(counts))
+        add_class_counts_(sums["class_counts"], labels)
         sums["class_sums"].index_add_(0, labels, rows)
         add_gram_(sums["second_moment"], rows)
         square = torch.linalg.vector_norm(rows, dim=1).square()  # one reading of the rows, nothing written
@@ -85,6 +87,14 @@ class _ClassSums:
             "norm_weighted_sum": moved,
             "norm_fourth": fourth,
         }
+
+
+def add_class_counts_(counts: Tensor, labels: Tensor) -> None:
+    """Count class ids in place; a GPU would be waited for by ``bincount``."""
+    if counts.device.type == "cpu":
+        counts += torch.bincount(labels, minlength=len(counts))
+    else:
+        counts.index_add_(0, labels, torch.ones_like(labels, dtype=counts.dtype))
 
 
 class _TargetSums:
@@ -149,12 +159,19 @@ class MomentMetric(JackknifeMetric):
 
     Args:
         task: Kind of task, one of those of the class. Columns of zeros and ones are taken for targets.
-        num_classes: Class ids must lie below it, where given; otherwise the states grow with the ids seen.
+        num_classes: Class ids must lie below it, where given; otherwise the states grow with the ids seen, and a GPU is
+            waited for once a batch.
         jackknife_groups: Number of partial sums (and times the memory) for ``compute_with_interval``; 1 for none.
         ignore_index: Samples with this class id are left out.
         kwargs: Additional keyword arguments of :class:`torchmetrics.Metric`.
+
+    Attributes:
+        defer_checks: Whether values of batches are counted as wrong where they are, and the next ``compute`` raises,
+            so that ``update`` does not wait for a GPU; :func:`~lightning_transfer.extraction.extract` sets it on one.
     """
 
+    defer_checks: bool = False
+    faults: Tensor
     shift: Tensor
     target_shift: Tensor
     pending_rows: Tensor
@@ -192,6 +209,7 @@ class MomentMetric(JackknifeMetric):
         self.add_state("pending_count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("seen", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("single", torch.zeros((), dtype=torch.long), dist_reduce_fx="max")  # 1: not all in float64
+        self.add_state("faults", torch.zeros(len(FAULTS), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("filter_code", torch.tensor(ignore_code(ignore_index)), dist_reduce_fx="max")
 
     def _choose_sums(self) -> Any:
@@ -213,7 +231,7 @@ class MomentMetric(JackknifeMetric):
 
     def _check_truth(self, truth: Tensor, n: int) -> Tensor:
         if self.task == "classification":
-            return check_labels(truth, n, self.num_classes)
+            return check_labels(truth, n, self.num_classes, read=self._reads_values)
         targets = super()._check_truth(truth, n)
         if self._truth_size and targets.shape[1] != self._truth_size:
             raise ValueError(
@@ -239,12 +257,42 @@ class MomentMetric(JackknifeMetric):
         if checked is None:
             return
         features, truth = checked
+        if self.defer_checks:
+            truth = self._note_faults(features, truth)
         if self.task == "classification":
-            self._accumulate(features, truth, int(truth.max()) + 1)
+            known = self.num_classes if self.defer_checks else None
+            self._accumulate(features, truth, known or int(truth.max()) + 1)
             return
         if not len(self.target_shift):
             self.target_shift = truth.mean(0)
         self._accumulate(features, truth - self.target_shift, truth.shape[1])
+
+    @property
+    def _reads_values(self) -> bool:
+        return not self.defer_checks
+
+    @outside_inference
+    def _note_faults(self, features: Tensor, truth: Tensor) -> Tensor:
+        """Count what is wrong with a batch; class ids out of range, which would stop a GPU, come back within it."""
+        self.faults += count_faults(features, truth, self.task, self.num_classes)
+        if self.task != "classification":
+            return truth
+        return truth.clamp(0, None if self.num_classes is None else self.num_classes - 1)
+
+    def raise_faults(self) -> None:
+        """Refuse the batches so far if ``defer_checks`` found values that no score can be computed of.
+
+        Raises:
+            ValueError: If it did.
+        """
+        found = describe_faults(self.faults.tolist(), *self.requires[:2], num_classes=self.num_classes)
+        if found:
+            raise ValueError(found)
+
+    @property
+    def _takes_whole_batches(self) -> bool:
+        """Whether a large batch is one product: on a GPU, where a few small ones take longer."""
+        return self.shift.device.type != "cpu"
 
     @outside_inference
     def _accumulate(self, features: Tensor, truth: Tensor, truth_size: int) -> None:
@@ -260,37 +308,43 @@ class MomentMetric(JackknifeMetric):
         if features.dtype != torch.float64:
             self.single.fill_(1)
         self._resize(features.shape[1], truth_size)
-        if not len(self.pending_rows):
+        groups, start = self.jackknife_groups, 0
+        idle = self._takes_whole_batches and not count_in(self.pending_count) and count_in(self.seen) % groups == 0
+        if idle and len(features) >= _CHUNK:
+            start = len(features) - len(features) % groups
+            self._add(features[:start] - self.shift, truth[:start])
+        if start < len(features) and not len(self.pending_rows):
             # zeros, not empty: collections compare the states of metrics by value
             self.pending_rows = features.new_zeros((_CHUNK, features.shape[1]), dtype=torch.float64)
             self.pending_truth = truth.new_zeros((_CHUNK, *truth.shape[1:]))
-        start = 0
         while start < len(features):
-            fill = int(self.pending_count)
+            fill = count_in(self.pending_count)
             stop = min(len(features), start + _CHUNK - fill)
             rows = self.pending_rows[fill : fill + stop - start]
-            rows.copy_(features[start:stop]).sub_(self.shift)
+            torch.sub(features[start:stop], self.shift, out=rows)
             self.pending_truth[fill : fill + stop - start] = truth[start:stop]
-            self.pending_count += stop - start
-            start = stop
-            if int(self.pending_count) == _CHUNK:
+            set_count(self.pending_count, fill + stop - start)
+            if fill + stop - start == _CHUNK:
                 self._flush()
+            start = stop
 
     @outside_inference
     def _flush(self) -> None:
         """Add the waiting rows to the sums, in place, so that metrics which share the states see it."""
-        count = int(self.pending_count)
-        if not count:
-            return
-        for group in range(self.jackknife_groups):
-            turn = (group - int(self.seen)) % self.jackknife_groups
-            rows = self.pending_rows[turn : count : self.jackknife_groups]
-            truth = self.pending_truth[turn : count : self.jackknife_groups]
-            if not len(rows):
-                continue
-            self._sums.add_({name: getattr(self, name)[group] for name in self._sums.names}, rows, truth)
-        self.seen += count
-        self.pending_count.zero_()
+        count = count_in(self.pending_count)
+        if count:
+            self._add(self.pending_rows[:count], self.pending_truth[:count])
+            set_count(self.pending_count, 0)
+
+    def _add(self, rows: Tensor, truth: Tensor) -> None:
+        """Add shifted samples to the partial sums in turn."""
+        groups, seen = self.jackknife_groups, count_in(self.seen)
+        for group in range(groups):
+            turn = slice((group - seen) % groups, None, groups)
+            if len(rows[turn]):
+                sums = {name: getattr(self, name)[group] for name in self._sums.names}
+                self._sums.add_(sums, rows[turn], truth[turn])
+        set_count(self.seen, seen + len(rows))
 
     def _resize(self, width: int, truth_size: int) -> None:
         """Give the sums room for features of a width and at least that many classes or targets."""
@@ -316,7 +370,7 @@ class MomentMetric(JackknifeMetric):
     def _align_ranks(self, gather: Callable[..., list[Tensor]], group: Any) -> None:
         self._flush()
         sizes = gather_rows(
-            torch.tensor([self._width, self._truth_size, int(self.seen)], device=self.device), gather, group
+            torch.tensor([self._width, self._truth_size, count_in(self.seen)], device=self.device), gather, group
         )
         width, truth_size = int(sizes[:, 0].max()), int(sizes[:, 1].max())
         filled = sizes[:, 2] > 0
@@ -367,6 +421,7 @@ class MomentMetric(JackknifeMetric):
             for name in (*self._sums.names, "seen"):
                 setattr(self, name, getattr(self, name) + getattr(other, name))
             self.single = torch.maximum(self.single, other.single)
+            self.faults = self.faults + other.faults
 
     def _restore(self, state: dict[str, Any]) -> None:
         for name in default_states(self):
@@ -379,8 +434,8 @@ class MomentMetric(JackknifeMetric):
         origin: dict[str, Any] = {"single": bool(self.single), "shift": self.shift}
         if self.task != "classification":
             origin["target_shift"] = self.target_shift
-        count = int(self.pending_count)
-        if count and not int(self.seen):
+        count = count_in(self.pending_count)
+        if count and not count_in(self.seen):
             group = torch.arange(count, device=self.device) % self.jackknife_groups
             chosen = torch.isin(group, torch.tensor(groups, device=self.device))
             rows, truth = self.pending_rows[:count][chosen], self.pending_truth[:count][chosen]
@@ -392,9 +447,10 @@ class MomentMetric(JackknifeMetric):
 
     def _totals(self) -> Any:
         """Moments of all data; computed once for all metrics that share the states."""
-        if int(self.seen):
+        self.raise_faults()
+        if count_in(self.seen):
             self._flush()
-        state = int(self.seen), int(self.pending_count)
+        state = count_in(self.seen), count_in(self.pending_count)
         self._require_data(sum(state))
         moments = memo(self.seen).get(state)
         if moments is None:

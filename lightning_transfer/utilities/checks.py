@@ -12,12 +12,13 @@ SMALLEST = 1e-75  #: Features and targets that are all smaller, but not all zero
 _INTEGER_DTYPES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-def check_features(features: Tensor, name: str = "features") -> Tensor:
+def check_features(features: Tensor, name: str = "features", *, read: bool = True) -> Tensor:
     """Check a matrix of features, one sample a row.
 
     Args:
         features: Shape ``(n, d)``, any floating dtype.
         name: Name of the argument for the message.
+        read: Whether the values are looked at, for which a GPU has to be waited for.
 
     Returns:
         The same tensor, detached.
@@ -36,11 +37,14 @@ def check_features(features: Tensor, name: str = "features") -> Tensor:
         raise ValueError(f"Expected argument `{name}` to be a 2D floating point tensor, but got {_describe(features)}.")
     if features.numel() == 0:
         raise ValueError(f"Expected argument `{name}` to hold samples, but got shape {tuple(features.shape)}.")
-    _check_finite(features, name)
+    if read:
+        _check_finite(features, name)
     return features.detach()
 
 
-def check_labels(labels: Tensor, n: int, num_classes: int | None = None, name: str = "labels") -> Tensor:
+def check_labels(
+    labels: Tensor, n: int, num_classes: int | None = None, name: str = "labels", *, read: bool = True
+) -> Tensor:
     """Check class ids.
 
     Args:
@@ -48,6 +52,7 @@ def check_labels(labels: Tensor, n: int, num_classes: int | None = None, name: s
         n: Number of samples that the other arguments have.
         num_classes: Ids must lie below it, where given.
         name: Name of the argument for the message.
+        read: Whether the values are looked at, for which a GPU has to be waited for.
 
     Returns:
         The ids as int64.
@@ -60,21 +65,24 @@ def check_labels(labels: Tensor, n: int, num_classes: int | None = None, name: s
         hint = ' (the attribute `task = "regression"` of the data or the module makes them targets)' if several else ""
         raise ValueError(f"Expected argument `{name}` to be a 1D integer tensor, but got {_describe(labels)}{hint}.")
     _check_length(labels, n, name)
-    if n and int(labels.min()) < 0:
-        raise ValueError(f"Expected argument `{name}` to hold class ids from 0, but got {int(labels.min())}.")
-    if num_classes is not None and n and int(labels.max()) >= num_classes:
-        largest = int(labels.max())
+    if not n or not read:
+        return labels.detach().long()
+    smallest, largest = map(int, torch.stack(labels.aminmax()).tolist())
+    if smallest < 0:
+        raise ValueError(f"Expected argument `{name}` to hold class ids from 0, but got {smallest}.")
+    if num_classes is not None and largest >= num_classes:
         raise ValueError(f"Expected argument `{name}` to hold ids below num_classes={num_classes}, but got {largest}.")
     return labels.detach().long()
 
 
-def check_targets(targets: Tensor, n: int, name: str = "targets") -> Tensor:
+def check_targets(targets: Tensor, n: int, name: str = "targets", *, read: bool = True) -> Tensor:
     """Check regression targets and make them a matrix.
 
     Args:
         targets: Shape ``(n,)`` or ``(n, m)``, any real dtype.
         n: Number of samples that the other arguments have.
         name: Name of the argument for the message.
+        read: Whether the values are looked at, for which a GPU has to be waited for.
 
     Returns:
         Shape ``(n, m)``, the same floating dtype; float64 for whole numbers.
@@ -91,7 +99,8 @@ def check_targets(targets: Tensor, n: int, name: str = "targets") -> Tensor:
     if targets.ndim == 2 and targets.shape[1] == 0:
         raise ValueError(f"Expected argument `{name}` to have columns, but got shape {tuple(targets.shape)}.")
     _check_length(targets, n, name)
-    _check_finite(targets, name)
+    if read:
+        _check_finite(targets, name)
     return targets.detach().reshape(n, -1)
 
 
@@ -109,12 +118,15 @@ def check_probabilities(source_probs: Tensor, n: int, name: str = "source_probs"
     Raises:
         ValueError: If dtype, shape or length is wrong, an entry is negative or a row does not sum to one.
     """
-    source_probs = check_features(source_probs, name)
+    source_probs = check_features(source_probs, name, read=False)
     _check_length(source_probs, n, name)
+    wide = torch.promote_types(source_probs.dtype, torch.float32)
+    sums = source_probs.sum(dim=1, dtype=wide)
+    if not bool(sums.isfinite().all()):
+        _check_finite(source_probs, name)
     if float(source_probs.min()) < 0:
         raise ValueError(f"Expected argument `{name}` to be non-negative, but got {float(source_probs.min())}.")
     tolerance = {torch.float16: 1e-2, torch.bfloat16: 5e-2}.get(source_probs.dtype, 1e-3)
-    sums = source_probs.sum(dim=1, dtype=torch.float64)
     if float((sums - 1).abs().max()) > tolerance:
         worst = float(sums[(sums - 1).abs().argmax()])
         raise ValueError(f"Expected argument `{name}` to have rows that sum to 1, but got a row that sums to {worst}.")
