@@ -6,13 +6,13 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -36,6 +36,7 @@ from lightning_transfer.passes import ScoringPass
 from lightning_transfer.utilities.distributed import leave_group_at_exit
 from lightning_transfer.utilities.handover import read_results, write_results
 from lightning_transfer.utilities.isolation import find_random_sources, preserve_modules, preserve_rng
+from lightning_transfer.utilities.optimization import check_optimizations, optimized
 from lightning_transfer.workers import SharedReading
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def extract(
     input_key: Key | None = None,
     label_key: Key | None = None,
     reading: SharedReading | None = None,
+    optimize: Collection[str] = (),
 ) -> Extraction:
     """Send a split of the data through a backbone and feed metrics with what they need, batch by batch.
 
@@ -109,13 +111,16 @@ def extract(
         label_key: The same for the labels or targets.
         reading: Loader workers and decoded pictures that last from one pass to the next; without it they end with the
             pass. (Not shared with processes that the Trainer spawns.)
+        optimize: ``"channels_last"`` lays the weights of convolutions out for speed, ``"compile"`` compiles the forward
+            pass (which takes a while, and again where the size of batches changes); features differ by rounding.
 
     Returns:
         The fed metrics, the number of samples, the time and the tensors kept.
 
     Raises:
         ValueError: If an argument is wrong, the data are empty, a metric needs what neither backbone nor data give, or
-            a metric refuses a batch; the message names backbone and batch.
+            a metric refuses a batch; the message names backbone and batch. On a GPU, which is not waited for, scores
+            from moments refuse values (NaN, class ids out of range) at the end of the pass, with a number of batches.
 
     Example:
         >>> import torch
@@ -131,6 +136,7 @@ def extract(
     unknown = [name for name in keep if name not in INPUTS]
     if unknown:
         raise ValueError(f"Expected argument `keep` to hold names among {INPUTS}, but got {unknown}.")
+    optimize = check_optimizations(optimize)
     keys = keys_of(data, input_key, label_key)
     transform = backbone.transform if backbone.takes_pictures else None
     scoring_pass = ScoringPass(
@@ -138,11 +144,13 @@ def extract(
     )  # fmt: skip
     module = _FeaturePass(backbone, metrics, keep, keys)
     with ExitStack() as stack:
+        stack.callback(module.defer_checks, False)
         for context in (
             quiet_lightning(),
             preserve_rng(*find_random_sources(data)),
             preserve_modules(backbone),
             _preserve_weights(backbone),
+            optimized(backbone, optimize),
         ):
             stack.enter_context(context)
         if isinstance(data, LightningDataModule):  # its Trainer would keep this backbone alive
@@ -202,7 +210,22 @@ class _FeaturePass(LightningModule):
         if self.metrics is not None:
             self.metrics.to(self.device)
             self.metrics.reset()  # here, since spawned processes begin with states in memory that they share
+            self.defer_checks(self.device.type != "cpu")
         self._start = time.perf_counter()
+
+    def defer_checks(self, deferred: bool) -> None:
+        """Let metrics that can look at the values of batches on their device, which is not waited for then."""
+        for metric in () if self.metrics is None else self.metrics.values(copy_state=False):
+            if hasattr(metric, "defer_checks"):
+                metric.defer_checks = deferred
+
+    def _raise_faults(self) -> None:
+        for metric in () if self.metrics is None else self.metrics.values(copy_state=False):
+            if getattr(metric, "defer_checks", False):
+                try:
+                    cast(Any, metric).raise_faults()
+                except ValueError as error:
+                    raise ValueError(f"{self.backbone.name}: {error}") from error
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> int:
         try:
@@ -243,6 +266,7 @@ class _FeaturePass(LightningModule):
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.seconds = time.perf_counter() - self._start
+        self._raise_faults()
         count = torch.tensor(self.num_samples, device=self.device)
         self.num_samples = int(self.trainer.strategy.reduce(count, reduce_op="sum"))
         self.kept = {name: _gather(parts, self.trainer.world_size) for name, parts in self._parts.items()}

@@ -47,6 +47,7 @@ def run(cfg: DictConfig) -> float:
         input_key=cfg.input_key,
         label_key=cfg.label_key,
         picture_memory=cfg.picture_memory,
+        optimize=cfg.optimize,
         trainer=trainer_arguments(cfg),
         output_dir=folder,
         error_bars=cfg.error_bars,

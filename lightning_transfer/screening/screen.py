@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -36,12 +36,16 @@ from lightning_transfer.utilities.checks import check_path, check_positive_int
 from lightning_transfer.utilities.errors import Failure
 from lightning_transfer.utilities.files import try_to_write
 from lightning_transfer.utilities.interrupts import interruptible
+from lightning_transfer.utilities.optimization import check_optimizations
 from lightning_transfer.workers import PICTURE_MEMORY, SharedReading
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule, Trainer
 
     Kept = Mapping[str, Tensor]
+
+_SMALL = 50  # rows up to which a leaderboard is written after each backbone
+_BETWEEN_WRITINGS = 19  # times the seconds that the last writing took, with more rows
 
 
 def screen(
@@ -63,6 +67,7 @@ def screen(
     input_key: Key | None = None,
     label_key: Key | None = None,
     picture_memory: int = PICTURE_MEMORY,
+    optimize: Collection[str] = (),
     info: Mapping[str, Any] | None = None,
 ) -> Leaderboard:
     """Score backbones on a target and rank them.
@@ -84,7 +89,8 @@ def screen(
         split: The split that scores are computed on, of target and reference.
         max_samples: At most so many samples of a split (seeded).
         trainer: A Trainer, or arguments of one, for Lightning's predict loop.
-        output_dir: Where the leaderboard is written, anew after each backbone.
+        output_dir: Where the leaderboard is written, anew after each backbone; beyond 50 of them only so often that it
+            takes no more than a twentieth of the time.
         error_bars: Standard errors beside the scores: jackknife from so many groups (``True`` for 16), bootstrap for
             scores that are no sums.
         relatedness: Arguments of :func:`lightning_transfer.functional.task_relatedness`.
@@ -99,6 +105,7 @@ def screen(
         picture_memory: MiB of decoded pictures that are kept from one backbone to the next, at 4 bytes a pixel, so that
             each file is decoded once. What does not fit is decoded for each backbone; 0 keeps none. The loader's
             workers live as long as the screen.
+        optimize: ``"channels_last"``, ``"compile"`` or both, see :func:`~lightning_transfer.extraction.extract`.
         info: Plain JSON values to keep in ``board.info`` beside what is found there.
 
     Returns:
@@ -137,7 +144,8 @@ def screen(
         reference=source,
         metrics=MetricFactory.of(metrics, task_of(data), error_bars, source is not None),
         passes={
-            "split": split, "max_samples": max_samples, "trainer": trainer, "seed": seed, "progress": progress
+            "split": split, "max_samples": max_samples, "trainer": trainer, "seed": seed, "progress": progress,
+            "optimize": check_optimizations(optimize),
         },
         keys=keys,
         relatedness=check_relatedness(relatedness),
@@ -189,6 +197,7 @@ class _Board:
         self.columns = columns
         self.output_dir = None if output_dir is None else check_path(output_dir, "output_dir")
         self._unwritten: set[str] = set()
+        self._next_writing = 0.0  # a large leaderboard is not written after each backbone
         self.rows: list[Row] = []
         self.resumed = False
         self.waiting: dict[str, Row] = {}  # of an earlier leaderboard, until their turn comes
@@ -204,7 +213,11 @@ class _Board:
         self.rows.append(row)
         self.waiting.pop(row.backbone, None)
         self.info |= info
-        self.leaderboard(figure=False)
+        start = time.monotonic()
+        if len(self._all_rows()) <= _SMALL or start >= self._next_writing:
+            self.leaderboard(figure=False)
+            end = time.monotonic()
+            self._next_writing = end + _BETWEEN_WRITINGS * (end - start)
 
     def interrupt(self, names: list[str]) -> None:
         missing = [name for name in names if name not in {row.backbone for row in self._all_rows()}]
@@ -388,6 +401,7 @@ def _settings_of(plan: _Plan, precision: str) -> dict[str, Any]:
         max_samples=plan.passes["max_samples"],
         seed=plan.passes["seed"],
         precision=precision,
+        **({"optimize": plan.passes["optimize"]} if plan.passes["optimize"] else {}),
         **({} if plan.reference is None else {"bound": _bound_settings(plan.relatedness)}),
         **{name: key for name, key in plan.keys.items() if key is not None},
     )

@@ -63,6 +63,23 @@ def test_joblib_launcher_goes_on_after_a_job_that_fails(in_process, monkeypatch)
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    ("launcher", "library"), [("experiment=ray", "ray"), ("hydra/launcher=submitit_local", "submitit")]
+)
+def test_launchers_of_clusters_run_the_same_jobs(tmp_path, launcher, library):
+    pytest.importorskip(library)
+    backbones = "backbone=efficientnet_lite0_random,efficientnet_lite1_random"
+    sweep = tmp_path / "sweep"
+    done = run(
+        tmp_path, "screen", "-m", launcher, backbones, "++backbone.input_size=32", f"hydra.sweep.dir={sweep}", *TINY
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    both = Leaderboard.load(sweep)
+    assert {row.backbone for row in both.rows} == {"efficientnet_lite0_random", "efficientnet_lite1_random"}
+    assert [row.status for row in both.rows] == ["ok", "ok"]
+
+
+@pytest.mark.long
 def test_an_optuna_sweep_goes_on_after_a_job_that_fails(in_process, capsys):
     assert exit_code(
         "screen", "max_samples=choice(-5,60)", "-m", "hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=0",

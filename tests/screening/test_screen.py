@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -18,6 +19,7 @@ from lightning_transfer.backbones import ModuleBackbone, Preprocessing
 from lightning_transfer.data import Digits
 from lightning_transfer.metrics import TaskRelatedness
 from lightning_transfer.screening import Leaderboard, screen
+from lightning_transfer.screening.merging import add_to_folder
 
 
 def h_score_of(features: np.ndarray, labels: np.ndarray) -> float:
@@ -95,6 +97,21 @@ def test_each_row_is_on_disk_before_the_next_backbone(digits, tmp_path):
     screen({"a": Linear(4), "b": Linear(5), "c": Looking(6)}, digits, "h_score", output_dir=tmp_path)
     assert seen[0] == ["a", "b"]
     assert [row.backbone for row in Leaderboard.load(tmp_path).rows] == ["a", "b", "c"]
+
+
+def test_large_leaderboards_are_not_written_after_each_backbone(digits, tmp_path, monkeypatch):
+    module, written = importlib.import_module("lightning_transfer.screening.screen"), []
+
+    def add(board, folder, *, figure, **options):
+        written.append((len(board), figure))
+        return add_to_folder(board, folder, figure=figure, **options)
+
+    monkeypatch.setattr(module, "add_to_folder", add)
+    monkeypatch.setattr(module, "_SMALL", 2)
+    monkeypatch.setattr(module, "_BETWEEN_WRITINGS", 1e9)
+    screen({str(width): Linear(width) for width in range(4, 8)}, digits, "h_score", output_dir=tmp_path)
+    assert written == [(1, False), (2, False), (4, False), (4, True)]
+    assert len(Leaderboard.load(tmp_path)) == 4
 
 
 @pytest.mark.parametrize("count", [1, 3])
