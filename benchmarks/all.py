@@ -1,0 +1,363 @@
+"""Speed of the package beside what it cannot do without or public code does: one table, and a page of the docs.
+
+    python benchmarks/all.py                    # every part
+    python benchmarks/all.py updates mixture    # some parts, the others keep their figures
+    python benchmarks/all.py --docs             # write docs/performance.md from the figures that there are
+
+Both sides of a ratio run in one process on one thread, turn about; what counts is processor time, the smallest of the
+repeats, so that other work on the machine changes little. Figures go to `benchmarks/results/all.json`, part by part,
+with the processor and the versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import platform
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "all.json"
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+STREAM = """
+import json, resource, sys, torch
+from lightning_transfer.metrics.registry import build_metrics
+n, d = int(sys.argv[1]), int(sys.argv[2])
+torch.set_num_threads(1)
+generator = torch.Generator().manual_seed(0)
+noise, means = torch.randn(4096, d, generator=generator), torch.randn(10, d, generator=generator)
+metrics = build_metrics(["logme", "h_score", "h_score_shrunk"])
+for _ in range(0, n, 4096):
+    labels = torch.randint(10, (4096,), generator=generator)
+    metrics.update(features=noise + means[labels], labels=labels)
+metrics.compute()
+print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+"""
+MANY = """
+import json, resource, sys, torch, warnings
+from torch import nn
+from lightning_transfer.backbones import ModuleBackbone
+from lightning_transfer.data import Digits
+from lightning_transfer.screening.screen import screen
+warnings.simplefilter("ignore")
+torch.set_num_threads(1)
+def tiny(seed):
+    torch.manual_seed(seed)
+    return ModuleBackbone(nn.Sequential(nn.Flatten(), nn.Linear(64, 256)), input_shape=(1, 8, 8), head=None)
+count = int(sys.argv[1])
+zoo = {f"net_{i}": (lambda i=i: tiny(i))() for i in range(count)}
+screen(zoo, Digits(max_samples=200), ["logme", "h_score"], progress=False)
+print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+"""
+
+
+def turn_about(sides, repeats):
+    """Smallest processor time of each of several functions, which take turns."""
+    best = dict.fromkeys(sides, float("inf"))
+    for turn in range(repeats):
+        for name in list(sides)[:: (-1) ** turn]:
+            start = time.process_time()
+            sides[name]()
+            best[name] = min(best[name], time.process_time() - start)
+    return best
+
+
+def row(what, best, goal, note=""):
+    """A line of the table: our seconds, those of the other side, and their ratio."""
+    (_, ours), (_, other) = best.items()
+    return {"what": what, "ours": ours, "other": other, "ratio": ours / other, "goal": goal, "note": note}
+
+
+def correlated(n, d, classes, seed=0):
+    """Correlated float32 features with class means, and class ids."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (n,), generator=generator)
+    mixing = torch.randn(d, d, generator=generator) / d**0.5
+    means = 0.5 * torch.randn(classes, d, generator=generator)
+    return torch.randn(n, d, generator=generator) @ mixing + means[labels], labels
+
+
+def updates():
+    """Updates and computes of the moment-based scores."""
+    import torch
+
+    from lightning_transfer.metrics.registry import build_metrics
+
+    features, labels = correlated(10_000, 1280, 100)
+    metrics = build_metrics(["h_score", "h_score_shrunk", "logme"])
+
+    def update():
+        metrics.reset()
+        for batch in zip(features.split(256), labels.split(256), strict=True):
+            metrics.update(*batch)
+
+    def product():
+        total = torch.zeros(features.shape[1], features.shape[1])
+        for batch in features.split(256):
+            total += batch.T @ batch
+
+    lines = [
+        row(
+            "updates of H-score, shrunk H-score and LogME, 10 000 x 1280 / one float32 product",
+            turn_about({"ours": update, "other": product}, 6),
+            1.2,
+        )
+    ]
+    gram = features.double().T @ features.double()
+    best = {"ours": float("inf"), "other": float("inf")}
+    for turn in range(4):
+        update()  # a compute is kept until the next update
+        for name in list(best)[:: (-1) ** turn]:
+            start = time.process_time()
+            metrics.compute() if name == "ours" else torch.linalg.eigh(gram)
+            best[name] = min(best[name], time.process_time() - start)
+    return [*lines, row("their computes at d = 1280 / one float64 eigendecomposition", best, 1.2)]
+
+
+def mixture():
+    """The mixture of N-LEEP beside scikit-learn's."""
+    import torch
+    from sklearn.mixture import GaussianMixture
+
+    from lightning_transfer.functional._mixture import fit_mixture
+
+    lines = []
+    for n, r, classes, apart, components, goal in (
+        (3000, 150, 20, 1.0, 100, 0.2), (1500, 40, 5, 0.2, 4, 1.0), (600, 5, 3, 0.1, 15, 1.0)
+    ):  # fmt: skip
+        generator = torch.Generator().manual_seed(0)
+        labels = torch.randint(classes, (n,), generator=generator)
+        centres = apart * torch.randn(classes, r, generator=generator, dtype=torch.float64)
+        noise = torch.randn(n, r, generator=generator, dtype=torch.float64)
+        samples = centres[labels] + noise * torch.linspace(1, 0.2, r, dtype=torch.float64)
+        rows, theirs = samples.numpy(), GaussianMixture(components, random_state=0)
+        best = turn_about(
+            {
+                "ours": lambda: fit_mixture(samples, components, 0),  # noqa: B023
+                "other": lambda: theirs.fit(rows).predict_proba(rows),  # noqa: B023
+            },
+            3,
+        )
+        shares = theirs.predict_proba(rows)
+        sure = f"{(shares.max(1) > 0.999).mean():.0%} of the samples belong to one component"
+        lines.append(row(f"mixture of {components} at {n} x {r} / scikit-learn", best, goal, sure))
+    return lines
+
+
+def nleep():
+    """N-LEEP at a size where scikit-learn's mixture takes minutes."""
+    from lightning_transfer.functional.nleep import nleep as score
+
+    features, labels = correlated(10_000, 1280, 100)
+    start = time.process_time()
+    score(features, labels)
+    seconds = time.process_time() - start
+    return [{"what": "N-LEEP of 10 000 x 1280, 100 classes, in seconds", "ours": seconds, "goal": 30}]
+
+
+def leep():
+    """LEEP of many source classes beside the published NumPy code, written anew from its formula."""
+    import numpy as np
+    import torch
+
+    from lightning_transfer.functional.leep import leep as score
+
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(100, (10_000,), generator=generator)
+    probs = (3 * torch.randn(10_000, 1000, generator=generator)).softmax(1)
+    theta, ids = probs.double().numpy(), labels.numpy()
+
+    def published():
+        joint = np.stack([theta[ids == label].sum(axis=0) for label in range(100)]) / len(ids)
+        predicted = theta @ (joint / joint.sum(axis=0)).T
+        return np.log(predicted[np.arange(len(ids)), ids]).mean()
+
+    best = turn_about({"ours": lambda: score(probs, labels), "other": published}, 4)
+    return [row("LEEP of 10 000 samples, 1000 source classes, 100 classes / published form in NumPy", best, 0.5)]
+
+
+def board():
+    """Writing a large leaderboard with its figure."""
+    import random
+
+    from lightning_transfer.screening.leaderboard import Leaderboard
+    from lightning_transfer.screening.row import Row
+
+    numbers = random.Random(0)
+    names = ["logme", *(f"score_{i}" for i in range(19))]
+    rows = [
+        Row(
+            f"net_{i}",
+            {name: numbers.gauss(0, 1) for name in names},
+            dict.fromkeys(names, 0.1),
+            parameters=1 + numbers.randrange(10**8),
+        )
+        for i in range(500)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        best = turn_about({"save": lambda: Leaderboard(rows).save(folder)}, 3)
+    return [{"what": "`Leaderboard.save` of 500 rows with 20 scores, in seconds", "ours": best["save"], "goal": 3}]
+
+
+def errors():
+    """A screen with standard errors and without."""
+    from lightning_transfer.data import PhotoPatches
+    from lightning_transfer.screening.screen import screen
+
+    def run(error_bars):
+        data = PhotoPatches(max_samples=800)
+        screen("efficientnet_lite0_random", data, error_bars=error_bars, progress=False)
+
+    run(False)
+    best = turn_about({"ours": lambda: run(True), "other": lambda: run(False)}, 2)
+    return [row("screen with standard errors / without, 800 pictures", best, 1.3)]
+
+
+def extraction():
+    """Scoring beside a bare loop over the same batches."""
+    from extraction import bare, scored
+
+    from lightning_transfer.backbones import load_backbone
+    from lightning_transfer.data import PhotoPatches
+
+    backbone, data = load_backbone("efficientnet_lite0", input_size=96), PhotoPatches(batch_size=64)
+    loader = data.split_dataloader("train")
+    scored(backbone, PhotoPatches(max_samples=100), ["default"], time.process_time)
+    parts = {"pass": float("inf"), "total": float("inf"), "bare": float("inf")}
+    for turn in range(4):
+        for side in ("bare", "ours")[:: (-1) ** turn]:
+            start = time.process_time()
+            found = scored(backbone, data, ["default"], time.process_time) if side == "ours" else bare(backbone, loader)
+            found = found or {"bare": time.process_time() - start}
+            parts |= {name: min(parts[name], seconds) for name, seconds in found.items() if name in parts}
+    size = f"{len(loader.dataset)} pictures of 96 pixels, EfficientNet-Lite 0"
+    return [
+        row(f"pass / bare loop, {size}", {"ours": parts["pass"], "other": parts["bare"]}, 1.05),
+        row(f"pass and default scores / bare loop, {size}", {"ours": parts["total"], "other": parts["bare"]}, 1.1),
+    ]
+
+
+def precision():
+    """Half precision of the pass beside single precision."""
+    from lightning_transfer.backbones import load_backbone
+    from lightning_transfer.data import PhotoPatches
+    from lightning_transfer.extraction import extract
+
+    backbone = load_backbone("efficientnet_lite0", input_size=96)
+
+    def run(**trainer):
+        extract(backbone, PhotoPatches(max_samples=256), trainer={"accelerator": "cpu", **trainer}, progress=False)
+
+    run()
+    sides = {"ours": lambda: run(precision="bf16-mixed"), "other": run}
+    return [row('pass with `trainer.precision: bf16-mixed` / "32-true"', turn_about(sides, 2), None)]
+
+
+def memory():
+    """Peak memory of many samples and of many backbones, each in a process of its own."""
+
+    def peak(program, *arguments):
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+    samples = {"ours": peak(STREAM, 2_000_000, 32), "other": peak(STREAM, 200_000, 32)}
+    zoo = {"ours": peak(MANY, 100), "other": peak(MANY, 10)}
+    return [
+        row("peak MiB of 2 000 000 samples / of 200 000, d = 32, moment-based scores", samples, 1.02),
+        row("peak MiB of a screen of 100 small backbones / of 10", zoo, 1.02),
+    ]
+
+
+def startup():
+    """Seconds until the package is imported, and until the command line has said what it can do."""
+    lines = []
+    for what, command in {
+        "`import lightning_transfer`": [sys.executable, "-c", "import lightning_transfer"],
+        "`lightning-transfer --help`": [sys.executable, "-m", "lightning_transfer", "--help"],
+    }.items():
+        seconds, bare = (min(_child_seconds(argv) for _ in range(5)) for argv in (command, [sys.executable, "-c", ""]))
+        lines.append({"what": f"{what}, in seconds over Python's own start", "ours": seconds - bare, "goal": 0.1})
+    return lines
+
+
+def _child_seconds(command):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+PARTS = {
+    part.__name__: part
+    for part in (updates, mixture, nleep, leep, board, errors, extraction, precision, memory, startup)
+}
+
+
+def processor():
+    """Name of the processor."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    kinds = re.findall(r"^(?:model name|cpu family|model)\s*:\s*(.*)$", text, re.MULTILINE)[:3]
+    return f"{kinds[-1]} (family {kinds[0]}, model {kinds[1]})" if len(kinds) == 3 else platform.machine()
+
+
+def table(record):
+    """The figures as a table of the docs."""
+    lines = ["| path | figure | goal | seconds |", "|---|---|---|---|"]
+    for part in PARTS:
+        for entry in record.get(part, {}).get("rows", ()):
+            goal = "" if entry.get("goal") is None else f"{entry['goal']:g}"
+            note = f" ({entry['note']})" if entry.get("note") else ""
+            figure = entry.get("ratio", entry["ours"])
+            beside = f"{entry['ours']:.3g} / {entry['other']:.3g}" if "other" in entry else f"{entry['ours']:.3g}"
+            lines.append(f"| {entry['what']}{note} | {figure:.2f} | {goal} | {beside} |")
+    said = {f"{one['processor']}, torch {one['torch']}" for one in record.values()}
+    return "\n".join([*lines, "", f"Measured on {'; '.join(sorted(said))}, one thread, other work beside."])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", help=f"some of {list(PARTS)}")
+    parser.add_argument("--docs", action="store_true", help="write the table into docs/performance.md")
+    arguments = parser.parse_args()
+    unknown = set(arguments.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"unknown parts {sorted(unknown)}, known: {list(PARTS)}")
+    record = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    if arguments.parts or not arguments.docs:
+        import torch
+
+        warnings.simplefilter("ignore")
+        torch.set_num_threads(1)
+        for part in arguments.parts or PARTS:
+            record[part] = {
+                "rows": PARTS[part](),
+                "processor": processor(),
+                "torch": torch.__version__,
+                "scikit-learn": importlib.metadata.version("scikit-learn"),
+                "date": datetime.date.today().isoformat(),
+            }
+            RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+            print(table({part: record[part]}), file=sys.stdout, flush=True)
+    if arguments.docs:
+        text = PAGE.read_text()
+        begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+        PAGE.write_text(f"{text[:begin]}\n\n{table(record)}\n\n{text[end:]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""Speed on one GPU: updates, computes, extraction and options of the pass, beside what they cannot do without.
+
+    python benchmarks/gpu.py                      # under ten minutes; figures go to benchmarks/results/gpu.json
+    python benchmarks/gpu.py updates extraction   # some parts, the others keep their figures
+
+Both sides of a ratio run in one process, turn about; what counts is the smallest time of the repeats, with the GPU
+waited for at both ends. Without a GPU, `--device cpu` runs small sizes to try the script.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / "results" / "gpu.json"
+OPTIONS: argparse.Namespace
+
+
+def wait():
+    """Let the GPU finish."""
+    if OPTIONS.device == "cuda":
+        torch.cuda.synchronize()
+
+
+def turn_about(sides, repeats):
+    """Smallest seconds of each of several functions, which take turns."""
+    best = dict.fromkeys(sides, float("inf"))
+    for function in sides.values():
+        function()
+    for turn in range(repeats):
+        for name in list(sides)[:: (-1) ** turn]:
+            wait()
+            start = time.perf_counter()
+            sides[name]()
+            wait()
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def show(what, best, goal=None):
+    """Print a ratio and return its line."""
+    (_, ours), (_, other) = best.items()
+    print(
+        f"{what}: {ours:.5g} s / {other:.5g} s = {ours / other:.2f}" + (f" (goal {goal:g})" if goal else ""), flush=True
+    )
+    return {"what": what, "ours": ours, "other": other, "ratio": ours / other, "goal": goal}
+
+
+def updates():
+    """Updates of the moment-based scores, without a single wait for the device."""
+    from lightning_transfer.metrics.registry import build_metrics
+
+    n, d, classes = (4096, 2048, 1000) if OPTIONS.device == "cuda" else (2048, 64, 10)
+    lines = []
+    for dtype, goal in ((torch.float32, 1.3), (torch.bfloat16, None), (torch.float16, None)):
+        features = torch.randn(n, d, device=OPTIONS.device).to(dtype)
+        labels = torch.randint(classes, (n,), device=OPTIONS.device)
+        names = ("logme", "h_score", "h_score_shrunk")
+        metrics = build_metrics(names, options={name: {"num_classes": classes} for name in names}).to(OPTIONS.device)
+        for metric in metrics.values(copy_state=False):
+            metric.defer_checks = True
+        exact = features.double()
+        sides = {"ours": lambda: metrics.update(features, labels), "other": lambda: exact.T @ exact}  # noqa: B023
+        lines.append(show(f"update, {n} x {d}, {dtype} / one float64 product", turn_about(sides, 20), goal))
+        if dtype != torch.float32:
+            sides = {"ours": sides["ours"], "other": lambda: features.T @ features}  # noqa: B023
+            lines.append(show(f"update, {n} x {d}, {dtype} / one product of that type", turn_about(sides, 20), 4.0))
+        if OPTIONS.device == "cuda":
+            torch.cuda.set_sync_debug_mode("error")  # raises where the GPU is waited for
+            try:
+                metrics.update(features, labels)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            print("no wait in the update", flush=True)
+    return lines
+
+
+def computes():
+    """Computes of the moment-based scores beside an eigendecomposition."""
+    from lightning_transfer.metrics.registry import build_metrics
+
+    n, d, classes = (8192, 2048, 1000) if OPTIONS.device == "cuda" else (2048, 64, 10)
+    features = torch.randn(n, d, device=OPTIONS.device)
+    labels = torch.randint(classes, (n,), device=OPTIONS.device)
+    metrics = build_metrics(["logme", "h_score", "h_score_shrunk"]).to(OPTIONS.device)
+    gram = features.double().T @ features.double()
+    best = {"ours": float("inf"), "other": float("inf")}
+    for turn in range(6):
+        metrics.update(features, labels)
+        for name in list(best)[:: (-1) ** turn]:
+            wait()
+            start = time.perf_counter()
+            metrics.compute() if name == "ours" else torch.linalg.eigh(gram)
+            wait()
+            if turn:
+                best[name] = min(best[name], time.perf_counter() - start)
+    return [show(f"computes, d = {d} / one eigendecomposition", best, 1.3)]
+
+
+def agreement():
+    """Every score of the default table on the GPU beside the CPU."""
+    from lightning_transfer.metrics.registry import build_metrics
+
+    n, d, classes = (8192, 512, 50) if OPTIONS.device == "cuda" else (2048, 64, 10)
+    labels = torch.randint(classes, (n,))
+    features = 10 + torch.randn(classes, d)[labels] + torch.randn(n, d) @ (torch.randn(d, d) / d**0.5)
+    lines = []
+    for dtype in (torch.float32, torch.bfloat16):
+        values = []
+        for device in ("cpu", OPTIONS.device):
+            metrics = build_metrics(["logme", "h_score", "h_score_shrunk", "nleep", "gbc", "transrate", "sfda"]).to(
+                device
+            )
+            for batch in zip(features.to(dtype).split(1000), labels.split(1000), strict=True):
+                metrics.update(features=batch[0].to(device), labels=batch[1].to(device))
+            values.append({name: float(value) for name, value in metrics.compute().items()})
+        worst = max(abs(values[1][name] / values[0][name] - 1) for name in values[0])
+        print(f"largest relative difference to the CPU, {dtype}: {worst:.1e}", flush=True)
+        lines.append({"what": f"largest relative difference to the CPU, {dtype}", "ours": worst, "goal": 1e-6})
+    return lines
+
+
+def _backbones():
+    import timm
+    import torchvision
+
+    from lightning_transfer.backbones import ModuleBackbone
+
+    size = 224 if OPTIONS.device == "cuda" else 64
+    resnet = torchvision.models.resnet50(weights=None)
+    vit = timm.create_model("vit_small_patch16_224", pretrained=False, img_size=size)
+    for name, network, head in (("ResNet-50", resnet, "fc"), ("ViT-S", vit, "head")):
+        yield name, size, ModuleBackbone(network, input_shape=(3, size, size), head=head, name=name)
+
+
+def extraction():
+    """A pass with the default scores beside a bare loop, bf16, data on the device."""
+    from lightning_transfer.extraction import extract
+    from lightning_transfer.metrics.registry import build_metrics
+
+    n, batch = (4096, 256) if OPTIONS.device == "cuda" else (64, 32)
+    lines = []
+    for name, size, backbone in _backbones():
+        pictures = torch.rand(batch, 3, size, size, device=OPTIONS.device)
+        labels = [torch.randint(100, (batch,), device=OPTIONS.device) for _ in range(n // batch)]
+        loader = [(pictures, some) for some in labels]
+        network = backbone.to(OPTIONS.device).eval()
+
+        def bare():
+            with torch.no_grad(), torch.autocast(OPTIONS.device, torch.bfloat16):
+                for inputs, _ in loader:  # noqa: B023
+                    network(inputs)  # noqa: B023
+
+        trainer = {"accelerator": "gpu" if OPTIONS.device == "cuda" else "cpu", "precision": "bf16-mixed"}
+
+        def scored(names, compute, trainer=trainer):
+            found = extract(network, loader, build_metrics(names), trainer=trainer, progress=False)  # noqa: B023
+            if compute:
+                found.metrics.compute()
+
+        sides = {"ours": lambda: scored(["logme", "h_score", "leep", "nce"], False), "other": bare}
+        lines.append(show(f"pass / bare loop, {name}, {n} pictures of {size} pixels", turn_about(sides, 4), 1.05))
+        sides = {"ours": lambda: scored(["logme", "h_score", "leep", "nce"], True), "other": bare}
+        lines.append(show(f"pass and scores / bare loop, {name}", turn_about(sides, 2)))
+    return lines
+
+
+def options():
+    """Half precision, channels last and compilation of the forward pass beside single precision."""
+    n = 128 if OPTIONS.device == "cuda" else 8
+    lines = []
+    for name, size, backbone in _backbones():
+        backbone.to(OPTIONS.device).eval()
+        pictures = torch.rand(n, 3, size, size, device=OPTIONS.device)
+
+        def run(network=backbone, dtype=None, inputs=pictures):
+            with torch.no_grad(), torch.autocast(OPTIONS.device, dtype, enabled=dtype is not None):
+                network(inputs)
+
+        plain = {"other": run}
+        half = torch.bfloat16
+        lines.append(show(f"bf16 / float32, {name}", turn_about({"ours": lambda: run(dtype=half), **plain}, 5)))  # noqa: B023
+        compiled = torch.compile(backbone)
+        sides = {"ours": lambda: run(compiled, half), "other": lambda: run(dtype=half)}  # noqa: B023
+        lines.append(show(f"compiled / not, bf16, {name}", turn_about(sides, 5)))
+        last = {"other": lambda: run(dtype=half)}  # noqa: B023
+        before = turn_about({"ours": last["other"], **last}, 5)["other"]
+        backbone.to(memory_format=torch.channels_last)
+        after = turn_about({"ours": lambda: run(dtype=half)}, 5)["ours"]  # noqa: B023
+        lines.append(show(f"channels last / not, bf16, {name}", {"ours": after, "other": before}))
+    return lines
+
+
+PARTS = {part.__name__: part for part in (updates, computes, agreement, extraction, options)}
+
+
+def main():
+    global OPTIONS
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"some of {list(PARTS)}")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    OPTIONS = parser.parse_args()
+    unknown = set(OPTIONS.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"unknown parts {sorted(unknown)}, known: {list(PARTS)}")
+    if OPTIONS.device == "cuda" and not torch.cuda.is_available():
+        parser.error("there is no GPU; `--device cpu` tries the script at small sizes")
+    warnings.simplefilter("ignore")
+    torch.manual_seed(0)
+    record = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    for part in OPTIONS.parts:
+        lines = PARTS[part]()
+        if OPTIONS.device == "cuda":
+            record[part] = {"rows": lines, "card": torch.cuda.get_device_name(), "torch": torch.__version__}
+            RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
