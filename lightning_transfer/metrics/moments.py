@@ -429,13 +429,19 @@ class MomentMetric(JackknifeMetric):
                 raise ValueError(f"Expected state `{name}` in the states to merge, but got {sorted(state)}.")
             setattr(self, name, state[name].clone())
 
+    def _origin(self) -> dict[str, Any]:
+        origin: dict[str, Any] = {"single": bool(self.single), "shift": self.shift}
+        return origin if self.task == "classification" else origin | {"target_shift": self.target_shift}
+
+    @property
+    def _all_wait(self) -> bool:
+        """Whether no sample is in the sums yet."""
+        return count_in(self.pending_count) > 0 and not count_in(self.seen)
+
     def _moments_of(self, groups: Sequence[int]) -> Any:
         """Moments of some of the groups; as long as all samples wait, of the samples themselves."""
-        origin: dict[str, Any] = {"single": bool(self.single), "shift": self.shift}
-        if self.task != "classification":
-            origin["target_shift"] = self.target_shift
-        count = count_in(self.pending_count)
-        if count and not count_in(self.seen):
+        origin, count = self._origin(), count_in(self.pending_count)
+        if self._all_wait:
             group = torch.arange(count, device=self.device) % self.jackknife_groups
             chosen = torch.isin(group, torch.tensor(groups, device=self.device))
             rows, truth = self.pending_rows[:count][chosen], self.pending_truth[:count][chosen]
@@ -461,7 +467,19 @@ class MomentMetric(JackknifeMetric):
 
     def _totals_without_each(self) -> Iterator[Any]:
         groups = range(self.jackknife_groups)
-        return (self._moments_of([other for other in groups if other != group]) for group in groups)
+        if self._all_wait:
+            yield from (self._moments_of([other for other in groups if other != group]) for group in groups)
+            return
+        sums = {name: getattr(self, name) for name in self._sums.names}
+        before = {name: torch.zeros_like(state[0]) for name, state in sums.items()}
+        after = [before]  # sums of the groups that follow, so that nothing is subtracted
+        for group in groups[:0:-1]:
+            after.append({name: later + sums[name][group] for name, later in after[-1].items()})
+        for group, later in zip(groups, reversed(after), strict=True):
+            yield self._sums.moments(
+                {name: earlier + later[name] for name, earlier in before.items()}, **self._origin()
+            )
+            before = {name: earlier + sums[name][group] for name, earlier in before.items()}
 
     @property
     def _unregularised(self) -> bool:

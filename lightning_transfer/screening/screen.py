@@ -364,13 +364,18 @@ def _compute(metric: Any, error_bars: bool) -> _Score:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # what they say is in the health record
-            score.value = float(metric.compute())
+            if error_bars and hasattr(metric, "compute_with_interval"):  # gives the score too
+                try:
+                    interval = metric.compute_with_interval()
+                    score.value, score.error = interval.value, float(interval.standard_error)
+                except (ValueError, RuntimeError) as error:
+                    score.failure = Failure.of(error)
+            if math.isnan(score.value):
+                score.value = float(metric.compute())
             if hasattr(metric, "parts"):
                 score.parts = {name: float(part) for name, part in metric.parts().items()}
             if hasattr(metric, "health"):
                 score.remarks = metric.health().messages
-            if error_bars and hasattr(metric, "compute_with_interval"):
-                score.error = float(metric.compute_with_interval().standard_error)
     except (ValueError, RuntimeError) as error:
         score.failure = Failure.of(error)
     return score
