@@ -28,7 +28,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "all.json"
 PAGE = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+MODEL = ROOT / "benchmarks" / "results" / "cost_model.json"
+PICTURES_A_SECOND, CORE_HOUR, GPU_HOUR = (
+    2_000,
+    0.04,
+    2.0,
+)  # assumptions: of one GPU; dollars of a core and a GPU with it
 STREAM = """
 import json, resource, sys, torch
 from lightning_transfer.metrics.registry import build_metrics
@@ -329,6 +334,42 @@ def table(record):
     return "\n".join([*lines, "", f"Measured on {'; '.join(sorted(said))}, one thread, other work beside."])
 
 
+def model(found, record):
+    """The parts of a screen's cost, whether they add up, and what a large screen would take."""
+    network = found["backbones"]["efficientnet_lite0"]
+    speed = network["forward"] / network["flops"] * 1e9
+    write = next((entry["ours"] for entry in record.get("board", {}).get("rows", ())), float("nan"))
+    hours = {part: 1e9 * found[part] / 3600 for part in ("decode", "update")} | {"forward": 4e9 * speed / 3600}
+    gpus = 1e9 / PICTURES_A_SECOND / 3600
+    price = gpus * GPU_HOUR + hours["decode"] * CORE_HOUR
+    sums = ", ".join(f"{entry['ratio']:.2f} with {count} workers" for count, entry in found["workers"].items())
+    return f"""| part | grows as | one thread |
+|---|---|---|
+| decode | pixels of the file | {1e3 * found["decode"]:.1f} ms a JPEG of 600 x 400 |
+| forward | multiply-adds | {1e3 * speed:.0f} ms a billion (EfficientNet-Lite 0 at {found["pixels"]} pixels) |
+| update | $d^2$ a sample, half a product in float64 | {1e3 * found["update"]:.2f} ms at $d = 1280$ |
+| compute | $d^3$, one eigendecomposition | {found["compute"]:.2f} s a backbone at $d = 1280$ |
+| write | rows | {write:.1f} s with its figure for 500 rows; before that a twentieth of the time at most |
+| start | processes, backbones | {found["start"]:.1f} s a process, {found["backbone_start"]:.1f} s a backbone |
+
+Four backbones over {found["files"]} files, processor time of all processes over what the parts say: {sums}
+(`python benchmarks/cost_model.py`, {found["processor"]}).
+
+**1 000 backbones over 1 000 000 pictures**, from that. On processors alone, at 4 billion multiply-adds a picture:
+{hours["decode"]:,.0f} core hours to decode, {hours["forward"]:,.0f} for the forward passes, {hours["update"]:,.0f} for
+the updates. With GPUs that take {PICTURES_A_SECOND:,} pictures a second each: {gpus:,.0f} GPU hours, each GPU fed by
+{found["decode"] * PICTURES_A_SECOND:.0f} cores that decode, about {price:,.0f} dollars at {GPU_HOUR:g} a GPU hour and
+{CORE_HOUR:g} a core hour. Several backbones in one job (`zoo`, not `-m`) read a picture once as far as `picture_memory`
+goes, and `max_samples=10000` makes all of it a hundred times less: standard errors say whether that is enough."""
+
+
+def put(text, name, content):
+    """A page with what lies between two marks replaced."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    start = text.index(begin) + len(begin)
+    return f"{text[:start]}\n\n{content}\n\n{text[text.index(end) :]}"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help=f"some of {list(PARTS)}")
@@ -354,9 +395,8 @@ def main():
             RESULTS.write_text(json.dumps(record, indent=1) + "\n")
             print(table({part: record[part]}), file=sys.stdout, flush=True)
     if arguments.docs:
-        text = PAGE.read_text()
-        begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-        PAGE.write_text(f"{text[:begin]}\n\n{table(record)}\n\n{text[end:]}")
+        text = put(PAGE.read_text(), "table", table(record))
+        PAGE.write_text(put(text, "model", model(json.loads(MODEL.read_text()), record)) if MODEL.is_file() else text)
 
 
 if __name__ == "__main__":
