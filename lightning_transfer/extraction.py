@@ -217,7 +217,7 @@ class _FeaturePass(LightningModule):
         """Let metrics that can look at the values of batches on their device, which is not waited for then."""
         for metric in () if self.metrics is None else self.metrics.values(copy_state=False):
             if hasattr(metric, "defer_checks"):
-                metric.defer_checks = deferred
+                cast(Any, metric).defer_checks = deferred
 
     def _raise_faults(self) -> None:
         for metric in () if self.metrics is None else self.metrics.values(copy_state=False):

@@ -144,7 +144,7 @@ class TransferabilityMonitor(FeatureMonitor):
         for name, metric in self._named.items():  # one failing score takes none of the others with it
             by_inputs.setdefault(getattr(metric, "requires", name), {})[name] = metric
             if hasattr(metric, "defer_checks"):
-                metric.defer_checks = device.type != "cpu"
+                cast(Any, metric).defer_checks = device.type != "cpu"
         self._collections = {0: [collect(group).to(device) for group in by_inputs.values()]}
         self._needs = [{name: needs_of(metric) for name, metric in group.items()} for group in by_inputs.values()]
         self.labels_as = wanted_labels(chain.from_iterable(needs for group in self._needs for needs in group.values()))

@@ -245,8 +245,9 @@ class TransferMetric(Metric, ABC):
         read = self._reads_values
         if self.task == "classification":
             return check_labels(truth, n, read=read)
-        check = check_attributes if self.task == "multilabel" else check_targets
-        return check(truth, n, read=read)
+        if self.task == "multilabel":
+            return check_attributes(truth, n, read=read)
+        return check_targets(truth, n, read=read)
 
     def _checked(self, values: Tensor, labels: Tensor | None, targets: Tensor | None = None) -> list[Tensor] | None:
         """Validate a batch before any state changes.
