@@ -6,11 +6,16 @@ Only light modules are imported here: ``--help`` answers without torch, and Hydr
 from __future__ import annotations
 
 import importlib
+import logging
 import math
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -58,17 +63,19 @@ class _Task:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
-        from lightning_transfer.jobs.common import forget_failure, output_dir, write_failure
+        from lightning_transfer.jobs.common import forget_failure, take_own_folder, write_failure
         from lightning_transfer.utilities.interrupts import interruptible
 
         sweeping = HydraConfig.get().mode is RunMode.MULTIRUN
-        forget_failure(output_dir())
+        if not JOBS[self.name].merges:
+            take_own_folder()
+        forget_failure()
         try:
             with interruptible():
                 value: float = JOBS[self.name].load()(cfg)
                 return value
         except Exception as error:
-            expected = isinstance(error, _expected_errors())
+            expected = isinstance(error, (*_expected_errors(), OSError))
             if self.wants_traceback or not (expected or sweeping):
                 raise
             if not sweeping:
@@ -77,7 +84,7 @@ class _Task:
                 traceback.print_exc()
             line = explain(error)
             _print_error(f"job {HydraConfig.get().job.num}: {line}")  # the other jobs of the sweep go on
-            write_failure(output_dir(), Failure(type(error).__name__, line), _exit_code(error))
+            write_failure(Failure(type(error).__name__, line), _exit_code(error))
             if "max_failure_rate" in HydraConfig.get().sweeper:
                 raise  # Optuna's takes no NaN; it counts the job as failed and goes on
             return math.nan
@@ -170,45 +177,88 @@ def _choice_help(group: str, option: str, folders: Sequence[Path]) -> str:
 
 
 def _run(job: str, overrides: Sequence[str]) -> int:
-    import hydra
-
-    from lightning_transfer.utilities.composition import checked_configs
-
     if any(override.startswith("--e") for override in overrides):  # abbreviations are understood too
         _fail("--experimental-rerun reads a pickle, which can run any code; repeat the overrides instead.")
     if folders := config_folders(overrides):
         importlib.import_module(CONF).fill_store(*folders)
     os.environ[_FULL_ERROR] = "1"  # makes Hydra hand errors on instead of printing them
     sys.argv = [PROGRAM, *overrides]
+    logging.raiseExceptions = False  # a log that cannot be written, on a full disk say, is no result
     try:
-        with checked_configs(overrides):
-            hydra.main(config_path=f"pkg://{CONF}", config_name=job, version_base="1.3")(_Task(job))()
+        with _one_line_warnings(), _sigterm_as_interrupt():
+            _compose_and_run(job, overrides)
     except KeyboardInterrupt:
-        if (folder := _folder()) is not None:
-            _print_error(f"interrupted; to go on: {resume_command(PROGRAM, job, overrides, folder)}")
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # not in each process that a strategy started
+            _print_error(f"interrupted; to go on: {resume_command(PROGRAM, job, overrides, _folder())}")
         return INTERRUPTED
     except _StoppedError as stop:
-        _print_error(stop.line)
+        _print_error(stop.line + _remedy(stop.__cause__, job, overrides))
         return stop.exit_code
     except _expected_errors() as error:
         if _WANTS_TRACEBACK:
             raise
         _print_error(explain(error))
         return _exit_code(error)
-    return _exit_code_of_sweep(_folder())
+    except OSError as error:
+        if _WANTS_TRACEBACK:
+            raise
+        _print_error(explain(error) + _remedy(error, job, overrides))
+        return FAILED
+    return _exit_code_of_sweep()
+
+
+def _remedy(error: BaseException | None, job: str, overrides: Sequence[str]) -> str:
+    """What to type once the disk has room again, or whatever else the system refused."""
+    if not isinstance(error, OSError) or isinstance(error, _expected_errors()):
+        return ""
+    return f"; to go on when that is mended: {resume_command(PROGRAM, job, overrides, _folder())}"
+
+
+def _compose_and_run(job: str, overrides: Sequence[str]) -> None:
+    import hydra
+
+    from lightning_transfer.utilities.composition import checked_configs
+
+    with checked_configs(overrides):
+        hydra.main(config_path=f"pkg://{CONF}", config_name=job, version_base="1.3")(_Task(job))()
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let a request to end (SIGTERM) be an interrupt, but under SLURM, where it may mean that the job is put off."""
+    if threading.current_thread() is not threading.main_thread() or "SLURM_JOB_ID" in os.environ:
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _one_line_warnings() -> Iterator[None]:
+    """Show warnings without the place in the code where they come from."""
+    before = warnings.showwarning
+    warnings.showwarning = lambda message, *_, **__: _print_error(str(message))
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def _folder() -> Path | None:
-    """Where the sweep or the run that was under way writes."""
+    """Where the sweep or the run that was under way writes; none before it is known."""
+    module = sys.modules.get("lightning_transfer.jobs.sweep")
+    return module.CompareJobs.folder if module is not None else None
+
+
+def _exit_code_of_sweep() -> int:
+    from lightning_transfer.jobs.common import read_failures
     from lightning_transfer.jobs.sweep import CompareJobs
 
-    return CompareJobs.folder
-
-
-def _exit_code_of_sweep(folder: Path | None) -> int:
-    from lightning_transfer.jobs.common import read_failures
-
-    return max(read_failures(folder), default=0) if folder is not None else 0
+    folder = CompareJobs.folder
+    return max(read_failures(folder), default=0) if CompareJobs.sweeping and folder is not None else 0
 
 
 def _exit_code(error: BaseException) -> int:

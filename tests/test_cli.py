@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 
 import pytest
 from _cli import TINY, exit_code, run
+from attacks.runs import CONFIGS
+
+from lightning_transfer.jobs.arguments import override
+from lightning_transfer.screening import Leaderboard
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
@@ -118,3 +125,72 @@ def test_bugs_keep_their_traceback_when_asked(tmp_path):
     done = run(tmp_path, "screen", "target=idx", HYDRA_FULL_ERROR="1")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+NET = ("--config-dir", str(CONFIGS), "backbone=net4", "target=digits", "metrics=[h_score]", "max_samples=60")
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+def test_a_folder_that_cannot_be_written_costs_a_line(in_process, capsys, monkeypatch, sweep):
+    monkeypatch.setattr("tempfile.tempdir", str(in_process))
+    (in_process / "file").touch()
+    where = f"hydra.{'sweep' if sweep else 'run'}.dir=file/x"
+    assert exit_code("screen", *(["-m"] if sweep else []), *NET, where) == 0
+    shown = capsys.readouterr()
+    (line,) = shown.err.splitlines()
+    assert line.startswith(f"lightning-transfer: `{in_process}/file/x` cannot be written (Not a directory): results go")
+    (folder,) = in_process.glob("lightning-transfer-*")
+    assert line.endswith(f"`{folder}`.")
+    assert Leaderboard.load(folder / "0" if sweep else folder).rows[0].backbone == "net4"
+    assert "net4" in shown.out
+
+
+def test_where_nothing_at_all_can_be_written_the_rows_are_shown(in_process, capsys, monkeypatch):
+    def full(_) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lightning_transfer.utilities.files.os.fsync", full)
+    assert exit_code("screen", *NET, "hydra.run.dir=out") == 0
+    shown = capsys.readouterr()
+    lines = shown.err.splitlines()
+    assert "net4" in shown.out
+    assert "results are shown, not kept" in lines[0]
+    assert all("No space left on device" in line for line in lines)
+    assert len(lines) == 2  # and that the leaderboard is not written
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_run(in_process, capsys, monkeypatch):
+    def full(*_args, **_keywords) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lightning_transfer.screening.leaderboard.write_atomically", full)
+    assert exit_code("screen", *NET, "hydra.run.dir=out") == 0
+    shown = capsys.readouterr()
+    (line,) = shown.err.splitlines()
+    assert line.startswith("lightning-transfer: The leaderboard is not written to `")
+    assert "net4" in shown.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_a_signal_ends_says_how_to_go_on(in_process, capsys, monkeypatch, number):
+    before = signal.getsignal(number)
+    monkeypatch.setattr("lightning_transfer.jobs.relate.run", lambda cfg: os.kill(os.getpid(), number))
+    folder = str(in_process / "my 'runs'")
+    words = ["relate", "reference=digits_0_4", "target=digits_5_9", override("hydra.run.dir", folder)]
+    assert exit_code(*words) == 130
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == "lightning-transfer: interrupted; to go on: " + shlex.join(["lightning-transfer", *words])
+    assert signal.getsignal(number) is before
+    monkeypatch.setattr("lightning_transfer.jobs.relate.run", lambda cfg: 1.0)
+    assert exit_code(*shlex.split(line.partition("to go on: ")[2])[1:]) == 0
+
+
+def test_an_error_of_the_system_is_one_line_with_the_words_to_go_on(in_process, capsys, monkeypatch):
+    def full(cfg) -> None:
+        raise OSError(28, "No space left on device", "x.ckpt")
+
+    monkeypatch.setattr("lightning_transfer.jobs.finetune.run", full)
+    assert exit_code("finetune", "hydra.run.dir=out") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No space left on device: 'x.ckpt'" in line
+    assert line.endswith("; to go on when that is mended: lightning-transfer finetune hydra.run.dir=out")

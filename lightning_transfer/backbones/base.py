@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -261,7 +262,8 @@ class Backbone(nn.Module, abc.ABC):
 def weights_of(name: str) -> Iterator[None]:
     """Say in one line which network cannot be had, whatever a library meets while it builds or loads it."""
     try:
-        yield
+        with tensors_only():
+            yield
     except (TypeError, ImportError):  # a wrong argument, a library that is missing
         raise
     except Exception as error:
@@ -269,6 +271,21 @@ def weights_of(name: str) -> Iterator[None]:
             f"Cannot build `{name}`; weights come from its library's cache or, with a connection, from the hub, and "
             f"`pretrained=False` draws random ones: {one_line(error, 160)}"
         ) from error
+
+
+@contextmanager
+def tensors_only() -> Iterator[None]:
+    """Let ``torch.load`` read tensors alone meanwhile, whatever it is asked for."""
+    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(variable)
+    os.environ[variable] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
 
 
 def _present(outputs: Iterable[Tensor | None]) -> list[Tensor]:

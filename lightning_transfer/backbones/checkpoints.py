@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_transfer.backbones.base import tensors_only
 from lightning_transfer.backbones.initialisation import reinitialise
 from lightning_transfer.backbones.module import ModuleBackbone
+from lightning_transfer.backbones.pickles import check_checkpoint
 from lightning_transfer.backbones.programs import check_exported, check_script
 from lightning_transfer.utilities.checks import check_path
+from lightning_transfer.utilities.errors import Failure
 
 _EXPORTED = {".pt2", ".ep"}
 
@@ -67,11 +68,14 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
             content = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file:
+                check_checkpoint(file, path.stat().st_size)
+                file.seek(0)
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the readers meet in a file of another kind
         raise ValueError(
             f"Expected `{path}` to be a checkpoint of tensors and plain containers, but reading it gives "
-            f"{type(error).__name__}; objects of other classes are never loaded."
+            f"{Failure.of(error)}; objects of other classes are never loaded."
         ) from error
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -205,7 +209,7 @@ def _read_program(path: Path, check: Callable[[bytes], None], trusted: bool) -> 
 
 def _load_exported(path: Path, content: BytesIO, unflatten: bool) -> nn.Module:
     try:
-        with _tensors_only():
+        with tensors_only():
             program = torch.export.load(content)
         return torch.export.unflatten(program) if unflatten else program.module()
     except Exception as error:
@@ -218,18 +222,3 @@ def _load_script(path: Path, content: BytesIO) -> nn.Module:
         return script
     except Exception as error:  # also an IndexError or a KeyError of damaged files
         raise ValueError(f"Expected `{path}` to be a TorchScript file, but got: {error}") from error
-
-
-@contextmanager
-def _tensors_only() -> Iterator[None]:
-    """Make PyTorch's own program loader read tensors without pickle: it would fall back to it."""
-    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(variable)
-    os.environ[variable] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = before

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_transfer.backbones.base import BackboneOutput, weights_of
 from lightning_transfer.backbones.initialisation import seeded_initialisation
+from lightning_transfer.backbones.pickles import check_folder
 from lightning_transfer.backbones.preprocessing import (
     Preprocessing,
     choose_preprocessing,
@@ -54,6 +55,7 @@ class OpenClipBackbone(TextBackbone):
     ) -> None:
         check_one_of(modality, ("image", "text"), "modality")
         library = require("open_clip", extra="open_clip")
+        check_folder(model_name.removeprefix("local-dir:"))
         if not model_name.startswith(("local-dir:", "hf-hub:")):
             model_name, _, tag = model_name.partition("/")
             weights = weights or tag or None

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
+from lightning_transfer.backbones.pickles import is_whole
+
 _EXPORTED_MEMBERS = re.compile(
     r"(archive_format|archive_version|byteorder|version|\.format_version|\.data/(version|serialization_id)"
     r"|models/[\w.-]+\.json|data/(weights|constants)/(weight_\d+|tensor_\d+|[\w.-]+_config\.json)"
@@ -116,8 +118,7 @@ def _archive(content: bytes, allowed: re.Pattern[str]) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(BytesIO(content))
     except (zipfile.BadZipFile, ValueError, NotImplementedError, UnicodeDecodeError) as error:
         raise ValueError("it is no archive") from error
-    ends = content[-22:-18] == b"PK\5\6" and content[-2:] == b"\0\0" and content[:4] == b"PK\3\4"
-    if not ends or (archive.start_dir != int.from_bytes(content[-6:-2], "little") and len(content) < 2**32):
+    if not is_whole(archive, BytesIO(content), len(content)):
         raise ValueError("it has something before, behind or between its members, so that readers may differ")
     if sum(member.file_size for member in archive.infolist()) > 2 * len(content) + _UNPACKED:
         raise ValueError("its members claim to be much larger than the file")

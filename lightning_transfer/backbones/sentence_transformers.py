@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_transfer.backbones.base import BackboneOutput, weights_of
 from lightning_transfer.backbones.initialisation import reinitialise
+from lightning_transfer.backbones.pickles import check_folder
 from lightning_transfer.backbones.text import TextBackbone, refuse_code
 from lightning_transfer.utilities.checks import check_positive_int
 from lightning_transfer.utilities.imports import require
@@ -53,6 +54,7 @@ class SentenceTransformersBackbone(TextBackbone):
         library = require("sentence_transformers", extra="sentence_transformers")
         refuse_code(kwargs)
         _check_configs(Path(model_name))
+        check_folder(model_name)
         model_kwargs = {**(kwargs.pop("model_kwargs", None) or {}), "weights_only": True}  # comes before the folder's
         with weights_of(f"st/{model_name}"):
             network = library.SentenceTransformer(str(model_name), device="cpu", model_kwargs=model_kwargs, **kwargs)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lightning_transfer.backbones.base import Backbone, BackboneOutput, weights_of
 from lightning_transfer.backbones.initialisation import seeded_initialisation
+from lightning_transfer.backbones.pickles import check_folder
 from lightning_transfer.backbones.pooling import pool
 from lightning_transfer.backbones.preprocessing import (
     Preprocessing,
@@ -53,6 +54,7 @@ class TimmBackbone(Backbone):
         **kwargs: Any,
     ) -> None:
         timm = require("timm", extra="timm")
+        check_folder(model_name.removeprefix("local-dir:"))
         if not model_name.startswith(("local-dir:", "hf-hub:")) and not timm.is_model(model_name):
             close = timm.list_models(f"*{model_name.split('.')[0]}*")[:8]
             raise ValueError(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_transfer.backbones.base import BackboneOutput, weights_of
 from lightning_transfer.backbones.initialisation import seeded_initialisation
+from lightning_transfer.backbones.pickles import check_folder
 from lightning_transfer.backbones.pooling import check_pooling, pool
 from lightning_transfer.backbones.preprocessing import (
     IMAGENET_MEAN,
@@ -79,6 +80,7 @@ class TransformersBackbone(TextBackbone):
         if not isinstance(layers, int):
             check_one_of(layers, ("last", "mean"), "layers")
         refuse_code(kwargs)
+        check_folder(model_name)
         library = require("transformers", extra="transformers")
         with weights_of(f"hf/{model_name}"):
             config = library.AutoConfig.from_pretrained(model_name, **kwargs)

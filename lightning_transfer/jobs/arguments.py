@@ -88,25 +88,25 @@ def config_folders(arguments: Sequence[str]) -> list[Path]:
 
 def override(key: str, value: str) -> str:
     """An override as Hydra's grammar takes it, whatever is in its value."""
-    if _PLAIN.fullmatch(value):
+    if _PLAIN.fullmatch(value) and value == value.strip():
         return f"{key}={value}"
     quoted = _QUOTE.sub(lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
     return f"{key}='{quoted}'"
 
 
-def resume_command(program: str, job: str, arguments: Sequence[str], folder: Path) -> str:
+def resume_command(program: str, job: str, arguments: Sequence[str], folder: Path | None) -> str:
     """What to type to go on with an interrupted run or sweep.
 
     Args:
         program: Name of the command.
         job: Name of the job.
         arguments: What was typed after it.
-        folder: Where the run or the sweep wrote.
+        folder: Where the run or the sweep wrote; none if nothing was written yet.
     """
     sweeping = "-m" in arguments or "--multirun" in arguments
-    if not sweeping and not any((folder / name).exists() for name in _RESULTS):
+    if folder is None or (not sweeping and not any((folder / name).exists() for name in _RESULTS)):
         return shlex.join([program, job, *arguments])
-    kept = [argument for argument in arguments if not argument.startswith(_ABOUT_RESUMING)]
+    kept = [argument for argument in arguments if not argument.lstrip("+").startswith(_ABOUT_RESUMING)]
     going_on = (
         [override("hydra.sweep.dir", str(folder)), "resume=auto"] if sweeping else [override("resume", str(folder))]
     )

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 FORMAT = 2  # of finetune.json and relatedness.json; files of version 1 carry no number
-_FAILURE = "failure.json"  # of a job of a sweep
+_FAILURE = "failure"  # name of the file of a job of a sweep that failed, with the job's number in a shared folder
+_JOB_IN_NAME = ("job.num", "job.id", "override_dirname")  # what makes `hydra.sweep.subdir` another one for each job
 AUTO = "auto"  # the value of ``resume`` that means the run's own folder
 _WIDTH_OF_FILES = 160  # columns where output goes to a file or pipe
 _NOT_ABOUT_THE_RESULT = ("resume=", "hydra.", "hydra/")  # beginnings of overrides
@@ -36,6 +37,28 @@ def output_dir() -> Path:
     from hydra.core.hydra_config import HydraConfig
 
     return Path(HydraConfig.get().runtime.output_dir)
+
+
+def is_shared() -> bool:
+    """Whether ``hydra.sweep.subdir`` may give the folder of this job of a sweep to other jobs too."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    hydra = HydraConfig.get()
+    subdir = str(OmegaConf.to_container(hydra.sweep, resolve=False).get("subdir"))
+    return hydra.mode is RunMode.MULTIRUN and not any(part in subdir for part in _JOB_IN_NAME)
+
+
+def take_own_folder() -> None:
+    """Let a job of a sweep whose folder is shared write to the folder of its number inside."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import read_write
+
+    if is_shared():
+        hydra = HydraConfig.get()
+        with read_write(hydra):
+            hydra.runtime.output_dir = str(output_dir() / str(hydra.job.num))
 
 
 def overrides() -> list[str]:
@@ -121,23 +144,32 @@ def to_json(content: Mapping[str, Any]) -> bytes:
     return (json.dumps({"format": FORMAT, **content}, indent=2) + "\n").encode()
 
 
-def write_failure(folder: Path, failure: Failure, exit_code: int) -> None:
+def files_of_jobs(folder: Path, pattern: str) -> list[Path]:
+    """What the jobs of a sweep wrote into its folder, into folders in it and into folders in these.
+
+    Args:
+        folder: Of the sweep.
+        pattern: Of the names of files.
+    """
+    return sorted(path for level in ("", "*/", "*/*/") for path in folder.glob(level + pattern))
+
+
+def write_failure(failure: Failure, exit_code: int) -> None:
     """Leave behind why a job of a sweep failed.
 
     Args:
-        folder: Of the job.
         failure: What ended it.
         exit_code: What the program would end with.
     """
     content = {"kind": failure.kind, "message": failure.message, "exit_code": exit_code}
     with suppress(OSError):
-        write_atomically(folder / _FAILURE, to_json(content))
+        write_atomically(_failure_file(), to_json(content))
 
 
-def forget_failure(folder: Path) -> None:
+def forget_failure() -> None:
     """Take away what an earlier run of a job left behind."""
     with suppress(OSError):
-        (folder / _FAILURE).unlink()
+        _failure_file().unlink()
 
 
 def read_failures(folder: Path) -> list[int]:
@@ -146,4 +178,11 @@ def read_failures(folder: Path) -> list[int]:
     Args:
         folder: Of the sweep.
     """
-    return [int(read_json(path)["exit_code"]) for path in sorted(folder.glob(f"*/{_FAILURE}"))]
+    return [int(read_json(path)["exit_code"]) for path in files_of_jobs(folder, f"{_FAILURE}*.json")]
+
+
+def _failure_file() -> Path:
+    from hydra.core.hydra_config import HydraConfig
+
+    number = f"-{HydraConfig.get().job.num}" if is_shared() else ""
+    return output_dir() / f"{_FAILURE}{number}.json"

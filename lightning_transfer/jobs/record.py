@@ -19,6 +19,7 @@ class Job:
         examples: Overrides, and what they are good for.
         run: Where the function is that takes the config and returns the objective of a sweep: ``"module:function"``.
         plain: Takes the words behind its name instead of a config, and returns nothing.
+        merges: What jobs of a sweep write into one folder comes together there; others are given a folder each.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Job:
     examples: tuple[tuple[str, str], ...]
     run: str
     plain: bool = False
+    merges: bool = False
 
     def load(self) -> Callable[[Any], Any]:
         """Import the function."""
@@ -48,6 +50,7 @@ _ALL = (
             ("-m backbone=efficientnet_lite0,efficientnet_lite1 target=digits", "a sweep, one job for each backbone"),
         ),
         run="lightning_transfer.jobs.screen:run",
+        merges=True,
     ),
     Job(
         name="relate",

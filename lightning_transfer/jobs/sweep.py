@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,14 +13,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from hydra.experimental.callback import Callback
 from rich.table import Table
 
-from lightning_transfer.jobs.common import about_the_result, console, to_json
+from lightning_transfer.jobs.arguments import override
+from lightning_transfer.jobs.common import about_the_result, console, files_of_jobs, to_json
 from lightning_transfer.jobs.finetune import objective_of
 from lightning_transfer.jobs.screen import show
 from lightning_transfer.report.console import bounds_table
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.zoo import combine_zoo_scores
 from lightning_transfer.utilities.errors import Failure
-from lightning_transfer.utilities.files import read_json, safe_name, try_to_write, write_atomically
+from lightning_transfer.utilities.files import check_writable, read_json, safe_name, try_to_write, write_atomically
 from lightning_transfer.utilities.text import plain, rich_markup
 
 if TYPE_CHECKING:
@@ -26,22 +29,23 @@ if TYPE_CHECKING:
 
     from lightning_transfer.screening.row import Row
 
-_ABOUT_THE_RUN = (
-    "overrides",
-    "interrupted",
-    "num_samples",
-    "notes",
-)  # entries of ``info`` in which jobs of a table may differ
+_JOINED = "jobs"  # entry of ``info`` of a table that was put together, with the number of the jobs
+_ABOUT_THE_RUN = ("overrides", "interrupted", "num_samples", "notes")  # in which jobs of a table may differ
 
 
 class CompareJobs(Callback):
     """A Hydra callback that shows and saves what the jobs of a sweep found, best first."""
 
     folder: ClassVar[Path | None] = None  # of the sweep or run that is under way
+    sweeping: ClassVar[bool] = False
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Note where a single run writes."""
-        type(self).folder = Path(config.hydra.run.dir).absolute()
+        """Note where a single run writes.
+
+        Args:
+            config: Hydra's config of the run; it leads elsewhere where its folder cannot be written.
+        """
+        type(self).folder, type(self).sweeping = _make_writable(config, "run"), False
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Note where the sweep writes, and let sweepers go on after a job that fails.
@@ -49,7 +53,7 @@ class CompareJobs(Callback):
         Args:
             config: Hydra's config of the sweep.
         """
-        type(self).folder = Path(config.hydra.sweep.dir).absolute()
+        type(self).folder, type(self).sweeping = _make_writable(config, "sweep"), True
         asked = config.hydra.overrides.hydra
         if "max_failure_rate" in config.hydra.sweeper and not any("max_failure_rate" in item for item in asked):
             config.hydra.sweeper.max_failure_rate = 1.0
@@ -66,8 +70,39 @@ class CompareJobs(Callback):
         _compare_runs(folder)
 
 
+def _make_writable(config: DictConfig, part: str) -> Path:
+    """The folder of a run or a sweep, or a temporary one in its place if nothing can be written there."""
+    from omegaconf import open_dict, read_write
+
+    hydra = config.hydra
+    folder = Path(hydra[part].dir).absolute()
+    try:
+        check_writable(folder)
+        return folder
+    except OSError as error:
+        reason = f"`{plain(folder)}` cannot be written ({plain(error.strerror or error)})"
+    with read_write(hydra), open_dict(hydra):
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="lightning-transfer-"))
+            check_writable(folder)
+            warnings.warn(f"{reason}: results go to `{folder}`.", stacklevel=2)
+        except OSError:
+            folder = next(place for place in (folder, *folder.parents) if place.is_dir())  # Hydra wants one
+            warnings.warn(f"{reason}, nor are temporary files: results are shown, not kept.", stacklevel=2)
+            hydra.output_subdir = None
+            hydra.job_logging = {"version": 1, "root": None, "disable_existing_loggers": False}
+            hydra.overrides.hydra.append("hydra.output_subdir=null")  # of jobs of a sweep
+        hydra[part].dir = str(folder)
+        hydra.overrides.hydra.append(override(f"hydra.{part}.dir", str(folder)))
+    return folder
+
+
 def _compare_leaderboards(folder: Path) -> None:
-    boards = [board for _, board in _results(folder, "leaderboard.json", Leaderboard.load)]
+    boards = [board for _, board in _results(folder, "leaderboard.json", Leaderboard.load) if _JOINED not in board.info]
+    if not boards:  # all jobs wrote to the one folder
+        for path in sorted(folder.glob("leaderboard*.json")):
+            if (board := _read(path, Leaderboard.load)) is not None:
+                show(board, folder)
     groups: dict[str, list[Leaderboard]] = {}
     for board in boards:
         key = {name: value for name, value in board.info.items() if name not in _ABOUT_THE_RUN}
@@ -115,7 +150,8 @@ def join(boards: Sequence[Leaderboard]) -> Leaderboard:
             for name, value in first_board.info.items()
             if name not in ("overrides", "notes") and all(board.info.get(name) == value for board in boards)
         }
-        | ({"notes": notes} if notes else {}),
+        | ({"notes": notes} if notes else {})
+        | {_JOINED: len(boards)},
         settings=first_board.settings if same else None,
     )
 
@@ -189,8 +225,9 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 
 def _results(folder: Path, name: str, read: Callable[[Path], Any]) -> list[tuple[str, Any]]:
     """What the jobs of a sweep wrote, by the number of the job; a damaged file is named and left out."""
-    paths = sorted(folder.glob(f"*/{name}"), key=lambda path: (len(path.parent.name), path.parent.name))
-    results = [(path.parent.name, _read(path, read)) for path in paths]
+    jobs = {path.parent.relative_to(folder).as_posix(): path for path in files_of_jobs(folder, name)}
+    jobs.pop(".", None)  # what an earlier comparison wrote
+    results = [(job, _read(jobs[job], read)) for job in sorted(jobs, key=lambda job: (len(job), job))]
     return [(job, result) for job, result in results if result is not None]
 
 

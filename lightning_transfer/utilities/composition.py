@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
 
 import yaml
 from hydra._internal import hydra as hydra_application
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -68,6 +70,8 @@ _ENVIRONMENT = frozenset({  # of variables that nothing loads code by
     "TOKENIZERS_PARALLELISM", "TRANSFORMERS_OFFLINE", "WANDB_MODE",
 })  # fmt: skip
 _NEEDS_TYPING = {"trust_program": (False, None)}  # values that a file may give; others are for the command line
+_LARGEST_FILE, _MOST_VALUES, _DEEPEST = 2**20, 20_000, 50  # of a config: bytes, values, and how deep they nest
+_REFERENCES = re.compile(r"[\w.\[\]-]+(?![\w.\[\]-]*:)")  # in an interpolation; before a colon stands a function
 _PACKAGES = ("hydra.conf", "lightning_transfer.conf")
 
 
@@ -93,6 +97,7 @@ class CheckedLoader(ConfigLoaderImpl):
 
     def __init__(self, config_search_path: Any, typed: Sequence[str] = ()) -> None:
         super().__init__(config_search_path)
+        self.repository = _CheckedRepository(config_search_path)
         self.typed = frozenset(override.partition("=")[0].lstrip("+") for override in typed)
 
     def load_configuration(
@@ -128,6 +133,41 @@ class CheckedLoader(ConfigLoaderImpl):
                 )
 
 
+class _CheckedRepository(ConfigRepository):
+    """Configs of files, each looked at before it is built."""
+
+    def load_config(self, config_path: str) -> Any:
+        for source in self.sources:
+            if source.scheme() == "file" and source.is_config(config_path):
+                _check_yaml(Path(source.path, config_path.removesuffix(".yaml") + ".yaml"))
+                break
+        return super().load_config(config_path)
+
+
+def _check_yaml(path: Path) -> None:
+    """Refuse a file that becomes much more than it is: aliases of aliases of aliases.
+
+    Raises:
+        ValueError: If it is larger than any config, or becomes so.
+    """
+    if path.stat().st_size > _LARGEST_FILE:
+        raise ValueError(f"Expected `{path}` to be a config of at most {_LARGEST_FILE} bytes.")
+    total, anchored, open_nodes = 0, dict[str, int](), list[tuple[str | None, int]]()
+    for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
+        begins = isinstance(event, yaml.NodeEvent)
+        total += anchored.get(event.anchor, 1) if isinstance(event, yaml.AliasEvent) else begins
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append((event.anchor, total))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_nodes.pop()
+            if anchor is not None:
+                anchored[anchor] = total - before + 1
+        if total > _MOST_VALUES or len(open_nodes) > _DEEPEST:
+            raise ValueError(
+                f"Expected `{path}` to hold at most {_MOST_VALUES} values, aliases resolved, {_DEEPEST} deep."
+            )
+
+
 def check_composed(config: DictConfig, typed: frozenset[str] = frozenset()) -> None:
     """Check a composed config as a whole, Hydra's own section included.
 
@@ -139,6 +179,7 @@ def check_composed(config: DictConfig, typed: frozenset[str] = frozenset()) -> N
     Raises:
         ValueError: If something in it is not allowed.
     """
+    _check_interpolations(OmegaConf.to_container(config, resolve=False))
     job = {key: OmegaConf.to_container(node) for key, node in config.items_ex(resolve=False) if _is_node(key, node)}
     for path, key, value in walk(job):
         if value not in _NEEDS_TYPING.get(str(key), (value,)):
@@ -164,6 +205,51 @@ def check_composed(config: DictConfig, typed: frozenset[str] = frozenset()) -> N
                 f"`hydra.job.env_set.{name}` is for the command line, not for a config file: such variables can bring "
                 f"code into a process. Those that a file may set are {', '.join(sorted(_ENVIRONMENT))}."
             )
+
+
+def _check_interpolations(config: Any) -> None:
+    """Refuse values that name values that name values, each several times: resolved, they would fill the memory."""
+    known: dict[tuple[str, ...], tuple[int, int]] = {}
+
+    def measure(path: tuple[str, ...], node: Any, depth: int = 0) -> tuple[int, int]:
+        """Signs of a value, and the steps to its last part."""
+        if path in known:  # also one that is under way, whose circle OmegaConf will refuse
+            return known[path]
+        known[path] = (0, 0)
+        parts: list[tuple[tuple[str, ...], Any]] = []
+        if isinstance(node, (Mapping, list)):
+            items = node.items() if isinstance(node, Mapping) else enumerate(node)
+            parts = [((*path, str(key)), value) for key, value in items]
+        elif isinstance(node, str) and "${" in node:
+            parts = [found for name in _REFERENCES.findall(node) if (found := _look_up(config, path, name))]
+        measured = [measure(*part, depth + 1) for part in parts] if depth <= _DEEPEST else [(0, depth)]
+        total = 1 + sum(size for size, _ in measured) + (len(node) if isinstance(node, str) else 0)
+        steps = 1 + max((steps for _, steps in measured), default=0)
+        if total > _LARGEST_FILE or steps > _DEEPEST:
+            raise ValueError(
+                f"Expected `{'.'.join(path)}` to come to at most {_LARGEST_FILE} signs in {_DEEPEST} steps, all names "
+                "resolved."
+            )
+        known[path] = total, steps
+        return known[path]
+
+    measure((), config)
+
+
+def _look_up(config: Any, path: tuple[str, ...], name: str) -> tuple[tuple[str, ...], Any] | None:
+    """Path and node of what an interpolation at a path names, if it is there."""
+    inner = name.lstrip(".")
+    steps = path[: -(len(name) - len(inner))] if name != inner else ()
+    node = config
+    steps = (*steps, *(part for part in re.split(r"[.\[\]]+", inner) if part))
+    for step in steps:
+        if isinstance(node, Mapping) and step in node:
+            node = node[step]
+        elif isinstance(node, list) and step.isdigit() and int(step) < len(node):
+            node = node[int(step)]
+        else:
+            return None
+    return steps, node
 
 
 def _is_node(key: Any, node: Any) -> bool:

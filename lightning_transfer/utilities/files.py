@@ -73,6 +73,20 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     _sync_folder(path.parent)
 
 
+def check_writable(folder: Path) -> None:
+    """Try whether files can be made in a folder.
+
+    Args:
+        folder: Made if it is not there.
+
+    Raises:
+        OSError: If it cannot be made or written, or there is no room.
+    """
+    probe = folder / f".{uuid.uuid4().hex[:12]}"
+    write_atomically(probe, bytes(2**16))
+    probe.unlink()
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file of this package.
 
@@ -96,7 +110,7 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def lock_folder(folder: Path, timeout: float = 60.0) -> Iterator[None]:
+def lock_folder(folder: Path, timeout: float = 600.0) -> Iterator[None]:
     """Keep other processes and threads of this package from changing what a folder holds.
 
     Args:

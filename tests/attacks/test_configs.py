@@ -10,6 +10,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -265,3 +266,35 @@ def test_a_config_that_is_no_yaml_costs_one_line(marker, capsys, content):
         cli.main(["screen", "target=x", "--config-dir", str(folder)])
     assert stop.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+BOMBS = {
+    "aliases": "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)),
+    "merged aliases": "a0: &a0 {x: 1}\n"
+    + "".join(f"a{n}: &a{n} {{{', '.join(f'k{i}: *a{n - 1}' for i in range(10))}}}\n" for n in range(1, 9)),
+    "texts of texts": "b0: xxxxxxxxxx\n" + "".join(f"b{n}: '{f'${{b{n - 1}}}' * 10}'\n" for n in range(1, 9)),
+    "texts of texts beside them": "c: {b0: xxxxxxxxxx"
+    + "".join(f", b{n}: '{f'${{.b{n - 1}}}' * 10}'" for n in range(1, 9)) + "}\n",
+    "lists of lists": "b0: [x]\n"
+    + "".join(f"b{n}: [{', '.join([f'${{b{n - 1}}}'] * 10)}]\n" for n in range(1, 9)),
+    "texts by a function": "b0: xxxxxxxxxx\n" + "".join(f"b{n}: '{f'${{oc.select:b{n - 1}}}' * 10}'\n" for n in range(1, 9)),
+    "a list in a list": "a: " + "[" * 500 + "]" * 500,
+    "a long chain": "b0: x\n" + "".join(f"b{n}: '${{b{n - 1}}}'\n" for n in range(1, 300)),
+    "a file of megabytes": "a: " + "x" * 2**21,
+    "many values": "a: [" + "1," * 30_000 + "]",
+}  # fmt: skip
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("content", BOMBS.values(), ids=BOMBS)
+def test_configs_that_become_much_more_than_they_are(marker, content):
+    folder = write(marker.parent, f"# @package _global_\n{content}")
+    start = time.process_time()
+    with pytest.raises(ValueError, match=r"at most|YAML"):
+        run(folder, "+target@_global_=x")
+    assert time.process_time() - start < 10
+
+
+def test_aliases_and_names_of_values_are_fine(marker):
+    content = "a: &a {x: 1}\nb: [*a, *a]\nc: ['${a}', '${b.0.x} ${a.x}']\nd: {e: '${.f}', f: 2}\n"
+    run(write(marker.parent, f"# @package _global_\n{content}"), "+target@_global_=x")

@@ -2,68 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from attacks.runs import Runs, after, into
 
 from lightning_transfer.screening import Leaderboard
-
-SCRIPT = Path(__file__).with_name("kills.py")
-
-
-class Runs:
-    """The process that forks the runs."""
-
-    def __init__(self) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, env=environment,
-        )  # fmt: skip
-
-    def run(self, kind: str, folder: Path, seconds: float | None = None) -> tuple[int, str]:
-        """Run one and kill it after some time.
-
-        Returns:
-            Its exit code, -9 if it was killed, and what it printed.
-        """
-        print(f"{kind} {folder}", file=self.process.stdin, flush=True)
-        child, _ = self._read("@child ")
-        timer = None if seconds is None else threading.Timer(seconds, _kill, (child,))
-        if timer is not None:
-            timer.start()
-        code, shown = self._read("@code ")
-        if timer is not None:
-            timer.cancel()
-        return code, shown
-
-    def _read(self, mark: str) -> tuple[int, str]:
-        shown = []
-        for line in self.process.stdout:
-            if line.startswith(mark):
-                return int(line.removeprefix(mark)), "".join(shown)
-            shown.append(line)
-        raise AssertionError("".join(shown))
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def _kill(child: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(child, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -94,37 +43,42 @@ def check(folder: Path) -> dict[str, object]:
 
 def kill_often(runs: Runs, kind: str, folder: Path, kills: int, seed: int) -> None:
     draw = random.Random(seed)
+    runs.heat(kind, folder / "first")
     start = time.monotonic()
-    code, shown = runs.run(kind, folder / "whole")
+    code, shown = runs.run(into(kind, folder / "whole"))
     assert code == 0, shown
     longest = time.monotonic() - start
+    moments = [longest * (part + draw.random()) / kills for part in range(kills)]  # spread over the life of a run
+    draw.shuffle(moments)
     whole, killed, begun = check(folder / "whole"), 0, 0
     while killed < kills:
         begun += 1
         place, before = folder / str(begun), {}
+        words = [*into(kind, place), "resume=auto"]
         code = -9
         while code == -9 and killed < kills:
-            code, shown = runs.run(kind, place, draw.uniform(0.0, longest))
+            code, shown = runs.run(words, after(moments[killed]))
             assert code in (0, -9), shown
+            if code == 0:  # it ended before its moment came, as most that go on do
+                moments[killed] = draw.uniform(0.0, longest)
             killed += code == -9
-            after = check(place) if place.is_dir() else {}
-            lost = {name for name, value in before.items() if after.get(name) != value}
+            found = check(place) if place.is_dir() else {}
+            lost = {name for name, value in before.items() if found.get(name) != value}
             assert not lost, f"{kind} lost {lost} after {killed} kills"
-            before = after
-    code, shown = runs.run(kind, place)
+            before = found
+    code, shown = runs.run(words)
     assert code == 0, shown
-    after = check(place)
-    assert all(after.get(name) == value for name, value in before.items())
-    assert {name.rpartition("/")[2] for name in after} == {name.rpartition("/")[2] for name in whole}
+    found = check(place)
+    assert all(found.get(name) == value for name, value in before.items())
+    assert {name.rpartition("/")[2] for name in found} == {name.rpartition("/")[2] for name in whole}
 
 
-@pytest.mark.timeout(600)
 def test_a_screen_that_is_killed_three_times(runs, tmp_path):
     kill_often(runs, "screen", tmp_path, kills=3, seed=1)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(7200)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("kind", "kills"), [("screen", 60), ("sweep", 20), ("finetune", 20)])
 def test_runs_that_are_killed_a_hundred_times(runs, kind, kills, tmp_path):
     kill_often(runs, kind, tmp_path, kills, seed=2)

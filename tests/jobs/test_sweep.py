@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+from attacks.runs import FINETUNE, RELATE, SCREEN
 from omegaconf import OmegaConf
 
+from lightning_transfer import cli
 from lightning_transfer.jobs.sweep import CompareJobs, join, label_by_differences
 from lightning_transfer.screening import Leaderboard, Row
 
@@ -107,3 +110,64 @@ def test_sweepers_go_on_after_a_failure_unless_told_otherwise(asked, rate, tmp_p
     config = OmegaConf.create({"hydra": {**hydra, "overrides": {"hydra": asked}}})
     CompareJobs().on_multirun_start(config)
     assert config.hydra.sweeper.max_failure_rate == rate
+
+
+def run(monkeypatch, folder: Path, *words: str) -> int:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setenv("LIGHTNING_TRANSFER_ALLOCATOR", "system")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*words, "hydra.sweep.dir=out", "hydra.sweep.subdir=."])
+    return stop.value.code
+
+
+def test_fine_tuning_jobs_of_one_folder_get_folders_of_their_own(tmp_path, monkeypatch):
+    words = [*FINETUNE, "-m", "backbone=net4,net6", "epochs=1", "test=false", "callbacks=checkpoint", "~logger"]
+    assert run(monkeypatch, tmp_path, *words) == 0
+    runs = json.loads((tmp_path / "out/finetune.json").read_text())["runs"]
+    assert sorted(run["job"] for run in runs) == ["0", "1"]
+    for job in ("0", "1"):
+        written = json.loads((tmp_path / f"out/{job}/finetune.json").read_text())
+        assert written["best_checkpoint"] == str(tmp_path / f"out/{job}/checkpoints/best.ckpt")
+        assert Path(written["best_checkpoint"]).is_file()
+    monkeypatch.setattr("lightning_transfer.jobs.finetune.FineTuningModule.for_target", None)  # nothing runs again
+    assert run(monkeypatch, tmp_path, *words, "resume=auto") == 0
+    assert len(json.loads((tmp_path / "out/finetune.json").read_text())["runs"]) == 2
+
+
+@pytest.mark.long
+def test_bounds_of_one_folder_get_folders_of_their_own(tmp_path, monkeypatch):
+    assert run(monkeypatch, tmp_path, *RELATE, "-m", "backbone=net4,net6") == 0
+    results = json.loads((tmp_path / "out/relatedness.json").read_text())["results"]
+    alone = [json.loads((tmp_path / f"out/{job}/relatedness.json").read_text()) for job in (0, 1)]
+    assert len({result["bound"] for result in alone}) == 2
+    assert sorted(result["bound"] for result in results) == sorted(result["bound"] for result in alone)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("launcher", [(), ("experiment=parallel",)])
+def test_screens_of_one_folder_come_together(tmp_path, monkeypatch, capsys, launcher):
+    words = [*SCREEN, "-m", "backbone=net4,net6,net8", *launcher]
+    assert run(monkeypatch, tmp_path, *words) == 0
+    assert {row.backbone for row in Leaderboard.load(tmp_path / "out").rows} == {"net4", "net6", "net8"}
+    table = capsys.readouterr().out.rpartition("Backbone")[2]
+    assert all(name in table for name in ("net4", "net6", "net8"))
+
+
+def test_a_job_that_fails_in_a_folder_of_several_is_not_forgotten(tmp_path, monkeypatch, capsys):
+    assert run(monkeypatch, tmp_path, *SCREEN, "-m", "backbone=timm,net4") == 2
+    assert [path.name for path in (tmp_path / "out").glob("failure*")] == ["failure-0.json"]
+    assert "job 0: backbone.model_name has no value" in capsys.readouterr().err
+
+
+def test_tables_that_were_put_together_are_no_jobs(tmp_path, capsys):
+    for number, target in enumerate(("digits", "letters") * 2):
+        job = board(f"backbone=net{number}", f"target={target}", name=f"net{number}")
+        job.info["target"] = target
+        job.save(tmp_path / str(number), figure=False)
+    for _ in range(2):  # as when a sweep goes on
+        end(tmp_path)
+        assert sorted(names(Leaderboard.load(tmp_path / "digits"))) == ["net0", "net2"]
+    capsys.readouterr()

@@ -7,6 +7,7 @@ import multiprocessing
 
 import pandas as pd
 import pytest
+from _screens import Linear
 
 from lightning_transfer.screening import Leaderboard, Row
 from lightning_transfer.screening import leaderboard as leaderboard_module
@@ -141,3 +142,28 @@ def test_rows_are_written_where_the_table_is_not(tmp_path):
     with pytest.raises(OSError, match="csv"):
         add_to_folder(board(row("a")), tmp_path, figure=False)
     assert names(tmp_path) == ["a"]
+
+
+def _screen(folder, number: int) -> None:
+    import torch
+
+    from lightning_transfer import screen
+    from lightning_transfer.data import Digits
+
+    torch.manual_seed(number)
+    screen({f"net {number}": Linear(4 + number)}, Digits(max_samples=60), ["h_score"], output_dir=folder)
+
+
+@pytest.mark.long
+def test_many_screens_at_once_keep_all_rows(tmp_path):
+    processes = [multiprocessing.get_context("fork").Process(target=_screen, args=(tmp_path, n)) for n in range(24)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 24
+    assert sorted(names(tmp_path)) == sorted(f"net {n}" for n in range(24))
+    assert not any(row.failed for row in Leaderboard.load(tmp_path).rows)
+    assert sorted(path.name for path in tmp_path.glob("leaderboard*")) == [
+        f"leaderboard.{kind}" for kind in ("csv", "html", "json", "png")
+    ]
