@@ -63,13 +63,13 @@ class _Task:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
-        from lightning_transfer.jobs.common import forget_failure, take_own_folder, write_failure
+        from lightning_transfer.jobs.common import failure_file, forget_failure, take_own_folder, write_failure
         from lightning_transfer.utilities.interrupts import interruptible
 
         sweeping = HydraConfig.get().mode is RunMode.MULTIRUN
         if not JOBS[self.name].merges:
             take_own_folder()
-        forget_failure()
+        forget_failure(failure_file())
         try:
             with interruptible():
                 value: float = JOBS[self.name].load()(cfg)
@@ -84,7 +84,7 @@ class _Task:
                 traceback.print_exc()
             line = explain(error)
             _print_error(f"job {HydraConfig.get().job.num}: {line}")  # the other jobs of the sweep go on
-            write_failure(Failure(type(error).__name__, line), _exit_code(error))
+            write_failure(failure_file(), Failure(type(error).__name__, line), _exit_code(error))
             if "max_failure_rate" in HydraConfig.get().sweeper:
                 raise  # Optuna's takes no NaN; it counts the job as failed and goes on
             return math.nan

@@ -154,22 +154,35 @@ def files_of_jobs(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for level in ("", "*/", "*/*/") for path in folder.glob(level + pattern))
 
 
-def write_failure(failure: Failure, exit_code: int) -> None:
+def failure_file() -> Path:
+    """Where a job of a sweep says why it failed."""
+    from hydra.core.hydra_config import HydraConfig
+
+    number = f"-{HydraConfig.get().job.num}" if is_shared() else ""
+    return output_dir() / f"{_FAILURE}{number}.json"
+
+
+def write_failure(path: Path, failure: Failure, exit_code: int) -> None:
     """Leave behind why a job of a sweep failed.
 
     Args:
+        path: The file.
         failure: What ended it.
         exit_code: What the program would end with.
     """
     content = {"kind": failure.kind, "message": failure.message, "exit_code": exit_code}
     with suppress(OSError):
-        write_atomically(_failure_file(), to_json(content))
+        write_atomically(path, to_json(content))
 
 
-def forget_failure() -> None:
-    """Take away what an earlier run of a job left behind."""
+def forget_failure(path: Path) -> None:
+    """Take away what an earlier run of a job left behind.
+
+    Args:
+        path: The file.
+    """
     with suppress(OSError):
-        _failure_file().unlink()
+        path.unlink()
 
 
 def read_failures(folder: Path) -> list[int]:
@@ -179,10 +192,3 @@ def read_failures(folder: Path) -> list[int]:
         folder: Of the sweep.
     """
     return [int(read_json(path)["exit_code"]) for path in files_of_jobs(folder, f"{_FAILURE}*.json")]
-
-
-def _failure_file() -> Path:
-    from hydra.core.hydra_config import HydraConfig
-
-    number = f"-{HydraConfig.get().job.num}" if is_shared() else ""
-    return output_dir() / f"{_FAILURE}{number}.json"

@@ -65,10 +65,11 @@ def test_a_finished_result_is_that_of_the_same_overrides(typed, tmp_path):
 
 def test_failures_of_a_sweep(tmp_path):
     for job, code in (("0", 1), ("1", 2), ("2", 1)):
-        common.write_failure(tmp_path / job, Failure("ValueError", "bad"), code)
-    common.forget_failure(tmp_path / "2")
-    common.forget_failure(tmp_path / "9")
-    assert common.read_failures(tmp_path) == [1, 2]
+        common.write_failure(tmp_path / job / "failure.json", Failure("ValueError", "bad"), code)
+    common.write_failure(tmp_path / "failure-3.json", Failure("ValueError", "bad"), 2)  # of a folder of several jobs
+    common.forget_failure(tmp_path / "2/failure.json")
+    common.forget_failure(tmp_path / "9/failure.json")
+    assert sorted(common.read_failures(tmp_path)) == [1, 2, 2]
 
 
 def test_a_table_in_a_file_has_room(monkeypatch):
