@@ -16,7 +16,27 @@ from lightning_transfer.data.samples import LazyInputs, SampleModule
 _PICTURES = ("jpg", "jpeg", "png", "webp", "ppm", "pgm", "pnm", "bmp", "gif", "tif", "tiff", "jp2", "avif")
 _LABELS = ("cls", "txt", "json")
 _LARGEST_LABEL = 2**20  # bytes of a file that holds a label or a text
+_LARGEST_EXTENSION = 2**13  # bytes of a header that only extends the next one
+_EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_MOST_SHARDS = 10**5
 _SHOWN = 8
+
+
+class _Header(tarfile.TarInfo):
+    """Refuses headers over which Python's reader would go back in the file for ever, or search for hours."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0 or (header.type in _EXTENSIONS and header.size > _LARGEST_EXTENSION):
+            raise ValueError(f"a header claims {header.size} bytes")
+        return header
 
 
 @dataclass(frozen=True)
@@ -157,10 +177,11 @@ def _expand(text: str) -> list[str]:
     if match is None:
         return [text]
     first, last = match.groups()
-    if not 0 <= int(last) - int(first) < 10**5:
-        raise ValueError(f"Expected a range of at most 100000 shards, but got {match.group()!r}.")
+    rest = _expand(text[match.end() :])
+    if not 0 <= int(last) - int(first) < _MOST_SHARDS // len(rest):
+        raise ValueError(f"Expected ranges of at most {_MOST_SHARDS} shards, but got {text!r}.")
     numbers = (str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
-    return [name for n in numbers for name in _expand(text[: match.start()] + n + text[match.end() :])]
+    return [text[: match.start()] + number + end for number in numbers for end in rest]
 
 
 def list_samples(shards: Sequence[Path]) -> list[dict[str, Member]]:
@@ -179,7 +200,7 @@ def list_samples(shards: Sequence[Path]) -> list[dict[str, Member]]:
     for shard in shards:
         size = shard.stat().st_size
         try:
-            with tarfile.open(shard, "r:") as archive:
+            with tarfile.open(shard, "r:", tarinfo=_Header) as archive:
                 for info in archive:
                     _take(samples, shard, info, size)
         except Exception as error:  # damaged archives raise anything

@@ -19,7 +19,7 @@ from lightning_transfer.utilities.text import plain
 LONGEST_NAME = 120  # bytes, which leaves room for endings
 _LARGEST_JSON = 256 * 2**20  # bytes
 _UNSAFE = re.compile(r"[^\w.+=,@ ()-]")
-_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|(com|lpt)[\d¹²³])(\.|$)")
 
 
 def safe_name(text: Any, fallback: str = "unnamed") -> str:
@@ -30,8 +30,8 @@ def safe_name(text: Any, fallback: str = "unnamed") -> str:
         fallback: The name for a text of which nothing is left.
 
     Returns:
-        A name without separators, control characters, dots in front or names that Windows reserves. If the text had to
-        be changed, digits of its hash are added, so that two texts keep two names.
+        A name without separators, control characters, dots or hyphens in front, or names that Windows reserves. If the
+        text had to be changed, digits of its hash are added, so that two texts keep two names.
 
     Example:
         >>> from lightning_transfer.utilities.files import safe_name
@@ -39,7 +39,7 @@ def safe_name(text: Any, fallback: str = "unnamed") -> str:
         ('photo_patches', '_.._x-9cdf6a50', 'timm_resnet18-8fe6c3e7')
     """
     text = str(text)
-    name = _UNSAFE.sub("_", plain(text)).strip(". ") or fallback
+    name = _UNSAFE.sub("_", plain(text)).strip(". ").lstrip("-. ") or fallback
     if _RESERVED.match(name):
         name = f"_{name}"
     if name == text and len(name.encode()) <= LONGEST_NAME:

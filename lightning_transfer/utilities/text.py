@@ -14,17 +14,22 @@ _BREAKS = re.compile(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
 _SEQUENCES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
 )
-_HIDDEN = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]"
+)
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
-_INNER_FORMULA = re.compile("([;,|][\\s\"']*)(?=[=@\uff1d\uff20]|[+\uff0b\uff0d-]\\D)")  # where other signs part cells
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20\u2212\ufe62\ufe63\ufe66\ufe6b\u207a\u207b")
+_INNER_FORMULA = re.compile(
+    "([;,|][\\s\"']*)(?=[=@\uff1d\uff20\ufe66\ufe6b]|[+\uff0b\uff0d\u2212\ufe62\ufe63-]\\D)"
+)  # where other signs part cells
 
 
 def plain(text: Any) -> str:
     r"""One line without anything that a terminal obeys: for terminals, logs and messages.
 
-    Breaks of lines become a space; escape sequences, control characters (C0 and C1) and signs that turn the direction
-    of writing go; half of a surrogate pair becomes U+FFFD.
+    Breaks of lines become a space; escape sequences, control characters (C0 and C1), signs that turn the direction of
+    writing and those that nobody sees go; half of a surrogate pair becomes U+FFFD.
 
     Args:
         text: Anything; ``str`` of it is shown.

@@ -190,3 +190,44 @@ def test_bad_files(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             find_shards(str(tmp_path / pattern))
+
+
+def header(name: str, size: int, kind: bytes) -> bytes:
+    """A header of a tar file whose size is as claimed, negative too."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "content",
+    [
+        header("x", -512, b"Z"),  # the next header would be this one again
+        header("x.cls", -512, tarfile.REGTYPE),
+        header("x", -1024, tarfile.DIRTYPE) * 3,
+        header("x", -512, tarfile.XHDTYPE),
+        header("x", 2**21, tarfile.XHDTYPE) + b"1" * 2**21,  # digits in which a pattern would be searched for hours
+        header("x", 2**21, tarfile.XGLTYPE) + b"1" * 2**21,
+        header("x", 2**40, tarfile.GNUTYPE_LONGNAME),
+        header("x.png", 2**60, tarfile.REGTYPE),
+        header("x.png", 4, tarfile.GNUTYPE_SPARSE) + b"abcd",
+        header("x", 100, tarfile.XHDTYPE) * 2000,
+    ],
+)
+def test_headers_that_lie(tmp_path, content):
+    path = tmp_path / "shard.tar"
+    path.write_bytes(content + bytes(1024))
+    with pytest.raises(ValueError, match=r"shard\.tar"):
+        whole(path)
+
+
+def test_ranges_of_ranges(tmp_path):
+    with pytest.raises(ValueError, match="at most 100000 shards"):
+        find_shards(str(tmp_path / "{0000..9999}-{0000..9999}-{0000..9999}.tar"))
+    write(tmp_path / "1-2.tar", {"a": sample(0)})
+    assert find_shards(str(tmp_path / "{0..2}-{1..3}.tar")) == [tmp_path / "1-2.tar"]

@@ -120,6 +120,19 @@ def by_pillow(content: bytes, damaged: bytes, before: Values, after: Values) -> 
         return np.array_equal(np.asarray(picture).transpose(2, 0, 1), after["picture"])
 
 
+def by_model(content: bytes, damaged: bytes, before: Values, after: Values) -> bool:
+    """Weights of the same name and shape stay what they are in their file, unless the folder says another model."""
+    told = [
+        {name: value for name, value in json.loads(text).items() if name in ("model_type", "architectures")}
+        for text in (content, damaged)
+    ]
+    return told[0] != told[1] or all(
+        np.allclose(after[name], value, atol=1e-2)  # numbers may be asked for in half precision
+        for name, value in before.items()
+        if name in after and np.shape(after[name]) == np.shape(value)
+    )
+
+
 def always(content: bytes, damaged: bytes, before: Values, after: Values) -> bool:
     """The format has neither checksums nor values in plain sight."""
     return True
@@ -286,6 +299,50 @@ def _read_program(path: Path) -> Values:
     return {name: state[name] for name in sorted(state)}
 
 
+_SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+def _write_vit(path: Path) -> None:
+    from transformers import ViTConfig, ViTModel
+
+    torch.manual_seed(0)
+    model = ViTModel(ViTConfig(**_SIZES, image_size=16, patch_size=8), add_pooling_layer=False)
+    model.save_pretrained(path.parent)
+    if path.suffix == ".bin":
+        torch.save(model.state_dict(), path)
+        (path.parent / "model.safetensors").unlink()
+
+
+def _read_vit(path: Path) -> Values:
+    from lightning_transfer.backbones import TransformersBackbone
+
+    return {
+        name: value.float().numpy() for name, value in TransformersBackbone(path.parent).network.state_dict().items()
+    }
+
+
+def _write_sentences(path: Path) -> None:
+    from sentence_transformers import SentenceTransformer, models
+    from transformers import BertConfig, BertModel
+
+    from tests.backbones._libraries import WORDS, save_tokenizer
+
+    inner = path.parents[1] / "bert"
+    torch.manual_seed(0)
+    BertModel(BertConfig(**_SIZES, vocab_size=len(WORDS), max_position_embeddings=16)).save_pretrained(inner)
+    save_tokenizer(inner)
+    words = models.Transformer(str(inner))
+    SentenceTransformer(modules=[words, models.Pooling(8)], device="cpu").save(str(path.parent))
+
+
+def _read_sentences(path: Path) -> Values:
+    from lightning_transfer.backbones import SentenceTransformersBackbone
+
+    backbone = SentenceTransformersBackbone(path.parent).eval()
+    with torch.no_grad():
+        return {"features": backbone(["a bb ccc", "dddd"]).features.numpy()}
+
+
 def _write_leaderboard(path: Path) -> None:
     rows = [Row(f"net {i}", {"logme": i / 7, "leep": -i / 3}, {"logme": 0.1}, parameters=10**i) for i in range(4)]
     rows += [Row("broken", status="ValueError: no such layer")]
@@ -375,6 +432,11 @@ READERS: dict[str, Reader] = {
     ),
     "program": Reader("program.pt2", _write_pt2, _read_program, by_place, 0.6),
     "script": Reader("script.pt", _write_script, _read_program, by_place, 0.6),
+    "config of a model": Reader("saved model/config.json", _write_vit, _read_vit, by_model, 0.3),
+    "weights of a model": Reader("saved model/model.safetensors", _write_vit, _read_vit, by_place, 0.3),
+    "pickle of a model": Reader("saved model/pytorch_model.bin", _write_vit, _read_vit, by_place, 0.3),
+    "modules of a model": Reader("saved model/modules.json", _write_sentences, _read_sentences, always, 0.1),
+    "tokenizer of a model": Reader("saved model/tokenizer.json", _write_sentences, _read_sentences, always, 0.1),
     "leaderboard": Reader("leaderboard.json", _write_leaderboard, _read_leaderboard, by_json, 2),
     "fine-tuning": Reader("finetune.json", lambda p: _write_json(p, _RUN), _read_plain_json, by_json, 1),
     "bound": Reader("relatedness.json", lambda p: _write_json(p, _BOUND), _read_plain_json, by_json, 1),

@@ -17,14 +17,19 @@ ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=300)
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(ANY_TEXT | st.sampled_from(["..", ".", "", "/", "\\", "C:x", "nul", "a/../..", "x" * 400, "中" * 200]))
+@given(
+    ANY_TEXT
+    | st.sampled_from(
+        ["..", ".", "", "/", "\\", "C:x", "nul", "a/../..", "x" * 400, "中" * 200, "-rf", "-.x", "com¹", "COM9.txt"]
+    )
+)
 def test_a_safe_name_is_one_component(text):
     name = safe_name(text)
     assert name
     assert Path("folder", name).parent == Path("folder")
     assert not set(name) & set('/\\:*?"<>|\0')
     assert name not in (".", "..")
-    assert not name.startswith(".")
+    assert not name.startswith((".", "-"))
     assert len(name.encode()) <= files.LONGEST_NAME
     assert safe_name(name) == name
 
