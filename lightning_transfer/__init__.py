@@ -42,6 +42,15 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for, so that ``import lightning_transfer`` costs nothing."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("lightning-transfer")
     if name not in _HOMES:
         raise AttributeError(f"module `lightning_transfer` has no attribute `{name}`")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, those that have not been imported yet included."""
+    return [*__all__, "__version__"]

@@ -9,6 +9,7 @@ import importlib
 import logging
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from lightning_transfer.configs import CONF, known_configs, read_config
-from lightning_transfer.jobs.arguments import arrange, config_folders, resume_command
+from lightning_transfer.jobs.arguments import arrange, config_folders, find_mistake, resume_command
 from lightning_transfer.jobs.record import JOBS
 from lightning_transfer.utilities.allocator import tune_allocator
 from lightning_transfer.utilities.errors import Failure, JobFailedError
@@ -34,6 +35,7 @@ PROGRAM = "lightning-transfer"
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _WANTS_TRACEBACK = os.environ.get(_FULL_ERROR) == "1"
+_NO_SUCH_KEY = re.compile(r"Could not override '(?P<key>[^'@]+)")
 _LAUNCHER_EXTRAS = {
     "joblib": "joblib",
     "ray": "ray",
@@ -106,16 +108,31 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
         print(f"{PROGRAM} {version(PROGRAM)}")
         sys.exit(0)
+    if given[0] in ("--complete", "--completion"):
+        print(_completion(*given[:2]), end="")
+        sys.exit(0)
     job, *overrides = given
     if job not in JOBS:
         _fail(f"unknown job {job!r}; {_did_you_mean(job, JOBS)}known jobs are {', '.join(JOBS)}. See {PROGRAM} --help.")
     if JOBS[job].plain and not {"-h", "--help"} & set(overrides):
         sys.exit(_run_plain(job, overrides))
+    if mistake := find_mistake(overrides):
+        _fail(mistake)
     overrides = arrange(overrides)
     if "-h" in overrides or "--help" in overrides:
         print(job_help(job, overrides))
         sys.exit(0)
     sys.exit(_run(job, overrides))
+
+
+def _completion(option: str, argument: str = "") -> str:
+    from lightning_transfer.jobs.completion import SCRIPTS, complete
+
+    if option == "--complete":
+        return "".join(f"{word}\n" for word in complete(argument))
+    if argument not in SCRIPTS:
+        _fail(f"unknown shell {argument!r}; type {PROGRAM} --completion {'|'.join(SCRIPTS)}.")
+    return SCRIPTS[argument]
 
 
 def _run_plain(job: str, words: Sequence[str]) -> int:
@@ -135,7 +152,8 @@ def overview() -> str:
     return (
         "How well will a pre-trained backbone transfer to my task?\n\n"
         f"usage: {PROGRAM} JOB [OVERRIDES]\n\njobs:\n{jobs}\n\n"
-        f"{PROGRAM} JOB --help shows the choices of a job, {PROGRAM} --version the version."
+        f"{PROGRAM} JOB --help shows the choices of a job, {PROGRAM} --version the version.\n"
+        f'eval "$({PROGRAM} --completion bash)" completes what is typed; zsh and fish are known too.'
     )
 
 
@@ -197,7 +215,7 @@ def _run(job: str, overrides: Sequence[str]) -> int:
     except _expected_errors() as error:
         if _WANTS_TRACEBACK:
             raise
-        _print_error(explain(error))
+        _print_error(_explain_key(error, job, overrides) or explain(error))
         return _exit_code(error)
     except OSError as error:
         if _WANTS_TRACEBACK:
@@ -293,6 +311,20 @@ def explain(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     cause = " ".join(str(error.__cause__).split()) if error.__cause__ else ""
     return text if not cause or cause in text else f"{text} ({cause})"
+
+
+def _explain_key(error: BaseException, job: str, overrides: Sequence[str]) -> str | None:
+    """What is wrong with an override of something that is not there; None for any other error."""
+    from lightning_transfer.jobs.completion import keys_of
+
+    missing = _NO_SUCH_KEY.search(str(error))
+    if missing is None:
+        return None
+    key = missing["key"]
+    values = dict(entry.lstrip("+").partition("=")[::2] for entry in overrides)
+    close = get_close_matches(key, keys_of(job, key, values, config_folders(overrides)), n=1)
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    return f"no option {key!r}; {meant}Type +{key}={values.get(key, 'VALUE')} to add a new one."
 
 
 def _did_you_mean(word: str, names: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
@@ -33,7 +35,9 @@ from lightning_transfer.inputs import (
     wanted_labels,
 )
 from lightning_transfer.passes import ScoringPass
+from lightning_transfer.utilities.checks import check_path
 from lightning_transfer.utilities.distributed import leave_group_at_exit
+from lightning_transfer.utilities.files import write_atomically
 from lightning_transfer.utilities.handover import read_results, write_results
 from lightning_transfer.utilities.isolation import find_random_sources, preserve_modules, preserve_rng
 from lightning_transfer.utilities.optimization import check_optimizations, optimized
@@ -60,6 +64,49 @@ class Extraction:
     num_samples: int
     seconds: float
     kept: dict[str, Tensor] = field(default_factory=dict)
+
+    def save(self, path: str | Path) -> Path:
+        """Write what was kept (features, labels, ...) for other programs, or for another screen.
+
+        Args:
+            path: A name that ends in ``.npz`` (numpy; half precision of torch's own becomes float32) or
+                ``.safetensors``.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: If nothing was kept, or the name has another ending.
+
+        Example:
+            >>> import tempfile, torch
+            >>> from torch import nn
+            >>> from lightning_transfer import extract
+            >>> from lightning_transfer.backbones import ModuleBackbone
+            >>> net = ModuleBackbone(nn.Linear(4, 3), input_shape=(4,), head=None)
+            >>> batches = [(torch.eye(4), torch.arange(4))]
+            >>> extraction = extract(net, batches, keep=("features", "labels"))
+            >>> extraction.save(f"{tempfile.mkdtemp()}/features.npz").name
+            'features.npz'
+        """
+        path = check_path(path, "path")
+        if path.suffix not in (".npz", ".safetensors"):
+            raise ValueError(f"Expected argument `path` to end in .npz or .safetensors, but got {str(path)!r}.")
+        if not self.kept:
+            raise ValueError(
+                "Expected tensors to save, but nothing was kept: extract(..., keep=('features', 'labels'))."
+            )
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.kept.items()}
+        if path.suffix == ".safetensors":
+            from safetensors.torch import save
+
+            write_atomically(path, save(tensors))
+            return path
+        buffer = io.BytesIO()
+        arrays = {name: (t.float() if t.dtype == torch.bfloat16 else t).numpy() for name, t in tensors.items()}
+        np.savez(buffer, allow_pickle=False, **arrays)
+        write_atomically(path, buffer.getvalue())
+        return path
 
     @property
     def images_per_second(self) -> float:

@@ -63,6 +63,15 @@ def test_version(capsys):
     assert capsys.readouterr().out.startswith("lightning-transfer 0.")
 
 
+def test_completion(capsys):
+    assert exit_code("--complete", "lightning-transfer screen target=image_f") == 0
+    assert capsys.readouterr().out == "image_folder \n"
+    assert exit_code("--completion", "zsh") == 0
+    assert "compdef" in capsys.readouterr().out
+    assert exit_code("--completion", "csh") == 2
+    assert "type lightning-transfer --completion bash|zsh|fish" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -103,6 +112,31 @@ def test_version(capsys):
         (("screen", "--experimental-rerun=x.pickle"), "reads a pickle"),
         (("relate", "target=digits"), "reference"),
         (("finetune", "target=nope"), "unknown target 'nope'"),
+        (("screen", "traget=digits"), "no option 'traget'; did you mean 'target'\\?"),
+        (("screen", "target.rot=x", "target=image_folder"), "no option 'target.rot'; did you mean 'target.root'\\?"),
+        (("screen", "metrics.knn_accuracy.k=5"), r"Type \+metrics.knn_accuracy.k=5 to add a new one"),
+        (("screen", "target=image_folder", "target.root=nowhere"), "nowhere"),
+        (("screen", "target=image_folder", "target.root=~/no such folder"), "no such folder"),
+        (("screen", "split=tset", *TINY), "`split` to be one of"),
+        (("screen", "max_samples=0", "target=digits"), "`max_samples` to be an integer of at least 1, but got 0"),
+        (("screen", "zoo=[timm/no_such_network]", *TINY), "no_such_network"),
+        (("screen", "zoo=[resnet18]", *TINY), "resnet18"),
+        (("screen", "--config-dir", "nowhere", "target=digits"), "nowhere"),
+        (("screen", "target=digits", "--config-dir"), "type --config-dir FOLDER"),
+        (("screen", "--multrun", "target=digits"), "did you mean --multirun"),
+        (("screen", "target:digits"), "type target=VALUE"),
+        (("screen", "target"), "type target=VALUE"),
+        (("screen", "target=digits", "target=digits_0_4"), "target"),
+        (("screen", "trainer.accelerator=tpu", *TINY), "tpu"),
+        (("screen", "logger=tensorbord", *TINY), "did you mean 'tensorboard'"),
+        (("relate", "reference=digits", "target=diabetes"), "class"),
+        (("relate", "reference=digits_0_4", "target=digits_5_9", "relatedness.fold=2"), "fold"),
+        (("finetune", "target=digits", "mode=heads"), "mode"),
+        (("finetune", "target=digits", "ckpt_path=nowhere.ckpt"), "nowhere.ckpt"),
+        (("report",), "Expected one folder"),
+        (("report", "nowhere"), "there is no `nowhere`"),
+        (("list", "timm/no_such_*"), "no_such_"),
+        (("list", "max_parameters=many"), "`max_parameters` to be a number, but got 'many'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(in_process, capsys, arguments, message):

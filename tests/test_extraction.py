@@ -143,6 +143,25 @@ def test_several_validation_loaders_are_one_split():
     assert extract(_backbone(), TupleModule(), trainer=CPU, split="val").num_samples == 2 * N
 
 
+@pytest.mark.parametrize("name", ["a file.npz", "a.safetensors"])
+def test_what_is_kept_is_saved(name, tmp_path):
+    from safetensors.torch import load_file
+
+    extraction = extract(_backbone(), [_data()], keep=("features", "labels"))
+    path = extraction.save(tmp_path / "folder" / name)
+    read = load_file(path) if path.suffix == ".safetensors" else np.load(path, allow_pickle=False)
+    assert np.array_equal(read["features"], extraction.kept["features"].numpy())
+    assert read["labels"].tolist() == _data()[1].tolist()
+
+
+def test_what_cannot_be_saved(tmp_path):
+    extraction = extract(_backbone(), [_data()], keep=("features",))
+    with pytest.raises(ValueError, match=r"to end in \.npz or \.safetensors"):
+        extraction.save(tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="nothing was kept"):
+        extract(_backbone(), [_data()]).save(tmp_path / "a.npz")
+
+
 def test_what_is_kept_is_in_order():
     inputs, labels = _data()
     backbone = _backbone().eval()

@@ -56,6 +56,30 @@ def test_wheel_holds_configs_and_types(tmp_path):
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
 
 
+@pytest.mark.long
+def test_sdist_and_the_wheel_of_it_run_elsewhere(tmp_path):
+    source = tmp_path / "source"
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, tracked.split("\0")):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
+    subprocess.run([sys.executable, "-m", "build", "-o", str(tmp_path / "dist"), str(source)], check=True)
+    assert len(list((tmp_path / "dist").glob("*.tar.gz"))) == 1
+    (wheel,) = (tmp_path / "dist").glob("*.whl")  # which was built from the sdist
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    work = tmp_path / "work"
+    work.mkdir()
+    arguments = ["screen", "zoo=[efficientnet_lite0_random]", "target=digits", "max_samples=30", "metrics=h_score"]
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'installed')!r})\nfrom lightning_transfer import cli\n"
+        f"assert cli.__file__.startswith({str(tmp_path)!r})\n"
+    )
+    for words in (arguments, ["report", "outputs/screen"]):
+        subprocess.run([sys.executable, "-c", f"{code}cli.main({words!r})"], cwd=work, check=True)
+    (report,) = work.rglob("report.html")
+    assert "efficientnet_lite0_random" in report.read_text()
+
+
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
@@ -73,6 +97,8 @@ def test_import_is_light(module, heavy):
 def test_public_names():
     import lightning_transfer
 
+    assert set(lightning_transfer.__all__) < set(dir(lightning_transfer))
+    assert lightning_transfer.__version__.count(".") == 2
     for name in lightning_transfer.__all__:
         assert getattr(lightning_transfer, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):

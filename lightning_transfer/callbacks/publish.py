@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,7 +54,7 @@ def publish_figures(trainer: Trainer, figures: Mapping[str, Callable[[], Figure]
     """
     if not trainer.is_global_zero:
         return
-    takers = [taker for taker in map(_figure_taker, trainer.loggers) if taker is not None]
+    takers = [taker for taker in map(figure_taker, trainer.loggers) if taker is not None]
     if not takers:
         return
     for name, draw in figures.items():
@@ -62,7 +63,14 @@ def publish_figures(trainer: Trainer, figures: Mapping[str, Callable[[], Figure]
             take(f"{prefix}/{name}", figure, current_step(trainer))
 
 
-def _figure_taker(logger: Logger) -> Callable[[str, Any, int], Any] | None:
+def figure_taker(logger: Logger) -> Callable[[str, Any, int], Any] | None:
+    """What hands a figure to a logger, by its key, itself and the step; None for a logger that takes none.
+
+    Args:
+        logger: TensorBoard's, Weights & Biases' and MLflow's take figures.
+    """
+    if find_spec("matplotlib") is None:
+        return None
     if hasattr(logger, "log_image"):  # Weights & Biases
         return lambda key, figure, step: logger.log_image(key=key, images=[figure], step=step)
     experiment: Any = getattr(logger, "experiment", None)

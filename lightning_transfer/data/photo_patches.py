@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_transfer.data.base import SPLITS, LoadedData, TransferDataModule, TransferDataset
 from lightning_transfer.data.images import read_image
 from lightning_transfer.utilities.checks import check_positive_int
+from lightning_transfer.utilities.imports import require
 
 _PICTURES = {  # class name: package and file that its wheel ships, without any download
     "astronaut": ("skimage.data", "astronaut.png"),
@@ -134,6 +135,7 @@ class PhotoPatches(TransferDataModule):
 
     def load(self) -> LoadedData:
         """Read the pictures and cut the patches; pictures take turns, so that every prefix holds them evenly."""
+        require("skimage", "photos")
         size = self.patch_size
         cut: dict[str, list[Tensor]] = {split: [] for split in SPLITS}
         for number, (package, file) in enumerate(_PICTURES.values()):

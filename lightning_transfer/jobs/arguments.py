@@ -6,11 +6,20 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
+from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 
 _CONFIG_DIR = ("--config-dir", "-cd")
-_WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"}
+_WITH_VALUE = {
+    "--config-dir": "FOLDER", "-cd": "FOLDER", "--config-path": "FOLDER", "-cp": "FOLDER", "--config-name": "NAME",
+    "-cn": "NAME", "--package": "PACKAGE", "-p": "PACKAGE", "--cfg": "job", "-c": "job",
+}  # fmt: skip
+_OPTIONS = (
+    "--help", "--multirun", "--config-dir", "--cfg", "--resolve", "--package", "--info", "--hydra-help", "--version",
+    "--run", "--config-path", "--config-name", "--shell-completion", "--experimental-rerun",
+)  # fmt: skip
+_SHORT = ("-h", "-m", "-cd", "-c", "-p", "-i", "-r", "-cp", "-cn", "-sc")
 _WILD = frozenset("*?:%")
 _LIBRARIES = ("timm/", "torchvision/", "hf/", "transformers/", "open_clip/", "st/", "sentence-transformers/")
 _PLAIN = re.compile(r"[\w/.+@ :%*-]*")  # values that Hydra's grammar takes without quotes
@@ -84,6 +93,40 @@ def config_folders(arguments: Sequence[str]) -> list[Path]:
         argument.partition("=")[2] for argument in arguments if argument.startswith(tuple(f"{o}=" for o in _CONFIG_DIR))
     ]
     return [Path(folder) for folder in folders]
+
+
+def find_mistake(arguments: Sequence[str]) -> str | None:
+    """What Hydra would answer with its whole usage, or in words of its grammar, in one line.
+
+    Args:
+        arguments: As typed.
+
+    Example:
+        >>> from lightning_transfer.jobs.arguments import find_mistake
+        >>> find_mistake(["target"])
+        "'target' gives no value: type target=VALUE."
+    """
+    pending = list(arguments)
+    while pending:
+        argument = pending.pop(0)
+        if not argument.startswith("-"):
+            if "=" not in argument and not argument.startswith("~"):
+                return f"{argument!r} gives no value: type {argument.partition(':')[0]}=VALUE."
+        elif argument in _WITH_VALUE:
+            if not pending or pending[0].startswith("-"):
+                return f"{argument} needs what it is about behind it: type {argument} {_WITH_VALUE[argument]}."
+            pending.pop(0)
+        elif not _is_option(argument.partition("=")[0]):
+            close = get_close_matches(argument, _OPTIONS, n=1)
+            meant = f"did you mean {close[0]}? " if close else ""
+            return f"unknown option {argument}; {meant}known are {', '.join(_OPTIONS)}."
+    return None
+
+
+def _is_option(argument: str) -> bool:
+    if argument.startswith("--"):
+        return any(option.startswith(argument) for option in _OPTIONS)
+    return argument in _SHORT
 
 
 def override(key: str, value: str) -> str:

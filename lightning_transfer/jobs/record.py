@@ -83,6 +83,17 @@ _ALL = (
         run="lightning_transfer.jobs.list:run",
         plain=True,
     ),
+    Job(
+        name="report",
+        summary="write what a folder holds as one HTML file to sort, filter and share",
+        groups=(),
+        examples=(
+            ("outputs/screen", "report.html in the folder of the newest screen"),
+            ("multirun/relate/2026-01-31/12-00-00 output=~/bounds.html", "of this sweep, somewhere else"),
+        ),
+        run="lightning_transfer.jobs.report:run",
+        plain=True,
+    ),
 )
 
 #: Every job by its name, in the order of ``--help``.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_transfer.jobs.common import console, earlier_folder, output_dir, overrides, plain_part, trainer_arguments
+from lightning_transfer.report.loggers import log_leaderboard
 from lightning_transfer.screening.screen import screen
 from lightning_transfer.utilities.errors import JobFailedError
 from lightning_transfer.utilities.instantiate import instantiate
@@ -57,9 +58,7 @@ def run(cfg: DictConfig) -> float:
     )
     _refuse_unbuilt(board)
     for logger in loggers.values():
-        for row in board.rows:
-            logger.log_metrics({f"{row.backbone}/{column}": score for column, score in row.scores.items()}, step=0)
-        logger.finalize("success")
+        log_leaderboard(board, logger)
     show(board, folder)
     if board.info.get("interrupted"):
         raise KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hydra.experimental.callback import Callback
+from omegaconf import OmegaConf
 from rich.table import Table
 
 from lightning_transfer.jobs.arguments import override
@@ -18,19 +20,20 @@ from lightning_transfer.jobs.common import about_the_result, console, files_of_j
 from lightning_transfer.jobs.finetune import objective_of
 from lightning_transfer.jobs.screen import show
 from lightning_transfer.report.console import bounds_table
+from lightning_transfer.screening.comparing import across_targets
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.zoo import combine_zoo_scores
 from lightning_transfer.utilities.errors import Failure
 from lightning_transfer.utilities.files import check_writable, read_json, safe_name, try_to_write, write_atomically
-from lightning_transfer.utilities.text import plain, rich_markup
+from lightning_transfer.utilities.text import csv_cell, plain, rich_markup
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from lightning_transfer.screening.row import Row
 
-_JOINED = "jobs"  # entry of ``info`` of a table that was put together, with the number of the jobs
-_ABOUT_THE_RUN = ("overrides", "interrupted", "num_samples", "notes")  # in which jobs of a table may differ
+JOINED = "jobs"  # entry of ``info`` of a table that was put together, with the number of the jobs
+_ABOUT_THE_RUN = ("overrides", "interrupted", "num_samples", "notes", "versions")  # in which jobs of a table may differ
 
 
 class CompareJobs(Callback):
@@ -65,7 +68,9 @@ class CompareJobs(Callback):
             config: Hydra's config of the sweep.
         """
         folder = Path(config.hydra.sweep.dir).absolute()
-        _compare_leaderboards(folder)
+        asked = map(str, OmegaConf.select(config, "hydra.overrides.task") or ())
+        job = OmegaConf.select(config, "hydra.job.config_name") or "screen"
+        _compare_leaderboards(folder, shlex.join(["lightning-transfer", job, "-m", *asked]))
         _compare_bounds(folder)
         _compare_runs(folder)
 
@@ -97,8 +102,10 @@ def _make_writable(config: DictConfig, part: str) -> Path:
     return folder
 
 
-def _compare_leaderboards(folder: Path) -> None:
-    boards = [board for _, board in _results(folder, "leaderboard.json", Leaderboard.load) if _JOINED not in board.info]
+def _compare_leaderboards(folder: Path, command: str) -> None:
+    boards = [
+        board for _, board in results_of(folder, "leaderboard.json", Leaderboard.load) if JOINED not in board.info
+    ]
     if not boards:  # all jobs wrote to the one folder
         for path in sorted(folder.glob("leaderboard*.json")):
             if (board := _read(path, Leaderboard.load)) is not None:
@@ -108,12 +115,26 @@ def _compare_leaderboards(folder: Path) -> None:
         key = {name: value for name, value in board.info.items() if name not in _ABOUT_THE_RUN}
         groups.setdefault(repr(sorted(key.items())), []).append(board)
     labels = label_by_differences([_shared(group) for group in groups.values()])
-    for label, group in zip(labels, groups.values(), strict=True):
-        board = join(group)
+    joined = list(map(join, groups.values()))
+    for label, board in zip(labels, joined, strict=True):
+        board.info["command"] = command
         if len(board) > 1:
             place = folder / safe_name(_value_alone(label)) if len(groups) > 1 else folder
             try_to_write("The table of the sweep", place, partial(board.save, place))
             show(board, place)
+    _compare_targets(folder, {_value_alone(label): board for label, board in zip(labels, joined, strict=True)})
+
+
+def _compare_targets(folder: Path, boards: Mapping[str, Leaderboard]) -> None:
+    """Show and write which backbone is best over the targets, where there are several and the jobs share backbones."""
+    try:
+        across = across_targets(boards)
+    except ValueError:
+        return
+    console().print(f"\n{across}", markup=False, soft_wrap=True)
+    table = across.to_pandas().rename(columns=csv_cell).map(csv_cell)
+    path = folder / "across_targets.csv"
+    try_to_write("The table over targets", folder, lambda: write_atomically(path, table.to_csv(index=False)))
 
 
 def join(boards: Sequence[Leaderboard]) -> Leaderboard:
@@ -151,7 +172,7 @@ def join(boards: Sequence[Leaderboard]) -> Leaderboard:
             if name not in ("overrides", "notes") and all(board.info.get(name) == value for board in boards)
         }
         | ({"notes": notes} if notes else {})
-        | {_JOINED: len(boards)},
+        | {JOINED: len(boards)},
         settings=first_board.settings if same else None,
     )
 
@@ -198,14 +219,14 @@ def _without_choice(label: str, backbone: str) -> str:
 
 
 def _compare_bounds(folder: Path) -> None:
-    bounds = [result for _, result in _results(folder, "relatedness.json", _read_bound)]
+    bounds = [result for _, result in results_of(folder, "relatedness.json", read_bound)]
     if len(bounds) > 1:
         _write(folder / "relatedness.json", {"results": bounds})
         console().print(bounds_table(bounds))
 
 
 def _compare_runs(folder: Path) -> None:
-    written = dict(_results(folder, "finetune.json", _read_run))
+    written = dict(results_of(folder, "finetune.json", read_run))
     if len(written) < 2:
         return
     runs = [{"job": job, **{key: run[key] for key in ("overrides", "objective")}} for job, run in written.items()]
@@ -223,16 +244,25 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
     try_to_write("The table of the sweep", path.parent, lambda: write_atomically(path, to_json(content)))
 
 
-def _results(folder: Path, name: str, read: Callable[[Path], Any]) -> list[tuple[str, Any]]:
-    """What the jobs of a sweep wrote, by the number of the job; a damaged file is named and left out."""
+def results_of(folder: Path, name: str, read: Callable[[Path], Any]) -> list[tuple[str, Any]]:
+    """What the jobs of a sweep wrote, by the number of the job; a damaged file is named and left out.
+
+    Args:
+        folder: Of the sweep.
+        name: Of the file in the folder of each job.
+        read: What makes a result of a file.
+    """
     jobs = {path.parent.relative_to(folder).as_posix(): path for path in files_of_jobs(folder, name)}
     jobs.pop(".", None)  # what an earlier comparison wrote
     results = [(job, _read(jobs[job], read)) for job in sorted(jobs, key=lambda job: (len(job), job))]
     return [(job, result) for job, result in results if result is not None]
 
 
-def _read_bound(path: Path) -> dict[str, Any]:
+def read_bound(path: Path) -> dict[str, Any]:
     """A ``relatedness.json`` with all that a table of bounds shows.
+
+    Args:
+        path: Of the file.
 
     Raises:
         ValueError: If something is missing; the message names the file.
@@ -245,8 +275,11 @@ def _read_bound(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", content)
 
 
-def _read_run(path: Path) -> dict[str, Any]:
+def read_run(path: Path) -> dict[str, Any]:
     """A ``finetune.json`` with all that a table of runs shows.
+
+    Args:
+        path: Of the file.
 
     Raises:
         ValueError: If something is missing; the message names the file.

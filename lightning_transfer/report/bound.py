@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from lightning_transfer.utilities.imports import require
 from lightning_transfer.utilities.text import figure_text
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def draw_bound(result: TaskRelatednessResult) -> Figure:
     Returns:
         A figure that no window manager knows of: nothing is left open.
     """
+    require("matplotlib", "plot")
     from matplotlib.figure import Figure
 
     reference, target = result.class_names()

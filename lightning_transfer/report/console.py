@@ -16,7 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_transfer.relatedness.baseline import Baseline
-from lightning_transfer.report.text import cost_text, error_text, score_texts, sentences, short_names, title
+from lightning_transfer.report.text import (
+    column_texts,
+    cost_text,
+    error_text,
+    sentences,
+    short_names,
+    title,
+    undecided_places,
+)
 from lightning_transfer.utilities.text import plain
 
 if TYPE_CHECKING:
@@ -181,7 +189,7 @@ def as_text(board: Standings, width: int = 120) -> str:
 
 def _rank_column(board: Standings, rows: list[Row]) -> _Column:
     ranks = board.ranks()
-    tied = {second for _, second in board.undecided()}
+    tied = undecided_places(board)
     cells = [f"{'≈' if row.backbone in tied else ''}{ranks[row.backbone] or ''}" for row in rows]
     return _Column("#", tuple(Text(cell, style="bold") for cell in cells))
 
@@ -191,13 +199,9 @@ def _name_cell(row: Row, name: str) -> Text:
 
 
 def _score_column(board: Standings, rows: list[Row], name: str) -> _Column:
-    values = [row.score(name) for row in rows]
-    texts = score_texts(values)
-    ranks = board.ranks(name)
-    decided = len({value for value in values if math.isfinite(value)}) > 1
     cells = []
-    for row, text in zip(rows, texts, strict=True):
-        cell = Text(text, style="bold green" if decided and ranks[row.backbone] == 1 else "")
+    for row, (text, best) in zip(rows, column_texts(board, name), strict=True):
+        cell = Text(text, style="bold green" if best else "")
         cells.append(cell.append(error_text(text, row.standard_error(name)), style="dim"))
     return _Column(title(name), tuple(cells))
 
@@ -210,11 +214,15 @@ def _bar_column(board: Standings, rows: list[Row], ascii_only: bool) -> _Column:
         low, high = high, low
     cells = []
     for value in values:
-        share = 0.0 if not math.isfinite(value) else 1.0 if high == low else (value - low) / (high - low)
+        share = 0.0 if not math.isfinite(value) else 1.0 if _equal(low, high) else (value - low) / (high - low)
         eighths = max(round(share * 8 * _BAR_CELLS), 1 if math.isfinite(value) else 0)
         bar = "#" * math.ceil(eighths / 8) if ascii_only else "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
         cells.append(Text(bar.ljust(_BAR_CELLS), style="cyan"))
     return _Column("", tuple(cells), "left")
+
+
+def _equal(low: float, high: float) -> bool:
+    return math.isclose(low, high, rel_tol=1e-9, abs_tol=1e-12)
 
 
 def _cost_column(board: Standings, rows: list[Row], name: str) -> _Column:

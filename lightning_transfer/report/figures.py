@@ -11,6 +11,7 @@ import numpy as np
 
 from lightning_transfer.report.text import human_number, short_names, title
 from lightning_transfer.utilities.checks import check_one_of
+from lightning_transfer.utilities.imports import require
 from lightning_transfer.utilities.text import figure_text, plain
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def draw_leaderboard(board: Standings, *, cost: str = "parameters", columns: Seq
     Raises:
         ValueError: If a name is unknown or there is nothing to draw.
     """
+    require("matplotlib", "plot")
     from matplotlib.figure import Figure
 
     check_one_of(cost, board.costs, "cost")

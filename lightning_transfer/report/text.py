@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lightning_transfer.screening.standings import Standings
 
 MISSING = "-"
+_MOST_PAIRS = 12  # of neighbours that a sentence lists
 TITLES = {
     "parameters": "Params",
     "parameters_rank": "Size rank",
@@ -104,6 +105,46 @@ def score_texts(values: Sequence[float]) -> list[str]:
     return [f"{round(value, decimals) + 0.0:.{decimals}f}" if math.isfinite(value) else MISSING for value in values]
 
 
+def column_texts(board: Standings, column: str) -> list[tuple[str, bool]]:
+    """The scores of a column, best backbone of the board first, and whether each is shown as the best of the column.
+
+    Scores that look alike are marked alike, and none is where all look alike.
+
+    Args:
+        board: The result of a screen.
+        column: One of its scores.
+    """
+    rows = board.ranked()
+    texts = score_texts([row.score(column) for row in rows])
+    seen = {text for text in texts if text != MISSING}
+    ranks = board.ranks(column)
+    best = {text for row, text in zip(rows, texts, strict=True) if ranks[row.backbone] == 1} if len(seen) > 1 else ()
+    return [(text, text in best) for text in texts]
+
+
+def costs_of(board: Standings) -> list[str]:
+    """The costs that some row of a leaderboard has."""
+    return [cost for cost in board.costs if any(getattr(row, cost) is not None for row in board.rows)]
+
+
+def undecided_places(board: Standings) -> set[str]:
+    """Backbones that the sample does not tell from the one above them."""
+    return {second for _, second in board.undecided()}
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Names in a sentence; of many the first ones and how many more.
+
+    Example:
+        >>> from lightning_transfer.report.text import listed
+        >>> listed(["a", "b", "c"]), listed(list("abcdefgh"), 3)
+        ('a, b and c', 'a, b, c and 5 more')
+    """
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def error_text(score: str, error: float) -> str:
     """A standard error written like the score beside it; empty where there is none.
 
@@ -154,8 +195,9 @@ def sentences(board: Standings) -> list[str]:
         lines.append(f"Static baseline (most parameters): {' and '.join(largest)}, ranked {places} here.")
     if board.has_errors(board.rank_by):
         pairs = board.undecided()
-        listed = "; ".join(f"{i} ≈ {j}" for i, j in pairs) or "none"
-        lines.append(f"Neighbours that this sample does not tell apart (95 %): {listed}.")
+        shown = "; ".join(f"{i} ≈ {j}" for i, j in pairs[:_MOST_PAIRS]) or "none"
+        more = f"; and {len(pairs) - _MOST_PAIRS} more" if len(pairs) > _MOST_PAIRS else ""
+        lines.append(f"Neighbours that this sample does not tell apart (95 %): {shown}{more}.")
     elif sum(map(bool, board.ranks().values())) > 1 and not any(map(board.has_errors, board.columns)):
         lines.append("Without standard errors: `error_bars=true` says which neighbours this sample tells apart.")
     lines += [str(note) for note in info.get("notes", ())]
@@ -170,7 +212,7 @@ def _remarks(board: Standings) -> list[str]:
 
 def _names(names: list[str], board: Standings) -> str:
     screened = [row.backbone for row in board.ranked() if row.scores]
-    return "All backbones" if names == screened and len(names) > 1 else ", ".join(names)
+    return "All backbones" if names == screened and len(names) > 1 else listed(names)
 
 
 def _three_digits(value: float) -> str:

@@ -17,6 +17,7 @@ from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.screen import add_scores
 from lightning_transfer.utilities.checks import check_one_of
+from lightning_transfer.utilities.imports import require
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -139,6 +140,7 @@ def plot_layers(board: Leaderboard, column: str | None = None) -> Figure:
     Returns:
         A matplotlib figure; it belongs to no window.
     """
+    require("matplotlib", "plot")
     from matplotlib.figure import Figure
 
     column = column or board.rank_by

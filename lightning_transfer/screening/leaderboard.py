@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.standings import Standings
 from lightning_transfer.screening.storage import decode, encode
+from lightning_transfer.utilities.checks import check_path
 from lightning_transfer.utilities.files import safe_name, write_atomically
 from lightning_transfer.utilities.text import csv_cell, whole_text
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from rich.console import RenderableType
+
+    from lightning_transfer.screening.comparing import Comparison
 
 
 class Leaderboard(Standings):
@@ -91,6 +94,11 @@ class Leaderboard(Standings):
 
         return headline(self)
 
+    @property
+    def is_drawable(self) -> bool:
+        """Whether some backbone has the score that ranks and a number of parameters: what :meth:`plot` draws."""
+        return any(math.isfinite(row.score(self.rank_by)) and row.parameters for row in self.rows)
+
     def plot(self, *, cost: str = "parameters", columns: Sequence[str] | None = None) -> Figure:
         """Draw each score, with error bars where known, against what the backbone costs.
 
@@ -108,6 +116,84 @@ class Leaderboard(Standings):
 
         return draw_leaderboard(self, cost=cost, columns=columns)
 
+    def to_html(self, path: str | Path | None = None) -> str:
+        """The whole report as one HTML file that needs no network: table to sort and filter, charts, how to repeat it.
+
+        Args:
+            path: Where to write it too.
+
+        Returns:
+            An HTML document; names and messages in it are escaped.
+        """
+        from lightning_transfer.report.html import leaderboard_html
+
+        document = leaderboard_html(self)
+        if path is not None:
+            write_atomically(check_path(path, "path"), document.encode())
+        return document
+
+    def to_markdown(self) -> str:
+        """The table for a README or an issue, best backbone first.
+
+        Example:
+            >>> from lightning_transfer.screening import Leaderboard, Row
+            >>> print(Leaderboard([Row("a", {"logme": 0.5}, parameters=10), Row("b", {"logme": 0.25})]).to_markdown())
+            | # | Backbone | LogME | Params |
+            |--:|:---|--:|--:|
+            | 1 | a | **0.500** | 10 |
+            | 2 | b | 0.250 | - |
+        """
+        from lightning_transfer.report.tables import markdown
+
+        return markdown(self)
+
+    def to_latex(self) -> str:
+        """The table for a paper: a ``tabular`` with the rules of the package ``booktabs``."""
+        from lightning_transfer.report.tables import latex
+
+        return latex(self)
+
+    def to_model_card(self, backbone: str | None = None) -> str:
+        """A section for the model card of what was chosen: on what evidence, how sure, and how to repeat it.
+
+        Args:
+            backbone: What was chosen; the first by default.
+
+        Returns:
+            Markdown.
+
+        Raises:
+            ValueError: If it is not on the leaderboard, or has no score.
+        """
+        from lightning_transfer.report.tables import model_card
+
+        return model_card(self, backbone)
+
+    def compare(self, other: Standings, column: str | None = None) -> Comparison:
+        """Set this leaderboard beside another one of the same backbones: other data, samples, weights or versions.
+
+        Args:
+            other: Another leaderboard.
+            column: The score to compare; by default the one that ranks here.
+
+        Returns:
+            Scores and ranks on both, which differences are larger than their errors, and how far the orders agree;
+            ``print`` shows it.
+
+        Raises:
+            ValueError: If one lacks the score, or they have no backbone in common.
+
+        Example:
+            >>> from lightning_transfer.screening import Leaderboard, Row
+            >>> before = Leaderboard([Row("a", {"logme": 0.5}), Row("b", {"logme": 0.4})])
+            >>> after = Leaderboard([Row("a", {"logme": 0.3}), Row("b", {"logme": 0.4})])
+            >>> [row.ranks for row in before.compare(after).rows]
+            [(1, 2), (2, 1)]
+        """
+        from lightning_transfer.screening.comparing import Comparison
+
+        return Comparison.of(self, other, column)
+
     def save(self, folder: str | Path, *, figure: bool = True, name: str = "leaderboard") -> dict[str, Path]:
         """Write ``leaderboard.csv``, ``leaderboard.json``, ``leaderboard.html`` and ``leaderboard.png`` into a folder.
 
@@ -115,20 +201,21 @@ class Leaderboard(Standings):
 
         Args:
             folder: Made if it is not there.
-            figure: Whether to draw the figure (and the HTML report around it) too.
+            figure: Whether to draw the figure and write the HTML report too.
             name: Of the files, without their endings.
 
         Returns:
-            The paths by kind: ``csv``, ``json``, and ``png`` and ``html`` if there was something to draw.
+            The paths by kind: ``csv``, ``json``, with ``figure`` ``html``, and ``png`` with matplotlib
+            and something to draw.
         """
         table = self.to_pandas().rename(columns=csv_cell).map(csv_cell)
         contents = {"json": self._encode(), "csv": table.to_csv(index=False).encode()}
-        if figure and any(_is_drawable(row, self.rank_by) for row in self.rows):
+        if figure:
+            contents["html"] = self.to_html().encode()
+        if figure and self.is_drawable and find_spec("matplotlib") is not None:
             from lightning_transfer.report.figures import png_bytes
-            from lightning_transfer.report.html import leaderboard_html
 
             contents["png"] = png_bytes(self.plot())
-            contents["html"] = leaderboard_html(self, contents["png"]).encode()
         paths = {kind: Path(folder) / f"{safe_name(name)}.{kind}" for kind in contents}
         for kind, path in paths.items():
             write_atomically(path, contents[kind])
@@ -177,10 +264,6 @@ class Leaderboard(Standings):
         return f"Leaderboard({len(self)} backbones, rank_by={self.rank_by!r})"
 
     def _repr_html_(self) -> str:
-        from lightning_transfer.report.html import table_html
+        from lightning_transfer.report.html import notebook_html
 
-        return table_html(self)
-
-
-def _is_drawable(row: Row, column: str) -> bool:
-    return math.isfinite(row.score(column)) and bool(row.parameters)
+        return notebook_html(self)

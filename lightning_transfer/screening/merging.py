@@ -19,7 +19,7 @@ from lightning_transfer.utilities.files import lock_folder
 from lightning_transfer.utilities.text import plain
 
 _NUMBERED = re.compile(r"(.*) \(\d+\)", re.DOTALL)
-_ABOUT_ONE_RUN = ("interrupted", "overrides")  # entries of ``info``
+_ABOUT_ONE_RUN = ("interrupted", "overrides", "versions")  # entries of ``info``
 
 
 def add_to_folder(
@@ -52,21 +52,38 @@ def add_to_folder(
     with lock_folder(folder):
         name, earlier = _find(folder, board.settings)
         if earlier is not None:
-            rows = _merge(earlier.rows, board.rows, replace_changed)
-            info = {**earlier.info, **board.info}
-            for entry in _ABOUT_ONE_RUN:
-                if earlier.info.get(entry) != board.info.get(entry):
-                    info.pop(entry, None)
-            merged = Leaderboard(
-                combine_zoo_scores(rows, combiners),
-                lower_is_better={*earlier.lower_is_better, *board.lower_is_better},
-                info=info,
-                settings=board.settings,
-            )
-            if board.rank_by in merged.columns:
-                merged.rank_by = board.rank_by
-            board = merged
+            board = _join(earlier, board, replace_changed, combiners)
         return board.save(folder, figure=figure, name=name)
+
+
+def merge_boards(*boards: Leaderboard) -> Leaderboard:
+    """Put the rows of leaderboards of the same screen into one: of other machines, or of backbones that came later.
+
+    Args:
+        *boards: Leaderboards with equal settings (data, samples, scores). A backbone that two have under the same
+            weights stays once; other weights under a taken name get a number.
+
+    Returns:
+        The leaderboard, ranked as the last one was; scores that are relative to a zoo are scaled anew.
+
+    Raises:
+        ValueError: If there is none, or settings differ; the message names them.
+
+    Example:
+        >>> from lightning_transfer.screening import Leaderboard, Row, merge_boards
+        >>> merged = merge_boards(Leaderboard([Row("a", {"logme": 0.4})]), Leaderboard([Row("b", {"logme": 0.5})]))
+        >>> [row.backbone for row in merged.ranked()]
+        ['b', 'a']
+    """
+    if not boards:
+        raise ValueError("Expected argument `boards` to hold a leaderboard, but got none.")
+    merged = boards[0]
+    for board in boards[1:]:
+        mine, other = merged.settings, board.settings
+        if differing := [name for name in {**mine, **other} if mine.get(name) != other.get(name)]:
+            raise ValueError(f"Expected argument `boards` to be of the same screen, but got different {differing}.")
+        merged = _join(merged, board)
+    return merged
 
 
 def load_from_folder(folder: Path, settings: Mapping[str, Any]) -> Leaderboard:
@@ -113,6 +130,27 @@ def _names(settings: Any) -> Iterator[str]:
     digits = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     yield f"leaderboard-{digits}"
     yield from (f"leaderboard-{digits}-{count}" for count in itertools.count(2))
+
+
+def _join(
+    earlier: Leaderboard,
+    later: Leaderboard,
+    replace_changed: bool = False,
+    combiners: Mapping[str, Combiner] | None = None,
+) -> Leaderboard:
+    info = {**earlier.info, **later.info}
+    for entry in _ABOUT_ONE_RUN:
+        if earlier.info.get(entry) != later.info.get(entry):
+            info.pop(entry, None)
+    joined = Leaderboard(
+        combine_zoo_scores(_merge(earlier.rows, later.rows, replace_changed), combiners),
+        lower_is_better={*earlier.lower_is_better, *later.lower_is_better},
+        info=info,
+        settings=later.settings,
+    )
+    if later.rank_by in joined.columns:
+        joined.rank_by = later.rank_by
+    return joined
 
 
 def _merge(earlier: Iterable[Row], later: Iterable[Row], replace_changed: bool) -> list[Row]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_transfer.inputs import Key, keys_of
 from lightning_transfer.report.figures import png_bytes
+from lightning_transfer.report.html import bound_section, page
 from lightning_transfer.screening.bound_ranking import NUM_BASELINES
 from lightning_transfer.screening.candidates import check_relatedness, load_data
 from lightning_transfer.utilities.checks import check_path
@@ -49,7 +50,7 @@ def relate(
             with transforms learned on the other.
         max_samples: At most so many samples a side (seeded by the option ``seed``).
         trainer: A Trainer, or arguments of one, for Lightning's predict loop.
-        output_dir: Where ``relatedness.json`` and ``relatedness.png`` are written.
+        output_dir: Where ``relatedness.json``, ``.html`` and ``.png`` are written.
         progress: Whether to show bars; by default on a terminal.
         input_key: Key of the inputs in a batch, see :func:`lightning_transfer.screen`.
         label_key: The same for the labels.
@@ -93,6 +94,9 @@ def relate(
         content = json.dumps({"format": FORMAT, **names, **(info or {}), **result.to_dict()}, indent=2).encode()
         folder = check_path(output_dir, "output_dir")
         try_to_write("The bound", folder, lambda: write_atomically(folder / "relatedness.json", content))
+        pair = f"{names['reference']} to {names['target']}"
+        report = page(f"From {pair}", [bound_section([(names["backbone"], json.loads(content))])])
+        try_to_write("The report", folder, lambda: write_atomically(folder / "relatedness.html", report))
         figure = folder / "relatedness.png"
         try_to_write("The figure of the bound", folder, lambda: write_atomically(figure, png_bytes(result.plot())))
     return result

@@ -11,6 +11,11 @@ from lightning_transfer.utilities.errors import Failure
 
 _OK = "ok"
 _WHOLE = ("parameters", "flops", "feature_dim")
+BOUND_NUMBERS = (
+    "bound", "reweighted_reference_loss", "label_mismatch", "distribution_mismatch", "target_loss", "target_accuracy",
+    "guessing",
+)  # fmt: skip
+_BOUND_NAMES = ("reference_class_names", "target_class_names")
 COSTS = ("parameters", "flops", "feature_dim", "images_per_second", "seconds")
 
 
@@ -33,6 +38,8 @@ class Row:
         parts: Raw parts, by column, of scores that exist only relative to the other backbones.
         fingerprint: Name of the weights and the preprocessing that were screened; empty where not known.
         control: Whether the weights are random: what scores without any training.
+        bound: What the task-relatedness bound is made of, where there is one: its terms and the loss that it bounds in
+            nats, the label map and the names of the classes, as in ``relatedness.json``.
     """
 
     backbone: str
@@ -49,6 +56,7 @@ class Row:
     fingerprint: str = ""
     failure: Failure | None = None
     control: bool = False
+    bound: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.status:
@@ -74,6 +82,7 @@ class Row:
             record[name] = {key: _or_none(value) for key, value in record[name].items()}
         record["parts"] = {column: dict(parts) for column, parts in self.parts.items()}
         record["remarks"] = list(self.remarks)
+        record["bound"] = dict(self.bound)
         record["failure"] = None if self.failure is None else vars(self.failure).copy()
         return record | {name: _or_none(record[name]) for name in COSTS}
 
@@ -106,8 +115,9 @@ class Row:
                 raise ValueError(f"Expected `failure` to be a dict, but got {failure!r}.")
             failure = Failure(expect(failure, "kind", str), expect(failure, "message", str))
         control = expect({"control": record["backbone"].endswith("_random"), **record}, "control", bool)
+        bound = _read_bound(record.get("bound") or {})
         return cls(**{**record, **numbers, "remarks": tuple(remarks), "parts": parts, "failure": failure,
-                      "control": control})  # fmt: skip
+                      "control": control, "bound": bound})  # fmt: skip
 
 
 def expect(record: Mapping[str, Any], name: str, kind: type) -> Any:
@@ -132,6 +142,25 @@ def _read_numbers(values: Any, name: str) -> dict[str, float]:
         if value is not None and not _is_number(value):
             raise ValueError(f"Expected `{name}` to hold numbers, but got {value!r}.")
     return {key: math.nan if value is None else float(value) for key, value in values.items()}
+
+
+def _read_bound(record: Any) -> dict[str, Any]:
+    """The parts of a bound, or nothing.
+
+    Raises:
+        ValueError: If one is missing or of another type.
+    """
+    if record == {}:
+        return {}
+    if not isinstance(record, dict) or not all(_is_number(record.get(name)) for name in BOUND_NUMBERS):
+        raise ValueError(f"Expected `bound` to hold the numbers {BOUND_NUMBERS}, but got {record!r}.")
+    matrix = expect({"label_map": [], **record}, "label_map", list)
+    if not all(isinstance(row, list) and len(row) == len(matrix[0]) and all(map(_is_number, row)) for row in matrix):
+        raise ValueError(f"Expected `label_map` to hold rows of numbers, but got {matrix!r}.")
+    names = {name: expect({name: [], **record}, name, list) for name in _BOUND_NAMES}
+    if not all(isinstance(text, str) for texts in names.values() for text in texts):
+        raise ValueError(f"Expected names of classes to be strings, but got {names!r}.")
+    return {**{name: float(record[name]) for name in BOUND_NUMBERS}, "label_map": matrix, **names}
 
 
 def _is_number(value: Any) -> bool:

@@ -30,22 +30,26 @@ from lightning_transfer.screening.duplicates import remark_on_duplicates, sketch
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.merging import add_to_folder
 from lightning_transfer.screening.resume import as_settings, load_earlier
-from lightning_transfer.screening.row import Row
+from lightning_transfer.screening.row import BOUND_NUMBERS, Row
 from lightning_transfer.screening.zoo import combine_zoo_scores
 from lightning_transfer.utilities.checks import check_path, check_positive_int
 from lightning_transfer.utilities.errors import Failure
 from lightning_transfer.utilities.files import try_to_write
 from lightning_transfer.utilities.interrupts import interruptible
 from lightning_transfer.utilities.optimization import check_optimizations
+from lightning_transfer.utilities.versions import versions
 from lightning_transfer.workers import PICTURE_MEMORY, SharedReading
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule, Trainer
 
+    from lightning_transfer.relatedness.result import TaskRelatednessResult
+
     Kept = Mapping[str, Tensor]
 
 _SMALL = 50  # rows up to which a leaderboard is written after each backbone
 _BETWEEN_WRITINGS = 19  # times the seconds that the last writing took, with more rows
+_LARGEST_MAP = 10_000  # cells of a label map that a row keeps
 
 
 def screen(
@@ -203,7 +207,7 @@ class _Board:
         self.waiting: dict[str, Row] = {}  # of an earlier leaderboard, until their turn comes
         self.lower_is_better = plan.metrics.lower_is_better
         self.combiners = plan.metrics.combiners
-        self.info: dict[str, Any] = _info_of(plan.target, plan.passes["split"])
+        self.info: dict[str, Any] = {"versions": versions(), **_info_of(plan.target, plan.passes["split"])}
         if plan.reference is not None:
             self.info["reference"] = _name_of(plan.reference)
         self.info |= info
@@ -296,7 +300,7 @@ def _screen_one(
         row = add_scores(row, metrics, plan.metrics.groups > 0)
         row = replace(row, remarks=(*_remarks_on_data(plan), *row.remarks))
         if reference is not None:
-            row = _add_bound(row, reference, extraction.kept, plan.relatedness)
+            row = _add_bound(row, reference, extraction.kept, plan)
     except Exception as error:  # any failure of one backbone is its row; the others go on
         failure = Failure.of(error)
         row = replace(row, failure=failure, status=str(failure))
@@ -381,16 +385,34 @@ def _compute(metric: Any, error_bars: bool) -> _Score:
     return score
 
 
-def _add_bound(row: Row, reference: Kept, target: Kept, options: Mapping[str, Any]) -> Row:
+def _add_bound(row: Row, reference: Kept, target: Kept, plan: _Plan) -> Row:
     from lightning_transfer.functional.task_relatedness import task_relatedness
 
+    names = {
+        f"{side}_class_names": getattr(data, "class_names", None) or None
+        for side, data in (("reference", plan.reference), ("target", plan.target))
+    }
+
     result = task_relatedness(
-        reference["features"], reference["labels"], target["features"], target["labels"], **options
+        reference["features"], reference["labels"], target["features"], target["labels"],
+        **{**names, **plan.relatedness}
     )  # fmt: skip
     errors = dict(row.standard_errors)
     if result.standard_error is not None:
         errors[BOUND] = result.standard_error
-    return replace(row, scores={**row.scores, BOUND: result.bound}, standard_errors=errors)
+    return replace(
+        row, scores={**row.scores, BOUND: result.bound}, standard_errors=errors, bound=_parts_of_bound(result)
+    )
+
+
+def _parts_of_bound(result: TaskRelatednessResult) -> dict[str, Any]:
+    numbers = {name: float(getattr(result.certificate, name)) for name in BOUND_NUMBERS}
+    if not all(map(math.isfinite, numbers.values())):
+        return {}
+    matrix = [[round(share, 4) for share in row] for row in result.label_map.tolist()]
+    reference, target = result.class_names()
+    names = {"reference_class_names": reference, "target_class_names": target}
+    return {**numbers, **names, "label_map": matrix if len(matrix) * len(matrix[0]) <= _LARGEST_MAP else []}
 
 
 def _settings_of(plan: _Plan, precision: str) -> dict[str, Any]:

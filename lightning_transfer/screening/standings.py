@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from statistics import NormalDist
@@ -84,6 +83,15 @@ class Standings(ABC):
         """Rank of each backbone by a column, from 1; equal scores share a rank, no score is no rank."""
         column = column or self.rank_by
         return _ranks({row.backbone: row.score(column) for row in self.rows}, self.higher_is_better(column))
+
+    def ranks_among(self, scores: Mapping[str, float], column: str) -> dict[str, int | None]:
+        """Ranks of scores that need not be of this table, in the direction of a column of it.
+
+        Args:
+            scores: Scores by name.
+            column: The column.
+        """
+        return _ranks(scores, self.higher_is_better(column))
 
     def size_ranks(self) -> dict[str, int | None]:
         """Rank of each backbone by the static baseline that any score has to beat: most parameters first."""
@@ -188,8 +196,12 @@ def _finite(value: float) -> float:
 
 
 def _ranks(values: Mapping[str, float], higher_is_better: bool) -> dict[str, int | None]:
-    sign = -1 if higher_is_better else 1
-    ordered = sorted(sign * value for value in values.values() if not math.isnan(value))
-    return {
-        name: None if math.isnan(value) else 1 + bisect_left(ordered, sign * value) for name, value in values.items()
-    }
+    """Places from 1; values that differ by no more than rounding share one."""
+    ordered = sorted((value for value in values.values() if not math.isnan(value)), reverse=higher_is_better)
+    places: dict[float, int] = {}
+    leader = math.nan
+    for place, value in enumerate(ordered, start=1):
+        if not math.isclose(value, leader, rel_tol=1e-9, abs_tol=1e-12):
+            leader, shared = value, place
+        places.setdefault(value, shared)
+    return {name: places.get(value) for name, value in values.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from lightning_transfer.jobs.arguments import arrange, config_folders, override, resume_command
+from lightning_transfer.jobs.arguments import arrange, config_folders, find_mistake, override, resume_command
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,18 @@ def test_what_to_type_to_go_on(tmp_path):
     assert words == ["run", "screen", "target=digits", f"resume={folder}"]
     words = shlex.split(resume_command("run", "screen", ["-m", "backbone=a,b"], folder))
     assert words == ["run", "screen", "-m", "backbone=a,b", f"hydra.sweep.dir={folder}", "resume=auto"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["target=x", "-m"],
+        ["--config-dir", "a b"],
+        ["--config-dir=a"],
+        ["~callbacks"],
+        ["--multi"],
+        ["--cfg", "job", "a=1"],
+    ],
+)
+def test_no_mistake(arguments):
+    assert find_mistake(arguments) is None

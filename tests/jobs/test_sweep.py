@@ -84,6 +84,20 @@ def test_one_table_for_each_target_and_split(tmp_path, capsys):
         assert names(Leaderboard.load(tmp_path / folder)) == ["one", "two"]
 
 
+def test_backbones_are_compared_over_targets(tmp_path, capsys):
+    for number, (target, name) in enumerate(
+        (target, name) for target in ("digits", "emoji") for name in ("one", "two")
+    ):
+        job = board(f"backbone={name}", f"target={target}", name=name)
+        job.info |= {"target": target}
+        job.save(tmp_path / str(number), figure=False)
+    end(tmp_path)
+    assert "mean rank" in capsys.readouterr().out
+    table = (tmp_path / "across_targets.csv").read_text().splitlines()
+    assert table[0] == "backbone,digits,emoji,mean_rank"
+    assert Leaderboard.load(tmp_path / "digits").info["command"].startswith("lightning-transfer screen -m")
+
+
 def test_results_of_an_older_version_are_compared(tmp_path, capsys):
     for job in ("0", "1"):
         (tmp_path / job).mkdir()

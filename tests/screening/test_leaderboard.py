@@ -36,7 +36,7 @@ def test_save_and_load(board, tmp_path):
 
 def test_a_board_of_failures_is_saved_too(tmp_path):
     paths = Leaderboard([Row("a", status="ValueError: bad")]).save(tmp_path)
-    assert sorted(paths) == ["csv", "json"]
+    assert sorted(paths) == ["csv", "html", "json"]
     assert Leaderboard.load(tmp_path)["a"].status == "ValueError: bad"
 
 

@@ -11,7 +11,7 @@ from _screens import Linear
 
 from lightning_transfer.screening import Leaderboard, Row
 from lightning_transfer.screening import leaderboard as leaderboard_module
-from lightning_transfer.screening.merging import add_to_folder, load_from_folder
+from lightning_transfer.screening.merging import add_to_folder, load_from_folder, merge_boards
 
 SETTINGS = {"target": {"name": "digits"}, "metrics": {"logme": {}}}
 
@@ -167,3 +167,13 @@ def test_many_screens_at_once_keep_all_rows(tmp_path):
     assert sorted(path.name for path in tmp_path.glob("leaderboard*")) == [
         f"leaderboard.{kind}" for kind in ("csv", "html", "json", "png")
     ]
+
+
+def test_boards_of_one_screen_are_merged():
+    merged = merge_boards(board(row("a")), board(row("b", 0.7), row("a", 0.9, fingerprint="g")))
+    assert [found.backbone for found in merged.ranked()] == ["a (2)", "b", "a"]
+    assert merged.info == {"target": "digits"}
+    with pytest.raises(ValueError, match=r"of the same screen, but got different \['max_samples'\]"):
+        merge_boards(board(row("a")), board(row("b"), max_samples=3))
+    with pytest.raises(ValueError, match="to hold a leaderboard"):
+        merge_boards()

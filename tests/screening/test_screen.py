@@ -42,6 +42,7 @@ def test_scores_are_those_of_the_features(digits):
     assert row.flops == 2 * 64 * 6
     assert row.images_per_second > 0
     assert row.seconds > 0
+    assert torch.__version__.startswith(board.info.pop("versions")["torch"].partition("+")[0])
     assert board.info == {
         "target": "digits",
         "split": "train",
@@ -198,6 +199,7 @@ def test_users_own_module_datamodule_and_trainer():
     module = ModuleBackbone(nn.Linear(5, 3), input_shape=(5,), head=None)
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     board = screen([module], Own(), ["logme"], trainer=trainer)
+    assert board.info.pop("versions")
     assert board.info == {"target": "Own", "split": "train", "task": "classification", "num_samples": 60}
     assert board.rows[0].status == "ok"
     again = screen([module], Own(), ["logme"], trainer={"accelerator": "cpu"})

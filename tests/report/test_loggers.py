@@ -1,0 +1,48 @@
+"""Leaderboards in loggers: what each kind is handed."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+from lightning_transfer.report.loggers import log_leaderboard
+from tests.report._boards import make_board
+
+
+def logger(**parts):
+    return SimpleNamespace(log_metrics=MagicMock(), finalize=MagicMock(), **parts)
+
+
+def test_every_logger_gets_the_scores():
+    plain = logger()
+    log_leaderboard(make_board(("logme",)), plain)
+    handed = [call.args[0] for call in plain.log_metrics.call_args_list]
+    assert handed[3] == {"backbone_3/logme": 0.30000000000000004}
+    assert len(handed) == 4  # none for the row that failed
+    plain.finalize.assert_called_once_with("success")
+
+
+def test_tensorboard_gets_text_and_figure():
+    experiment = MagicMock(spec=["add_text", "add_figure"])
+    log_leaderboard(make_board(("logme",)), logger(experiment=experiment))
+    assert "**0.300" in experiment.add_text.call_args.args[1]
+    assert experiment.add_figure.call_args.args[0] == "leaderboard"
+
+
+def test_weights_and_biases_gets_a_table_and_the_figure():
+    taker = logger(log_table=MagicMock(), log_image=MagicMock())
+    log_leaderboard(make_board(("logme",)), taker)
+    table = taker.log_table.call_args.kwargs
+    assert table["columns"][:3] == ["rank", "backbone", "logme"]
+    assert table["data"][0][1] == "backbone_3"
+    assert table["data"][-1][0] is None
+    assert taker.log_image.call_args.kwargs["key"] == "leaderboard"
+
+
+def test_mlflow_gets_the_report():
+    experiment = MagicMock(spec=["log_text", "log_figure"])
+    log_leaderboard(make_board(("logme",)), logger(experiment=experiment, run_id="7"))
+    names = [call.args[2] for call in experiment.log_text.call_args_list]
+    assert names == ["leaderboard.html", "leaderboard.md"]
+    assert "<!doctype html>" in experiment.log_text.call_args_list[0].args[1]
+    assert experiment.log_figure.call_args.args[0] == "7"

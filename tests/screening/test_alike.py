@@ -1,0 +1,31 @@
+"""Which tasks are alike."""
+
+from __future__ import annotations
+
+import pytest
+
+from lightning_transfer.screening import alike_tasks
+from tests._screens import Linear
+
+OPTIONS = {"folds": 1, "progress": False, "max_samples": 60}
+
+
+def test_every_pair_once_and_the_nearest():
+    tasks = {"low": "digits_0_4", "again": "digits_0_4", "high": "digits_5_9"}
+    alike = alike_tasks(Linear(8), tasks, **OPTIONS)
+    assert len(alike.bounds) == 6
+    assert alike.bounds["low", "again"] == pytest.approx(alike.bounds["again", "low"])
+    assert alike.nearest("low") == min(("again", "high"), key=lambda name: alike.bounds[name, "low"])
+    lines = str(alike).splitlines()
+    assert lines[0].split() == ["from", "\\", "to", "low", "again", "high"]
+    assert lines[1].split()[:2] == ["low", "-"]
+    assert lines[4].startswith("guessing")
+    assert list(alike.to_pandas().index) == ["low", "again", "high"]
+    with pytest.raises(ValueError, match="`target` to be one of"):
+        alike.nearest("other")
+
+
+@pytest.mark.parametrize("tasks", [["digits"], ["digits", "digits"]])
+def test_too_few_names(tasks):
+    with pytest.raises(ValueError, match="two tasks or more of different names"):
+        alike_tasks(Linear(8), tasks, **OPTIONS)
