@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -114,6 +114,21 @@ class Extraction:
         return self.num_samples / self.seconds if self.seconds > 0 else float("inf")
 
 
+class Recorder(Protocol):
+    """What listens to a pass in each of its processes; it never fails."""
+
+    folder: Path
+
+    def start(self, rank: int, folder: str | Path) -> None:
+        """Hear which process this is, and the folder of the first one."""
+
+    def add(self, features: Tensor, logits: Tensor | None) -> None:
+        """Take features and logits of a batch."""
+
+    def finish(self) -> None:
+        """Take no more."""
+
+
 def extract(
     backbone: Backbone,
     data: Any,
@@ -130,6 +145,7 @@ def extract(
     label_key: Key | None = None,
     reading: SharedReading | None = None,
     optimize: Collection[str] = (),
+    recorder: Recorder | None = None,
 ) -> Extraction:
     """Send a split of the data through a backbone and feed metrics with what they need, batch by batch.
 
@@ -160,6 +176,7 @@ def extract(
             pass. (Not shared with processes that the Trainer spawns.)
         optimize: ``"channels_last"`` lays the weights of convolutions out for speed, ``"compile"`` compiles the forward
             pass (which takes a while, and again where the size of batches changes); features differ by rounding.
+        recorder: Gets features and logits of every batch beside the metrics, as the feature cache asks for.
 
     Returns:
         The fed metrics, the number of samples, the time and the tensors kept.
@@ -189,7 +206,7 @@ def extract(
     scoring_pass = ScoringPass(
         data, split=split, max_samples=max_samples, seed=seed, keys=keys, transform=transform
     )  # fmt: skip
-    module = _FeaturePass(backbone, metrics, keep, keys)
+    module = _FeaturePass(backbone, metrics, keep, keys, recorder)
     with ExitStack() as stack:
         stack.callback(module.defer_checks, False)
         for context in (
@@ -227,9 +244,11 @@ class _FeaturePass(LightningModule):
         metrics: MetricCollection | Metric | None,
         keep: Sequence[str],
         keys: Mapping[str, Key | None],
+        recorder: Recorder | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.recorder = recorder
         collection = MetricCollection({type(metrics).__name__: metrics}) if isinstance(metrics, Metric) else metrics
         self._hidden = (collection,)  # no submodule: a Trainer in half precision would cast the states
         self.keep = tuple(keep)
@@ -258,6 +277,9 @@ class _FeaturePass(LightningModule):
             self.metrics.to(self.device)
             self.metrics.reset()  # here, since spawned processes begin with states in memory that they share
             self.defer_checks(self.device.type != "cpu")
+        if self.recorder is not None:
+            folder = self.trainer.strategy.broadcast(str(self.recorder.folder))
+            self.recorder.start(self.trainer.global_rank, folder)
         self._start = time.perf_counter()
 
     def defer_checks(self, deferred: bool) -> None:
@@ -283,6 +305,8 @@ class _FeaturePass(LightningModule):
                 if output.logits is not None:
                     values |= derive_source_inputs(_full_precision(output.logits))
                 self._check_needs(values, batch)
+                if self.recorder is not None:
+                    self.recorder.add(values["features"], values.get("source_outputs"))
                 return self._feed(values)
         except Exception as error:
             kind = ValueError if isinstance(error, ValueError) else RuntimeError
@@ -314,6 +338,8 @@ class _FeaturePass(LightningModule):
             torch.cuda.synchronize(self.device)
         self.seconds = time.perf_counter() - self._start
         self._raise_faults()
+        if self.recorder is not None:
+            self.recorder.finish()  # before the processes meet below: then all parts are there
         count = torch.tensor(self.num_samples, device=self.device)
         self.num_samples = int(self.trainer.strategy.reduce(count, reduce_op="sum"))
         self.kept = {name: _gather(parts, self.trainer.world_size) for name, parts in self._parts.items()}

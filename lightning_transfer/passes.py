@@ -155,6 +155,7 @@ class Pass:
 
     Attributes:
         num_samples: Samples of the walk over all ranks; ``None`` where they are not known before.
+        loader: What is iterated: the loader that was built, or the batches that were given.
         places: Numbers the samples that this rank has read.
     """
 
@@ -177,6 +178,7 @@ class Pass:
         self.num_samples: int | None = None
         self._keys = dict(keys or {})
         self._left = max_samples
+        self.loader: Iterable[Any] = ()
         self._batches: Iterable[Any]
         self._length: int | None = None
         if isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset):
@@ -194,6 +196,7 @@ class Pass:
 
     def _take(self, batches: Iterable[Any], limit: float, deal: bool) -> None:
         """Take batches as they come, of which this rank gets its share where they are dealt out."""
+        self.loader = batches
         ranks = self.places.world_size if deal else 1
         last = None if isinstance(limit, float) else limit * ranks
         self._batches = _Slices(batches, self.places.rank if deal else 0, last, ranks, self._left, self._keys)
@@ -209,9 +212,10 @@ class Pass:
         self._length = -(-len(chosen[::world_size]) // size)
         share = chosen[rank::world_size]
         if loader.batch_sampler is None:  # the data set takes the indices of a batch at once
-            self._batches = self._read(loader, list(BatchSampler(share, size, drop_last=False)))
+            self.loader = self._read(loader, list(BatchSampler(share, size, drop_last=False)))
         else:
-            self._batches = self._read(loader, share, size)
+            self.loader = self._read(loader, share, size)
+        self._batches = self.loader
 
     def _read(self, loader: DataLoader[Any], indices: Sequence[Any], size: int | None = None) -> Iterable[Any]:
         """Batches by their indices, or by those of their samples, from a reader that lasts where there is one."""
@@ -271,6 +275,9 @@ class ScoringPass(LightningDataModule):
         keys: Keywords of :func:`~lightning_transfer.inputs.split_batch`.
         transform: See :class:`Pass`.
         reading: Workers and pictures that outlast the pass.
+
+    Attributes:
+        owner: The datamodule whose hooks run: the source, or an empty one.
     """
 
     def __init__(
@@ -294,33 +301,33 @@ class ScoringPass(LightningDataModule):
         self.reading = reading
         self.options: dict[str, Any] = {"seed": seed, "keys": keys, "transform": transform}
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        self._owner = source if isinstance(source, LightningDataModule) else LightningDataModule()
+        self.owner = source if isinstance(source, LightningDataModule) else LightningDataModule()
 
     def prepare_data(self) -> None:
         """Let a datamodule prepare its data."""
-        self._owner.prepare_data()
+        self.owner.prepare_data()
 
     def setup(self, stage: str) -> None:
         """Let a datamodule set up the stage that the split belongs to."""
-        if self._owner is self.source:
-            self._owner.trainer = self.trainer
-        self._owner.setup(_STAGES[self.split])
+        if self.owner is self.source:
+            self.owner.trainer = self.trainer
+        self.owner.setup(_STAGES[self.split])
 
     def teardown(self, stage: str) -> None:
         """Let a datamodule tear down the stage that was set up."""
-        self._owner.teardown(_STAGES[self.split])
+        self.owner.teardown(_STAGES[self.split])
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Run the hook of the user's datamodule."""
-        return self._owner.on_before_batch_transfer(batch, dataloader_idx)
+        return self.owner.on_before_batch_transfer(batch, dataloader_idx)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Run the hook of the user's datamodule."""
-        return self._owner.transfer_batch_to_device(batch, device, dataloader_idx)
+        return self.owner.transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Run the hook of the user's datamodule."""
-        return self._owner.on_after_batch_transfer(batch, dataloader_idx)
+        return self.owner.on_after_batch_transfer(batch, dataloader_idx)
 
     def predict_dataloader(self) -> list[Any]:
         """The loaders of the pass, for this rank."""
@@ -343,7 +350,7 @@ class ScoringPass(LightningDataModule):
         return passes
 
     def _ask_for_loaders(self) -> Any:
-        if self._owner is not self.source:
+        if self.owner is not self.source:
             return self.source
         if hasattr(self.source, "split_dataloader") and self.split != "predict":
             return self.source.split_dataloader(self.split)

@@ -10,6 +10,7 @@ from hypothesis import settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["LIGHTNING_TRANSFER_CACHE"] = "off"  # tests of the cache name a folder
 
 # New examples on every run at a developer's desk, the same ones in continuous integration.
 settings.register_profile("ci", derandomize=True, deadline=None)

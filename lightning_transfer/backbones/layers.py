@@ -76,7 +76,7 @@ class LayeredBackbone(Backbone):
     def encode(self, inputs: Any) -> BackboneOutput:
         """Features ``(b, d)`` of all layers, and the backbone's logits."""
         parts, logits = self._run(inputs)
-        return BackboneOutput(torch.cat([part.float() for part in parts.values()], dim=1), logits)
+        return BackboneOutput(torch.cat(list(map(_full_precision, parts.values())), dim=1), logits)
 
     def _run(self, inputs: Any) -> tuple[dict[str, Tensor], Tensor | None]:
         with captured(self.backbone, set(self._names), must_run=False) as seen:
@@ -109,6 +109,10 @@ def _stages(network: nn.Module) -> list[str]:
         if not name or sizes[name] < _DOMINANT * sum(sizes.values()) or not any(children[name].children()):
             return [prefix + name for name in children]
         prefix, node = f"{prefix}{name}.", children[name]
+
+
+def _full_precision(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def _pooled(output: Tensor, mask: Tensor | None) -> Tensor | None:

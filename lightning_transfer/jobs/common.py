@@ -19,12 +19,14 @@ from lightning_transfer.utilities.instantiate import instantiate
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from lightning_transfer.cache import FeatureCache
+
 FORMAT = 2  # of finetune.json and relatedness.json; files of version 1 carry no number
 _FAILURE = "failure"  # name of the file of a job of a sweep that failed, with the job's number in a shared folder
 _JOB_IN_NAME = ("job.num", "job.id", "override_dirname")  # what makes `hydra.sweep.subdir` another one for each job
 AUTO = "auto"  # the value of ``resume`` that means the run's own folder
 _WIDTH_OF_FILES = 160  # columns where output goes to a file or pipe
-_NOT_ABOUT_THE_RESULT = ("resume=", "hydra.", "hydra/")  # beginnings of overrides
+_NOT_ABOUT_THE_RESULT = ("resume=", "cache=", "hydra.", "hydra/")  # beginnings of overrides
 
 
 def console() -> Console:
@@ -89,6 +91,18 @@ def trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
     arguments.pop("_target_", None)
     built: dict[str, Any] = instantiate(arguments)
     return built
+
+
+def feature_cache(cfg: DictConfig) -> FeatureCache | None:
+    """The cache of features that a config asks for; None for none.
+
+    Raises:
+        ValueError: If it asks for something else.
+    """
+    from lightning_transfer.cache import FeatureCache
+
+    asked = FeatureCache.of(cfg.cache)
+    return None if asked is None else FeatureCache(asked.folder, dtype=cfg.cache_dtype)
 
 
 def earlier_folder(resume: Any, *files: str) -> Path | None:

@@ -73,6 +73,18 @@ _ALL = (
         run="lightning_transfer.jobs.finetune:run",
     ),
     Job(
+        name="cache",
+        summary="show or clear the cache of features",
+        groups=(),
+        examples=(
+            ("", "what lies there"),
+            ("clear", "delete it"),
+            ("folder=features", "another folder than the default"),
+        ),
+        run="lightning_transfer.jobs.cache:run",
+        plain=True,
+    ),
+    Job(
         name="list",
         summary="list backbones: names, parameters, input sizes",
         groups=(),

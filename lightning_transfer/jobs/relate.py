@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lightning_transfer.jobs.common import (
     earlier_folder,
+    feature_cache,
     finished_result,
     output_dir,
     overrides,
@@ -46,6 +47,8 @@ def run(cfg: DictConfig) -> float:
         max_samples=cfg.max_samples,
         input_key=cfg.input_key,
         label_key=cfg.label_key,
+        cache=feature_cache(cfg) or False,
+        cache_key=cfg.cache_key,
         trainer=trainer_arguments(cfg),
         output_dir=folder,
         info={"overrides": overrides()},

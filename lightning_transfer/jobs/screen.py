@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_transfer.jobs.common import console, earlier_folder, output_dir, overrides, plain_part, trainer_arguments
+from lightning_transfer.jobs.common import (
+    console,
+    earlier_folder,
+    feature_cache,
+    output_dir,
+    overrides,
+    plain_part,
+    trainer_arguments,
+)
 from lightning_transfer.report.loggers import log_leaderboard
 from lightning_transfer.screening.screen import screen
 from lightning_transfer.utilities.errors import JobFailedError
@@ -49,6 +57,8 @@ def run(cfg: DictConfig) -> float:
         label_key=cfg.label_key,
         picture_memory=cfg.picture_memory,
         optimize=cfg.optimize,
+        cache=feature_cache(cfg) or False,
+        cache_key=cfg.cache_key,
         trainer=trainer_arguments(cfg),
         output_dir=folder,
         error_bars=cfg.error_bars,

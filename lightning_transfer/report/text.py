@@ -200,6 +200,8 @@ def sentences(board: Standings) -> list[str]:
         lines.append(f"Neighbours that this sample does not tell apart (95 %): {shown}{more}.")
     elif sum(map(bool, board.ranks().values())) > 1 and not any(map(board.has_errors, board.columns)):
         lines.append("Without standard errors: `error_bars=true` says which neighbours this sample tells apart.")
+    if cached := [row.backbone for row in board.ranked() if row.cached]:
+        lines.append(f"{_names(cached, board)}: features from the cache; speed and time are those of their first pass.")
     lines += [str(note) for note in info.get("notes", ())]
     lines += [f"{row.backbone}: {row.status}" for row in board.ranked() if row.failed]
     remarks = {remark: [row.backbone for row in board.ranked() if remark in row.remarks] for remark in _remarks(board)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -121,6 +121,21 @@ def sketch_inputs(module: nn.Module) -> Iterator[InputSketch]:
         yield sketch
     finally:
         handle.remove()
+
+
+@contextmanager
+def watch_duplicates(module: nn.Module) -> Iterator[Callable[[], dict[str, float]]]:
+    """Sketch what a module is given, and tell what there is to keep beside its features.
+
+    Args:
+        module: Called with a batch of inputs.
+
+    Yields:
+        A function for afterwards: the share of the samples with a near-duplicate as ``near_duplicates``; nothing where
+        no sample was seen.
+    """
+    with sketch_inputs(module) as sketch:
+        yield lambda: {"near_duplicates": sketch.share_of_near_duplicates()} if sketch.count else {}
 
 
 def _equal_rows(rows: Tensor) -> Tensor:

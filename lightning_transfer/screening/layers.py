@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -13,15 +14,18 @@ from torchmetrics.wrappers.abstract import WrapperMetric
 
 from lightning_transfer.inputs import needs_of, task_of
 from lightning_transfer.screening.candidates import MetricFactory, load_data
+from lightning_transfer.screening.duplicates import watch_duplicates
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.row import Row
-from lightning_transfer.screening.screen import add_scores
+from lightning_transfer.screening.screen import add_scores, remarks_on_cache
 from lightning_transfer.utilities.checks import check_one_of
 from lightning_transfer.utilities.imports import require
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from matplotlib.figure import Figure
+
+    from lightning_transfer.cache import FeatureCache
 
 
 def screen_layers(
@@ -36,6 +40,8 @@ def screen_layers(
     error_bars: bool | int = False,
     seed: int = 0,
     progress: bool | None = None,
+    cache: FeatureCache | bool | str | Path = True,
+    cache_key: str | None = None,
 ) -> Leaderboard:
     """Score the layers of one backbone on a target, all from one forward pass over the data.
 
@@ -51,6 +57,8 @@ def screen_layers(
         error_bars: As there.
         seed: As there.
         progress: As there.
+        cache: As there; features of all these layers, and the backbone's own.
+        cache_key: As there.
 
     Returns:
         A row a layer, in the order of depth; ``backbone`` of a row is the layer's name.
@@ -72,8 +80,9 @@ def screen_layers(
         True
     """
     from lightning_transfer.backbones import LayeredBackbone, load_backbone
-    from lightning_transfer.extraction import extract
+    from lightning_transfer.cache import CachedPasses, FeatureCache
 
+    extract = CachedPasses(FeatureCache.of(cache), cache_key, watch_duplicates)
     start = time.perf_counter()
     data = load_data(target, "target")
     data.prepare_data()
@@ -84,7 +93,7 @@ def screen_layers(
     extraction = extract(
         layered, data, scores, split=split, max_samples=max_samples, trainer=trainer, seed=seed, progress=progress
     )
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - start + extraction.saved
     rows = [
         add_scores(
             Row(
@@ -92,6 +101,8 @@ def screen_layers(
                 feature_dim=part.stop - part.start,
                 images_per_second=extraction.images_per_second,
                 seconds=seconds,
+                cached=extraction.cached,
+                remarks=tuple(remarks_on_cache(extraction)),
             ),
             scores.of(name),
             factory.groups > 0,

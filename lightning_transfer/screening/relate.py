@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,15 @@ from lightning_transfer.report.figures import png_bytes
 from lightning_transfer.report.html import bound_section, page
 from lightning_transfer.screening.bound_ranking import NUM_BASELINES
 from lightning_transfer.screening.candidates import check_relatedness, load_data
+from lightning_transfer.screening.duplicates import watch_duplicates
+from lightning_transfer.screening.screen import remarks_on_cache
 from lightning_transfer.utilities.checks import check_path
 from lightning_transfer.utilities.files import try_to_write, write_atomically
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
+    from lightning_transfer.cache import FeatureCache
     from lightning_transfer.relatedness.result import TaskRelatednessResult
 
 FORMAT = 2  # of relatedness.json; files of version 1 carry no number
@@ -36,6 +40,8 @@ def relate(
     progress: bool | None = None,
     input_key: Key | None = None,
     label_key: Key | None = None,
+    cache: FeatureCache | bool | str | Path = True,
+    cache_key: str | None = None,
     info: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> TaskRelatednessResult:
@@ -54,6 +60,8 @@ def relate(
         progress: Whether to show bars; by default on a terminal.
         input_key: Key of the inputs in a batch, see :func:`lightning_transfer.screen`.
         label_key: The same for the labels.
+        cache: Where features lie for the next time, see :func:`lightning_transfer.screen`.
+        cache_key: Name of data that do not say what they hold, see there.
         info: Plain JSON values to write into ``relatedness.json`` too.
         **options: Arguments of :func:`lightning_transfer.functional.task_relatedness`; ``baselines`` is 5 here.
 
@@ -64,22 +72,27 @@ def relate(
         ValueError: If a name or argument is wrong, or a side has no class labels.
     """
     from lightning_transfer.backbones import load_backbone
-    from lightning_transfer.extraction import check_trainer, extract
+    from lightning_transfer.cache import CachedPasses, FeatureCache
+    from lightning_transfer.extraction import check_trainer
     from lightning_transfer.functional.task_relatedness import task_relatedness
 
+    extract = CachedPasses(FeatureCache.of(cache), cache_key, watch_duplicates)
     arguments = {"baselines": NUM_BASELINES, **check_relatedness(options)}
     check_trainer(trainer)
     keys = {"input_key": input_key, "label_key": label_key}
     sides = {"reference": load_data(reference, "reference", keys), "target": load_data(target, "target", keys)}
     built = load_backbone(backbone)
+    fingerprint = built.fingerprint()
 
     def features_of(side: str, of_split: str) -> tuple[Any, Any]:
-        kept = extract(
+        extraction = extract(
             built, sides[side], keep=("features", "labels"), split=of_split, max_samples=max_samples, trainer=trainer,
-            seed=arguments.get("seed", 0), progress=progress,
+            seed=arguments.get("seed", 0), progress=progress, fingerprint=fingerprint, role=side,
             **keys_of(sides[side], input_key, label_key, own_first=side == "reference"),
-        ).kept  # fmt: skip
-        return kept["features"], kept["labels"]
+        )  # fmt: skip
+        for remark in remarks_on_cache(extraction):
+            warnings.warn(f"{side}: {remark}", stacklevel=3)
+        return extraction.kept["features"], extraction.kept["labels"]
 
     if evaluation_split is not None:
         arguments["evaluation"] = (

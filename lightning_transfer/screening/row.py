@@ -40,6 +40,8 @@ class Row:
         control: Whether the weights are random: what scores without any training.
         bound: What the task-relatedness bound is made of, where there is one: its terms and the loss that it bounds in
             nats, the label map and the names of the classes, as in ``relatedness.json``.
+        cached: Whether features came from the cache: ``images_per_second`` and ``seconds`` are then what was measured
+            when they were put there.
     """
 
     backbone: str
@@ -57,6 +59,7 @@ class Row:
     failure: Failure | None = None
     control: bool = False
     bound: Mapping[str, Any] = field(default_factory=dict)
+    cached: bool = False
 
     def __post_init__(self) -> None:
         if not self.status:
@@ -115,9 +118,10 @@ class Row:
                 raise ValueError(f"Expected `failure` to be a dict, but got {failure!r}.")
             failure = Failure(expect(failure, "kind", str), expect(failure, "message", str))
         control = expect({"control": record["backbone"].endswith("_random"), **record}, "control", bool)
+        cached = expect({"cached": False, **record}, "cached", bool)
         bound = _read_bound(record.get("bound") or {})
         return cls(**{**record, **numbers, "remarks": tuple(remarks), "parts": parts, "failure": failure,
-                      "control": control, "bound": bound})  # fmt: skip
+                      "control": control, "bound": bound, "cached": cached})  # fmt: skip
 
 
 def expect(record: Mapping[str, Any], name: str, kind: type) -> Any:

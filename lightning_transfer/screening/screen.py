@@ -26,7 +26,7 @@ from lightning_transfer.screening.candidates import (
     load_features,
     name_candidates,
 )
-from lightning_transfer.screening.duplicates import remark_on_duplicates, sketch_inputs
+from lightning_transfer.screening.duplicates import remark_on_duplicates, watch_duplicates
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.merging import add_to_folder
 from lightning_transfer.screening.resume import as_settings, load_earlier
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule, Trainer
 
     from lightning_transfer.relatedness.result import TaskRelatednessResult
+    from lightning_transfer.cache import CachedPasses, FeatureCache
+    from lightning_transfer.cache.passes import CachedExtraction
 
     Kept = Mapping[str, Tensor]
 
@@ -72,12 +74,15 @@ def screen(
     label_key: Key | None = None,
     picture_memory: int = PICTURE_MEMORY,
     optimize: Collection[str] = (),
+    cache: FeatureCache | bool | str | Path = True,
+    cache_key: str | None = None,
     info: Mapping[str, Any] | None = None,
 ) -> Leaderboard:
     """Score backbones on a target and rank them.
 
-    Backbones are built one after the other, each goes over the data once, and no features are kept (but for the bound).
-    One that fails becomes a row with its reason; the others still finish.
+    Backbones are built one after the other, and each goes over the data once: another screen of the same samples, with
+    other scores or other labels, finds its features in the cache. One that fails becomes a row with its reason; the
+    others still finish.
 
     Args:
         backbones: A name, :class:`~lightning_transfer.backbones.Backbone`, module or config; a list of these; or a dict
@@ -110,6 +115,11 @@ def screen(
             each file is decoded once. What does not fit is decoded for each backbone; 0 keeps none. The loader's
             workers live as long as the screen.
         optimize: ``"channels_last"``, ``"compile"`` or both, see :func:`~lightning_transfer.extraction.extract`.
+        cache: Where features lie for the next screen: ``True`` for the user's cache folder
+            (``$LIGHTNING_TRANSFER_CACHE``, which may be ``off``), ``False`` for nowhere, a folder, or a
+            :class:`~lightning_transfer.cache.FeatureCache`.
+        cache_key: Name of the data where they do not say what they hold (a stream, a data set of your own); give
+            another one when they change. Without it features of such data are not cached.
         info: Plain JSON values to keep in ``board.info`` beside what is found there.
 
     Returns:
@@ -131,9 +141,11 @@ def screen(
         >>> board.rank_by, board.columns, board["pixels"].feature_dim
         ('logme', ('h_score', 'logme'), 64)
     """
+    from lightning_transfer.cache import CachedPasses, FeatureCache
     from lightning_transfer.extraction import check_trainer
     from lightning_transfer.passes import ScoringPass
 
+    extract = CachedPasses(FeatureCache.of(cache), cache_key, watch_duplicates)
     backbones, target = load_features(backbones, target)
     candidates = name_candidates(backbones)
     keys = {"input_key": input_key, "label_key": label_key}
@@ -153,6 +165,7 @@ def screen(
         },
         keys=keys,
         relatedness=check_relatedness(relatedness),
+        extract=extract,
     )  # fmt: skip
     ScoringPass(data, split=split, max_samples=max_samples, seed=seed)  # refuses a wrong split or number now
     check_positive_int(seed, "seed", minimum=0)
@@ -186,6 +199,7 @@ class _Plan:
     passes: Mapping[str, Any]
     keys: Mapping[str, Any]
     relatedness: Mapping[str, Any]
+    extract: CachedPasses
 
 
 class _Board:
@@ -263,7 +277,6 @@ def _screen_one(
 ) -> tuple[Row, dict[str, Any]]:
     """Screen a backbone, or take its finished row over; with what it tells about the data."""
     from lightning_transfer.backbones import load_backbone
-    from lightning_transfer.extraction import extract
 
     start = time.perf_counter()
     row, info = Row(name), dict[str, Any]()
@@ -278,27 +291,30 @@ def _screen_one(
         cost = backbone.cost(measure=False)
         row = replace(row, parameters=cost.parameters, flops=cost.flops)
         keep = () if plan.reference is None else ("features", "labels")
-        passes = {**plan.passes, "reading": reading, "title": bar}
-        with sketch_inputs(backbone) as sketch:
-            extraction = extract(backbone, plan.target, plan.metrics.build(backbone), keep=keep, **passes, **plan.keys)
+        same = {"keep": keep, "title": bar, "fingerprint": row.fingerprint, "reading": reading, **plan.passes}
+        extraction = plan.extract(backbone, plan.target, plan.metrics.build(backbone), **same, **plan.keys)
+        start -= extraction.saved
         reference = None
         if plan.reference is not None:
             keys = keys_of(plan.reference, **plan.keys, own_first=True)
-            reference = extract(backbone, plan.reference, keep=keep, **passes, **keys).kept
+            other = plan.extract(backbone, plan.reference, role="reference", **same, **keys)
+            start -= other.saved
+            reference = other.kept
         metrics = cast(MetricCollection, extraction.metrics)
         for metric in metrics.values(copy_state=False):
             if reference is not None and getattr(metric, "needs_reference", False):
                 cast(Any, metric).set_reference(reference["features"], reference["labels"])
         info = {"num_samples": extraction.num_samples}
         judged = [cast(Any, metric).title for metric in metrics.values(copy_state=False) if _leaves_one_out(metric)]
-        share = sketch.share_of_near_duplicates()
+        share = extraction.notes().get("near_duplicates", 0.0)
         if share:
             info["near_duplicates"] = share
         if remark := remark_on_duplicates(share, judged):
             info["notes"] = [remark]
-        row = replace(row, images_per_second=extraction.images_per_second)
+        remarks = (*_remarks_on_data(plan), *remarks_on_cache(extraction))
+        speed = extraction.images_per_second
+        row = replace(row, images_per_second=speed, cached=extraction.cached, remarks=remarks)
         row = add_scores(row, metrics, plan.metrics.groups > 0)
-        row = replace(row, remarks=(*_remarks_on_data(plan), *row.remarks))
         if reference is not None:
             row = _add_bound(row, reference, extraction.kept, plan)
     except Exception as error:  # any failure of one backbone is its row; the others go on
@@ -326,7 +342,7 @@ def add_scores(row: Row, metrics: MetricCollection, error_bars: bool) -> Row:
         row,
         scores={name: score.value for name, score in scores.items()},
         standard_errors={name: score.error for name, score in scores.items() if not math.isnan(score.error)},
-        remarks=_name_remarks(scores),
+        remarks=(*row.remarks, *_name_remarks(scores)),
         parts={name: score.parts for name, score in scores.items() if score.parts},
         status="; ".join(failures) or row.status,
     )
@@ -341,6 +357,13 @@ def _name_remarks(scores: Mapping[str, _Score]) -> tuple[str, ...]:
     return tuple(
         remark if len(names) == len(scores) else f"{remark} ({', '.join(names)})" for remark, names in about.items()
     )
+
+
+def remarks_on_cache(extraction: CachedExtraction) -> list[str]:
+    """What a reader of scores from cached features has to know."""
+    if not extraction.error:
+        return []
+    return [f"features are rounded to float16 in the cache (relative error {extraction.error:.1g})"]
 
 
 def _remarks_on_data(plan: _Plan) -> list[str]:

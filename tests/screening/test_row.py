@@ -35,8 +35,8 @@ def test_a_failure_keeps_kind_and_message():
 
 
 def test_rows_of_the_first_version_open():
-    record = {name: value for name, value in ROW.to_dict().items() if name not in ("failure", "control")}
-    assert Row.from_dict(record).control is False
+    record = {name: value for name, value in ROW.to_dict().items() if name not in ("failure", "control", "cached")}
+    assert (Row.from_dict(record).control, Row.from_dict(record).cached) == (False, False)
     assert Row.from_dict(record | {"backbone": "a_random"}).control is True
 
 
@@ -45,7 +45,7 @@ def test_rows_of_the_first_version_open():
     [
         ("backbone", 3), ("scores", [1]), ("scores", {"logme": "0.5"}), ("seconds", "1"), ("remarks", [3]),
         ("parts", {"etran": 3}), ("failure", "ValueError"), ("failure", {"kind": 3, "message": ""}), ("control", 1),
-        ("parameters", True), ("unknown", 1),
+        ("cached", 1), ("parameters", True), ("unknown", 1),
     ],
 )  # fmt: skip
 def test_other_types_are_refused(name, value):

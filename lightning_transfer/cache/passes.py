@@ -1,0 +1,400 @@
+"""Passes over data that run once: features that lie in a cache are fed to scores without their backbone."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchmetrics import Metric, MetricCollection
+
+from lightning_transfer.backbones.base import Backbone, BackboneOutput
+from lightning_transfer.backbones.layers import OUTPUT, LayeredBackbone
+from lightning_transfer.backbones.precomputed import PrecomputedFeatures
+from lightning_transfer.cache.files import FileHashes
+from lightning_transfer.cache.identity import BackboneIdentity, DataIdentity, NoIdentityError
+from lightning_transfer.cache.store import FORMAT, LOGITS, Entry, EntryWriter, FeatureCache
+from lightning_transfer.data.base import TransferDataset
+from lightning_transfer.extraction import Extraction, check_trainer, extract
+from lightning_transfer.inputs import batch_size, keys_of, split_batch
+from lightning_transfer.passes import Pass, ScoringPass
+from lightning_transfer.utilities.digest import digest
+from lightning_transfer.utilities.errors import Failure
+from lightning_transfer.utilities.isolation import find_random_sources, preserve_rng
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+
+@dataclass(frozen=True)
+class CachedExtraction(Extraction):
+    """What came out of a pass, or of features that an earlier one left.
+
+    Attributes:
+        cached: Whether features came from the cache; ``seconds`` and ``images_per_second`` are then those of the pass
+            that put them there.
+        error: Relative error of features that were rounded for the cache, where such were used; else 0.
+        saved: Seconds that the pass would have taken longer.
+        notes: Says what was noted of the inputs during the pass.
+    """
+
+    cached: bool = False
+    error: float = 0.0
+    saved: float = 0.0
+    notes: Callable[[], Mapping[str, Any]] = dict
+
+
+class CachedPasses:
+    """:func:`~lightning_transfer.extraction.extract` that finds features of an earlier pass again.
+
+    Features are looked for by what gave them: the weights and code of the backbone, its preprocessing, the content of
+    the inputs, the samples chosen of them, the precision and kind of device, and the versions of the libraries. Labels
+    are no part of that: they are read anew each time.
+
+    Args:
+        cache: Where features lie; ``None`` runs every pass.
+        cache_key: What data are called that do not say what they hold (streams, loaders of one's own): whoever gives it
+            changes it when the data change.
+        watch: Looks at the inputs of a module during a pass: a context manager that gives a function, which says
+            afterwards what is to be noted.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from torch import nn
+        >>> from lightning_transfer.backbones import ModuleBackbone
+        >>> from lightning_transfer.cache import CachedPasses, FeatureCache
+        >>> backbone = ModuleBackbone(nn.Linear(4, 3), input_shape=(4,), head=None)
+        >>> data = torch.utils.data.TensorDataset(torch.eye(4), torch.tensor([0, 1, 0, 1]))
+        >>> loader = torch.utils.data.DataLoader(data, batch_size=2)
+        >>> passes = CachedPasses(FeatureCache(tempfile.mkdtemp()))
+        >>> [passes(backbone, loader, keep=["features"]).cached for _ in range(2)]
+        [False, True]
+    """
+
+    def __init__(
+        self,
+        cache: FeatureCache | None,
+        cache_key: str | None = None,
+        watch: Callable[[nn.Module], AbstractContextManager[Callable[[], Mapping[str, Any]]]] | None = None,
+    ) -> None:
+        if cache_key is not None and (not isinstance(cache_key, str) or not cache_key):
+            raise ValueError(f"Expected argument `cache_key` to be a name of the data, but got {cache_key!r}.")
+        self.cache, self.cache_key, self.watch = cache, cache_key, watch
+        self._said: set[str] = set()
+        self._numerics: tuple[Any, dict[str, Any]] | None = None
+
+    def __call__(
+        self,
+        backbone: Backbone,
+        data: Any,
+        metrics: MetricCollection | Metric | None = None,
+        *,
+        fingerprint: str | None = None,
+        role: str = "target",
+        **options: Any,
+    ) -> CachedExtraction:
+        """Run a pass, or feed metrics with what an earlier one gave.
+
+        Args:
+            backbone: As for :func:`~lightning_transfer.extraction.extract`.
+            data: As there.
+            metrics: As there.
+            fingerprint: That of the backbone, where it is known.
+            role: What the data are here; tells two data sets with one ``cache_key`` apart.
+            options: As there.
+
+        Raises:
+            ValueError: As there.
+        """
+        with ExitStack() as stack:
+            search = None
+            if self.cache is not None and not isinstance(backbone, PrecomputedFeatures):
+                search = self._look(self.cache, backbone, data, fingerprint, role, options, stack)
+            if search is None or search.entry is None:
+                return self._run(search, backbone, data, metrics, options)
+        return self._replay(search.entry, search, backbone, metrics, options)
+
+    def _look(
+        self,
+        cache: FeatureCache,
+        backbone: Backbone,
+        data: Any,
+        fingerprint: str | None,
+        role: str,
+        options: Mapping[str, Any],
+        stack: ExitStack,
+    ) -> _Search | None:
+        """Find what is known of a pass; None where it cannot be told what it would give."""
+        name = str(getattr(data, "name", None) or type(data).__name__)
+        try:
+            numerics = self._numerics_of(options.get("trainer"))
+            identity = BackboneIdentity(backbone, fingerprint)
+        except NoIdentityError as error:
+            return self._say(f"The features of {backbone.name} are not cached: {error}.")
+        except ValueError:  # a wrong Trainer, which the pass refuses
+            return None
+        search = _Search(identity, {"backbone": backbone.name, **identity.parts(), "data": name})
+        try:
+            with _walk(data, backbone, options) as walk:
+                if numerics["processes"] > 1 and not walk.is_one_set:
+                    raise NoIdentityError("its samples have no numbers by which several processes could share them")
+                search.about |= {
+                    "samples": self._name_samples(walk, role, FileHashes(cache.table)),
+                    "split": options.get("split", "train"),
+                    "max_samples": options.get("max_samples"),
+                    "optimize": sorted(options.get("optimize", ())),
+                    "seed": options.get("seed", 0) if options.get("max_samples") else None,
+                    **{part: value for part, value in numerics.items() if part != "processes"},
+                }
+                if not search.find(cache, walk) and numerics["processes"] == 1:
+                    stack.enter_context(cache.turn(search.key))
+                    search.find(cache, walk)  # what another process has put there meanwhile
+        except NoIdentityError as error:
+            hint = (
+                "" if self.cache_key is not None else " `cache_key` gives it a name, `cache=False` turns this line off."
+            )
+            return self._say(f"The features of `{name}` are not cached: {error}.{hint}")
+        except ValueError:  # wrong arguments or data, which the pass refuses
+            return None
+        except Exception as error:
+            return self._say(f"The cache of features is not used: {Failure.of(error)}")
+        return search
+
+    def _numerics_of(self, trainer: Any) -> dict[str, Any]:
+        """What of a Trainer, and of PyTorch's settings, the values of features depend on."""
+        if self._numerics is None or self._numerics[0] is not trainer:
+            runner = check_trainer(trainer)
+            accelerator = type(runner.accelerator).__name__
+            numerics = {
+                "precision": str(runner.precision),
+                "accelerator": accelerator,
+                "matmul": torch.get_float32_matmul_precision(),
+                "processes": runner.world_size,
+            }
+            if accelerator == "CUDAAccelerator":
+                numerics["tf32"] = [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
+            self._numerics = (trainer, numerics)
+        return self._numerics[1]
+
+    def _name_samples(self, walk: _Walk, role: str, hashes: FileHashes) -> str:
+        if walk.is_read_once:
+            raise NoIdentityError("it can be read once only")
+        try:
+            return DataIdentity(hashes).of(walk.passes, walk.owner, walk.keys)
+        except NoIdentityError:
+            if self.cache_key is None:
+                raise
+        return digest([], "named", self.cache_key, role)
+
+    def _run(
+        self, search: _Search | None, backbone: Backbone, data: Any, metrics: Any, options: Mapping[str, Any]
+    ) -> CachedExtraction:
+        writer = None if search is None else self._begin(search, backbone)
+        try:
+            with _notes_nothing(backbone) if self.watch is None else self.watch(backbone) as notes:
+                extraction = extract(backbone, data, metrics, recorder=writer, **options)
+            result = CachedExtraction(**vars(extraction), notes=notes)
+            if search is not None and writer is not None:
+                self._finish(search, writer, result)
+        finally:
+            if writer is not None:
+                writer.discard()  # what was not made an entry
+        return result
+
+    def _begin(self, search: _Search, backbone: Backbone) -> EntryWriter | None:
+        assert self.cache is not None
+        try:
+            writer = self.cache.writer(search.key)
+        except OSError as error:
+            return self._say(f"Features are not written to `{self.cache.folder}`: {Failure.of(error)}")
+        if isinstance(backbone, LayeredBackbone):
+            writer.columns = {_tensor(layer): columns for layer, columns in backbone.slices.items()}
+        return writer
+
+    def _finish(self, search: _Search, writer: EntryWriter, result: CachedExtraction) -> None:
+        assert self.cache is not None
+        if writer.rank != 0:
+            return
+        failure: Any = writer.failure or "not every process could write its part"
+        try:
+            done = self.cache.finish(
+                writer, search.about, search.identity.answers,
+                num_samples=result.num_samples, seconds=result.seconds, notes=dict(result.notes()),
+            )  # fmt: skip
+        except OSError as error:
+            done, failure = False, Failure.of(error)
+        if not done:
+            self._say(f"Features are not written to `{self.cache.folder}`: {failure}")
+
+    def _replay(
+        self, entry: Entry, search: _Search, backbone: Backbone, metrics: Any, options: Mapping[str, Any]
+    ) -> CachedExtraction:
+        known = {name: value for name, value in options.items() if name in ("trainer", "keep", "progress", "title")}
+        data: Any = DataLoader(_Numbered(entry.num_samples, search.labels), batch_size=entry.largest_batch)
+        if entry.batches and self._numerics_of(options.get("trainer"))["processes"] == 1:
+            data = list(data.dataset.batches(entry.batches))  # sums in the very same order
+        extraction = extract(_StoredFeatures(entry, backbone, search.identity.layers), data, metrics, **known)
+        return CachedExtraction(
+            **vars(extraction) | {"seconds": entry.seconds}, cached=True, error=entry.error,
+            saved=max(0.0, entry.seconds - extraction.seconds), notes=lambda: entry.notes,
+        )  # fmt: skip
+
+    def _say(self, line: str) -> Any:
+        """Say a line once; gives nothing."""
+        if line not in self._said:
+            self._said.add(line)
+            warnings.warn(line, stacklevel=5)
+        return None
+
+
+class _Search:
+    """What a pass would give, and what was found of it."""
+
+    def __init__(self, identity: BackboneIdentity, about: dict[str, Any]) -> None:
+        self.identity, self.about = identity, about
+        self.entry: Entry | None = None
+        self.labels: dict[str, Tensor] = {}
+
+    @property
+    def key(self) -> str:
+        """64 hexadecimal digits; what backbone and data are called is no part of it."""
+        parts = {name: value for name, value in self.about.items() if name not in ("backbone", "data")}
+        return digest([], json.dumps({**parts, "format": FORMAT}, sort_keys=True))
+
+    def find(self, cache: FeatureCache, walk: _Walk) -> bool:
+        """Look for an entry of this very network, with as many samples as there are labels."""
+        for entry in cache.find(self.key, [_tensor(layer) for layer in self.identity.layers]):
+            if self.identity.answers_alike(entry.answers()):
+                self.labels, count = walk.read_labels()
+                if count == entry.num_samples:
+                    self.entry = entry
+                    return True
+        return False
+
+
+class _Walk:
+    """The passes over some data, on one process and without a Trainer."""
+
+    def __init__(self, data: Any, backbone: Backbone, options: Mapping[str, Any]) -> None:
+        self.keys = keys_of(data, options.get("input_key"), options.get("label_key"))
+        self.data = data
+        self._chosen = {name: options[name] for name in ("split", "max_samples", "seed") if name in options}
+        transform = backbone.transform if backbone.takes_pictures else None
+        self._source = ScoringPass(data, keys=self.keys, transform=transform, **self._chosen)
+        self.passes: list[Pass] = []
+
+    @property
+    def owner(self) -> LightningDataModule:
+        """The datamodule whose hooks run."""
+        return self._source.owner
+
+    @property
+    def is_one_set(self) -> bool:
+        """Whether the samples have numbers from 0 on."""
+        return len(self.passes) == 1 and self.passes[0].num_samples is not None
+
+    @property
+    def is_read_once(self) -> bool:
+        """Whether the data are gone when they have been read."""
+        return any(isinstance(walk.loader, Iterator) for walk in self.passes)
+
+    def open(self) -> None:
+        """Prepare the data."""
+        self._source.prepare_data()
+        self._source.setup("predict")
+        self.passes = self._source.predict_dataloader()
+
+    def close(self) -> None:
+        """Let the datamodule tear down what was set up."""
+        self._source.teardown("predict")
+
+    def read_labels(self) -> tuple[dict[str, Tensor], int]:
+        """Labels or targets of all samples, which may be none, and the number of samples."""
+        if all(isinstance(getattr(walk.loader, "dataset", None), TransferDataset) for walk in self.passes):
+            named = [_truth_of(walk.loader) for walk in self.passes]
+        else:
+            plain = ScoringPass(self.data, keys=self.keys, **self._chosen)
+            batches = (batch for walk in plain.predict_dataloader() for batch in walk)
+            named = [self._labels_in(batch) for batch in batches]
+        names = {name for _, labels in named for name in labels}
+        return {name: torch.cat([labels[name] for _, labels in named]) for name in names}, sum(n for n, _ in named)
+
+    def _labels_in(self, batch: Any) -> tuple[int, dict[str, Tensor]]:
+        batch = self.owner.on_before_batch_transfer(batch, 0)
+        batch = self.owner.on_after_batch_transfer(batch, 0)
+        return batch_size(batch, **self.keys), split_batch(batch, **self.keys)[1]
+
+
+@contextmanager
+def _walk(data: Any, backbone: Backbone, options: Mapping[str, Any]) -> Iterator[_Walk]:
+    walk = _Walk(data, backbone, options)
+    with ExitStack() as stack:
+        stack.enter_context(preserve_rng(*find_random_sources(data)))
+        if isinstance(data, LightningDataModule):
+            stack.callback(setattr, data, "trainer", data.trainer)
+        stack.callback(walk.close)
+        walk.open()
+        yield walk
+
+
+def _truth_of(loader: Any) -> tuple[int, dict[str, Tensor]]:
+    indices = torch.as_tensor(list(loader.sampler), dtype=torch.long)
+    return len(indices), {loader.dataset.key: loader.dataset.truth[indices]}
+
+
+class _Numbered(Dataset[dict[str, Tensor]]):
+    """Numbers of samples with their labels."""
+
+    def __init__(self, count: int, labels: Mapping[str, Tensor]) -> None:
+        self.columns = {"inputs": torch.arange(count), **labels}
+
+    def __len__(self) -> int:
+        return len(self.columns["inputs"])
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {name: values[index] for name, values in self.columns.items()}
+
+    def batches(self, sizes: Sequence[int]) -> Iterator[dict[str, Tensor]]:
+        """Batches of given sizes."""
+        parts = {name: values.split(list(sizes)) for name, values in self.columns.items()}
+        return (dict(zip(parts, batch, strict=True)) for batch in zip(*parts.values(), strict=True))
+
+
+class _StoredFeatures(Backbone):
+    """What a backbone gave, by number of sample."""
+
+    def __init__(self, entry: Entry, backbone: Backbone, layers: Sequence[str]) -> None:
+        super().__init__(
+            name=backbone.name,
+            feature_dim=backbone.feature_dim,
+            num_source_classes=backbone.num_source_classes,
+            input_shape=(1,),
+            preprocessing=None,
+        )
+        self.entry = entry
+        self.tensors = [_tensor(layer) for layer in layers]
+
+    def encode(self, inputs: Tensor) -> BackboneOutput:
+        """Look up features and logits by number of sample, shape ``(b,)``."""
+        places = inputs.cpu()
+        parts = [self.entry.rows(name, places) for name in self.tensors]
+        features = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        logits = self.entry.rows(LOGITS, places).to(inputs.device) if LOGITS in self.entry.widths else None
+        return BackboneOutput(features.to(inputs.device), logits)
+
+
+@contextmanager
+def _notes_nothing(_: nn.Module) -> Iterator[Callable[[], Mapping[str, Any]]]:
+    yield dict
+
+
+def _tensor(layer: str) -> str:
+    """What the features of a layer are called in an entry."""
+    return layer if layer == OUTPUT else f"layer {layer}"

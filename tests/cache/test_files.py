@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from lightning_transfer.cache import files
+from lightning_transfer.cache.files import FileHashes, hash_file
+
+
+@pytest.fixture
+def settled(tmp_path, monkeypatch):
+    """A file whose last change is long ago by the clock, and the files that are read."""
+    path = tmp_path / "picture"
+    path.write_bytes(b"content")
+    later = time.time_ns() + 10**11
+    monkeypatch.setattr(time, "time_ns", lambda: later)
+    read = []
+    monkeypatch.setattr(files, "hash_file", lambda name: read.append(name) or hash_file(name))
+    return path, FileHashes(tmp_path / "cache" / "files.sqlite"), read
+
+
+def test_a_file_is_hashed_once_until_it_changes(settled):
+    path, hashes, read = settled
+    first = hashes.of([path, path])
+    assert hashes.of([path]) == first[:1]
+    assert len(read) == 1
+    status = path.stat()
+    path.write_bytes(b"CONTENT")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # same size and time of change as before
+    assert hashes.of([path]) == [hash_file(path)] != first[:1]
+    assert len(read) == 2
+
+
+def test_a_file_that_has_just_changed_is_hashed_again(tmp_path, monkeypatch):
+    path = tmp_path / "picture"
+    path.write_bytes(b"content")
+    hashes = FileHashes(tmp_path / "files.sqlite")
+    hashes.of([path])
+    assert not (tmp_path / "files.sqlite").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no table at all" * 100])
+def test_a_damaged_table_is_no_obstacle(settled, content):
+    path, hashes, _ = settled
+    hashes.table.parent.mkdir()
+    hashes.table.write_bytes(content)
+    assert hashes.of([path]) == hashes.of([path]) == [hash_file(path)]
+
+
+def test_what_is_remembered_is_checked_for_its_form(settled):
+    import sqlite3
+
+    path, hashes, _ = settled
+    hashes.of([path])
+    with sqlite3.connect(hashes.table) as table:
+        table.execute("UPDATE files SET hash = 'x'")
+    assert hashes.of([path]) == [hash_file(path)]
+
+
+def test_a_folder_that_cannot_be_made_is_no_obstacle(settled, tmp_path):
+    path, _, _ = settled
+    assert FileHashes(path / "below" / "files.sqlite").of([path]) == [hash_file(path)]
+
+
+def test_a_missing_file_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        FileHashes().of([tmp_path / "none"])
