@@ -34,7 +34,7 @@ def in_processes(count: int, work, *arguments) -> list[int]:
 
 
 def write_and_read(number: int, folder) -> None:
-    cache = FeatureCache(folder, max_bytes=5000)  # room for two entries: they delete each other's
+    cache = FeatureCache(folder, max_bytes=3500)  # room for two entries: they delete each other's
     for turn in range(6):
         key = KEYS[(number + turn) % len(KEYS)]
         writer = cache.writer(key)
