@@ -43,9 +43,9 @@ from lightning_transfer.workers import PICTURE_MEMORY, SharedReading
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule, Trainer
 
-    from lightning_transfer.relatedness.result import TaskRelatednessResult
     from lightning_transfer.cache import CachedPasses, FeatureCache
     from lightning_transfer.cache.passes import CachedExtraction
+    from lightning_transfer.relatedness.result import TaskRelatednessResult
 
     Kept = Mapping[str, Tensor]
 
