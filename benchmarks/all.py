@@ -385,8 +385,10 @@ def main():
         warnings.simplefilter("ignore")
         torch.set_num_threads(1)
         for part in arguments.parts or PARTS:
+            rows = PARTS[part]()
+            record = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}  # others may have measured meanwhile
             record[part] = {
-                "rows": PARTS[part](),
+                "rows": rows,
                 "processor": processor(),
                 "torch": torch.__version__,
                 "scikit-learn": importlib.metadata.version("scikit-learn"),
