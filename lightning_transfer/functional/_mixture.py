@@ -8,6 +8,7 @@ dimensions nearly every sample belongs to one component, and most of the work go
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -53,9 +54,13 @@ def fit_mixture(samples: Tensor, components: int, seed: int) -> tuple[Tensor, bo
     """
     import numpy as np
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
     means = KMeans(components, n_init=1, random_state=np.random.RandomState(seed))
-    labels = torch.as_tensor(means.fit(samples.cpu().numpy()).labels_, device=samples.device).long()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of samples that repeat each other
+        means.fit(samples.cpu().numpy())
+    labels = torch.as_tensor(means.labels_, device=samples.device).long()
     shares = samples.new_zeros(components, len(samples)).scatter_(0, labels[None], 1.0)
     fitted = _maximise(samples, shares)
     before, converged = -math.inf, False

@@ -60,6 +60,7 @@ def test_components_never_outnumber_samples(n):
     assert found.probs.shape[1] <= 10
 
 
+@pytest.mark.filterwarnings("error")
 def test_constant_features_say_nothing():
     labels = torch.arange(30) % 3
     value = nleep(torch.ones(30, 4), labels)
