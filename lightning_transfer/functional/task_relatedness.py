@@ -20,6 +20,7 @@ from lightning_transfer.relatedness.estimate import (
     bootstrap_error,
     check_label_map,
     probe,
+    reference_loss,
     solve,
     solve_unlabelled,
 )
@@ -194,6 +195,7 @@ def _solve(
         first = problem.start_from(start)
         config = replace(config, ridge=start.ridge if config.ridge is None else config.ridge)
     labels_used, published = "given", dict[str, float]()
+    free_loss = None
     if config.method == "published":
         from lightning_transfer.published.task_relatedness import solve_published
 
@@ -202,6 +204,7 @@ def _solve(
         solution, published = solve_published(problem, config, label_map)
     elif data[3] is None:
         labels_used = "kmeans" if config.pseudo_labels == "kmeans" else "pseudo"
+        free_loss = reference_loss(problem.reference)
         solution = solve_unlabelled(problem, config, label_map, first)
     else:
         solution = solve(problem, config, label_map, first)
@@ -263,6 +266,7 @@ def _solve(
         interval=None if error is None else _interval(certificate.bound, error, config.level),
         margin_mismatch=margin,
         population_bound=population,
+        reference_loss=free_loss,
         log_prior=log_prior[rows],
     )
 

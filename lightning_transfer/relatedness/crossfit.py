@@ -103,6 +103,9 @@ def combine(parts: Sequence[TaskRelatednessResult], single: int) -> TaskRelatedn
     margin = None
     if first.margin_mismatch is not None:
         margin = sum(share * (part.margin_mismatch or 0.0) for share, part in zip(shares, parts, strict=True))
+    free = None
+    if all(part.reference_loss is not None for part in parts):
+        free = sum(share * (part.reference_loss or 0.0) for share, part in zip(shares, parts, strict=True))
     messages = list(dict.fromkeys(message for part in parts for message in part.messages))
     if single:
         messages.append(f"{single} samples are the only ones of their class: they are learned from in both halves")
@@ -122,5 +125,6 @@ def combine(parts: Sequence[TaskRelatednessResult], single: int) -> TaskRelatedn
         interval=interval,
         population_bound=population,
         margin_mismatch=margin,
+        reference_loss=free,
         folds=tuple(parts),
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lightning_transfer.relatedness.bound import Transforms, look
+from lightning_transfer.relatedness.bound import Transforms, look, sample_losses
 from lightning_transfer.relatedness.config import BoundConfig
 from lightning_transfer.relatedness.probe import validated
 from lightning_transfer.relatedness.problem import Problem
@@ -147,6 +147,22 @@ def probe(train: Sample, test: Sample) -> tuple[float, float]:
     """
     logits = validated(train, train.prior).head.logits(test.features)
     return float(cross_entropy(logits, test.labels)), float((logits.argmax(1) == test.labels).double().mean())
+
+
+def reference_loss(reference: Sample) -> float | None:
+    """Loss of a linear classifier of the reference on a held-out quarter of it, at the reference's own class shares.
+
+    No map to a target enters. Among backbones it says more of a target without labels than any bound on labels that
+    were found there; see the guide to the scores.
+
+    Args:
+        reference: All classes, in the working space.
+
+    Returns:
+        The loss in nats, or None if no class has two samples.
+    """
+    found = validated(reference, reference.prior)
+    return float(sample_losses(found.part, found.rest).mean()) if len(found.rest.labels) else None
 
 
 def bootstrap_error(transforms: Transforms, reference: Sample, target: Sample, config: BoundConfig) -> float | None:

@@ -81,7 +81,10 @@ class TaskRelatednessResult:
         baseline: What random copies of the reference reach; None if none were asked for.
         population_bound: With probability ``config.confidence`` over independent evaluation samples, an upper bound of
             the expected loss of ``classifier`` on new ones (of two halves: of the mean over both classifiers); None if
-            it was not asked for. The plain bound is exact, but of these samples only.
+            it was not asked for. The plain bound is exact, but of these samples only. Halves of one sample are cut
+            within classes and so not quite independent draws; ``evaluation=`` can be.
+        reference_loss: Held-out loss of a linear classifier of the reference, which no map to the target enters; given
+            where the target has no labels, when backbones are ranked by it.
         log_prior: Logarithm of the smoothed class shares of the fit data, shape ``(K_T,)``.
         reference_class_names: Names of the reference classes in use.
         target_class_names: Names of the target classes.
@@ -118,6 +121,7 @@ class TaskRelatednessResult:
     margin_mismatch: float | None = None
     baseline: Baseline | None = None
     population_bound: float | None = None
+    reference_loss: float | None = None
     log_prior: Tensor | None = None
     reference_class_names: tuple[str, ...] | None = None
     target_class_names: tuple[str, ...] | None = None
@@ -385,6 +389,8 @@ class TaskRelatednessResult:
         if self.population_bound is not None:
             confidence = self.config.confidence or 0.0
             further += f"\nloss on new samples at most {self.population_bound:.4f} ({confidence:.0%} confidence)"
+        if self.reference_loss is not None:
+            further += f"\nheld-out loss of a classifier of the reference: {self.reference_loss:.4f}"
         notes = [
             further.strip(),
             f"linear probe of the target: loss {self.probe_loss:.4f}, "

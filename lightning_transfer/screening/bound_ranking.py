@@ -22,19 +22,22 @@ class BoundRanking:
 
     Attributes:
         results: Result of each candidate by name, in that order; where they have baselines, by how far the bound under
-            turning maps is below that of random copies, else by the bound. Equal ones are ordered by the loss that is
-            bounded.
+            turning maps is below that of random copies, else by the bound. Backbones for a target without labels by
+            ``reference_loss``. Equal ones are ordered by the loss that is bounded.
     """
 
     results: dict[str, TaskRelatednessResult]
 
     @staticmethod
-    def of(results: Mapping[str, TaskRelatednessResult]) -> BoundRanking:
-        """Put results in order."""
+    def of(results: Mapping[str, TaskRelatednessResult], by_reference_loss: bool = False) -> BoundRanking:
+        """Put results in order, by the held-out loss on the reference where that is asked for and known of all."""
+        known = by_reference_loss and all(result.reference_loss is not None for result in results.values())
 
         def key(name: str) -> tuple[float, float, str]:
             result = results[name]
             value = result.bound if result.baseline is None else result.baseline.difference
+            if known:
+                value = result.reference_loss or 0.0
             return value, result.target_loss, name
 
         return BoundRanking({name: results[name] for name in sorted(results, key=key)})
@@ -74,6 +77,12 @@ class BoundRanking:
             lines[0] += "  as a distance"
             for i, r in enumerate(self.results.values(), start=1):
                 lines[i] += f"  {r.margin_mismatch:13.4f}" if r.margin_mismatch is not None else ""
+        if any(r.reference_loss is not None for r in self.results.values()):
+            lines += [
+                f"{name:<{width}}  held-out loss of a classifier of the reference: {r.reference_loss:.4f}"
+                for name, r in self.results.items()
+                if r.reference_loss is not None
+            ]
         lines += [f"{name:<{width}}  {r.baseline}" for name, r in self.results.items() if r.baseline is not None]
         lines += [f"not decided: {name} or {other}" for name, other in self.undecided()]
         return "\n".join(lines)
@@ -116,7 +125,7 @@ def rank_references(
     """
     options.setdefault("baselines", NUM_BASELINES)
     candidates = {name: (*reference, target_features, target_labels) for name, reference in references.items()}
-    return rank_backbones(candidates, **options)
+    return BoundRanking.of(_bounds(candidates, options))
 
 
 def rank_backbones(
@@ -126,6 +135,8 @@ def rank_backbones(
 
     Widths may differ between backbones. With ``tau="auto"`` the bound does not depend on the scale of the features.
     With ``confidence`` the statements about new samples hold for all candidates together, so for the one chosen too.
+    Without target labels (and without baselines) backbones are ordered by ``result.reference_loss``: what the reference
+    alone says, since bounds on labels that were found follow the accuracy on the true ones less.
 
     Args:
         candidates: Reference features, reference labels, target features and target labels of each backbone.
@@ -137,8 +148,15 @@ def rank_backbones(
     Raises:
         ValueError: If there is no candidate, or an input is malformed.
     """
+    by_reference_loss = not options.get("baselines") and all(sides[3] is None for sides in candidates.values())
+    return BoundRanking.of(_bounds(candidates, options), by_reference_loss)
+
+
+def _bounds(
+    candidates: Mapping[str, tuple[Tensor, Tensor, Tensor, Tensor | None]], options: dict[str, Any]
+) -> dict[str, TaskRelatednessResult]:
     if not candidates:
         raise ValueError("Expected at least one candidate to rank, but got none.")
     if options.get("confidence") is not None:
         options["confidence"] = 1 - (1 - options["confidence"]) / len(candidates)
-    return BoundRanking.of({name: task_relatedness(*sides, **options) for name, sides in candidates.items()})
+    return {name: task_relatedness(*sides, **options) for name, sides in candidates.items()}

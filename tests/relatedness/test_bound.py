@@ -7,7 +7,14 @@ from _reference.relatedness import bound, golden_example, target_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_transfer.relatedness.bound import Transforms, certify, class_losses, label_mismatch, look
+from lightning_transfer.relatedness.bound import (
+    Transforms,
+    certify,
+    class_losses,
+    label_log_probabilities,
+    label_mismatch,
+    look,
+)
 from lightning_transfer.relatedness.head import SoftmaxHead
 from lightning_transfer.relatedness.sample import Sample
 from lightning_transfer.relatedness.transforms import FeatureMap
@@ -70,6 +77,21 @@ def test_bound_is_never_below_the_loss_it_bounds(seed, num_reference, num_target
             assert loss <= logit_margin + 1e-9
             assert logit_margin <= logit_range + 1e-9
             assert logit_range <= feature + 1e-9
+
+
+def test_rows_in_blocks_are_those_of_the_whole_sample(monkeypatch):
+    for seed in range(6):
+        transforms, reference, target = as_tensors(random_case(seed, 4, 3, sparse=seed % 2 == 1))
+        whole = [certify(transforms, reference, target, cost, 1000) for cost in COSTS]
+        mapped = label_log_probabilities(transforms.head.logits(reference.features), transforms.label_map)
+        joint, counts = transforms.joint(target.prior), reference.counts
+        pairs = -(mapped[:, :, None] * torch.nn.functional.one_hot(reference.labels)[:, None]).sum(0) / counts
+        assert whole[0].transformed_reference_loss == pytest.approx(float((joint * pairs).nansum()))
+        with monkeypatch.context() as patch:
+            patch.setattr("lightning_transfer.relatedness.bound._ENTRIES", 12)
+            parts = [certify(transforms, reference, target, cost, 1000) for cost in COSTS]
+        for one, other in zip(whole, parts, strict=True):
+            assert one.to_dict() == pytest.approx(other.to_dict())
 
 
 @many

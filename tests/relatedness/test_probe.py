@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from lightning_transfer.relatedness.probe import scaled, validated
+from lightning_transfer.relatedness.probe import scaled, scaled_losses, validated
 from lightning_transfer.relatedness.sample import Sample
 
 
@@ -51,3 +51,17 @@ def test_a_share_of_a_head_lies_between_guessing_and_the_head():
     torch.testing.assert_close(scaled(head, 1.0, sample.prior).bias, head.bias)
     nothing = scaled(head, 0.0, sample.prior)
     torch.testing.assert_close(nothing.logits(sample.features).softmax(1), sample.prior.expand(60, 4))
+
+
+def test_losses_of_all_shares_are_those_of_the_scaled_heads():
+    sample = draw(torch.Generator().manual_seed(0), 60, 5, 2.0)
+    head, shares = validated(sample, sample.prior).head, (1.0, 0.3, 0.0)
+    label_map = torch.tensor([[1.0, 0.25, 0.0, 0.0], [0.0, 0.75, 1.0, 1.0]]).double()
+    coarse = Sample(sample.features, sample.labels // 2, 2)
+    own = scaled_losses(head, shares, sample.prior, sample)
+    mapped = scaled_losses(head, shares, sample.prior, coarse, label_map)
+    for share in shares:
+        p = scaled(head, share, sample.prior).logits(sample.features).softmax(1)
+        torch.testing.assert_close(own[share], -p.gather(1, sample.labels[:, None])[:, 0].log())
+        q = p @ label_map.T
+        torch.testing.assert_close(mapped[share], -q.gather(1, coarse.labels[:, None])[:, 0].log())

@@ -26,3 +26,16 @@ def test_rankings():
     assert set(rank_backbones({"narrow": (z, y, x, t), "wide": wide}, ground_cost="logit_range")) == {"narrow", "wide"}
     with pytest.raises(ValueError, match="at least one candidate"):
         rank_backbones({})
+
+
+def test_backbones_for_a_target_without_labels_are_ordered_by_the_loss_on_the_reference():
+    z, y, x, _ = make(0)
+    vague = z + 6 * torch.randn(z.shape, generator=torch.Generator().manual_seed(1))
+    ranking = rank_backbones({"vague": (vague, y, x, None), "clear": (z, y, x, None)})
+    assert list(ranking) == ["clear", "vague"]
+    losses = [result.reference_loss for result in ranking.results.values()]
+    assert losses == sorted(losses)
+    assert "held-out loss of a classifier of the reference" in str(ranking)
+    other_way = rank_references({"vague": (vague, y), "clear": (z, y)}, x, None, baselines=0)
+    bounds = [result.bound for result in other_way.results.values()]
+    assert bounds == sorted(bounds)  # an easy reference is no related one
