@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,26 @@ def test_lightning_cli(metrics, capsys, monkeypatch, tmp_path):
     out = capsys.readouterr().out
     assert "transfer/logme" in out
     assert ("transfer/h_score" in out) == ("h_score" in metrics)
+
+
+def test_config_groups_in_a_project_of_ones_own(tmp_path):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "hydra_project/train.py", "target=digits_0_4", f"hydra.run.dir={tmp_path}"],
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert "transfer/logme" in done.stdout
+    assert "transfer/knn_accuracy" in done.stdout
+    assert "val/loss" in done.stdout
+
+
+def test_notebook_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((EXAMPLES / "screening.ipynb").read_text())["cells"]
+    names: dict[str, object] = {"__name__": "__main__"}
+    for number, cell in enumerate(cells):
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
+    assert names["board"].best == "sharp"
 
 
 class TestFortunes:

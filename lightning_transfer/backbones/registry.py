@@ -25,9 +25,14 @@ from lightning_transfer.backbones.torchvision import TorchvisionBackbone
 from lightning_transfer.backbones.transformers import SentenceEncoder, TransformersBackbone
 from lightning_transfer.utilities.imports import require
 
+_SIZE = 112  # pixels a side, as in conf/backbone: fast, and fit for the small images of the built-in targets
 _NAMED: dict[str, Callable[..., Backbone]] = {
-    **{f"efficientnet_lite{v}": partial(EfficientNetLite, v) for v in (0, 1, 2)},
-    **{f"efficientnet_lite{v}_random": partial(EfficientNetLite, v, pretrained=False) for v in (0, 1, 2)},
+    **{f"efficientnet_lite{v}": partial(EfficientNetLite, v, input_size=_SIZE) for v in (0, 1, 2)},
+    **{
+        f"efficientnet_lite{v}_random": partial(EfficientNetLite, v, input_size=_SIZE, pretrained=False)
+        for v in (0, 1, 2)
+    },
+    "sentence_encoder": SentenceEncoder,
     "all_minilm_l6_v2": SentenceEncoder,
     "all_minilm_l6_v2_random": partial(SentenceEncoder, pretrained=False),
 }

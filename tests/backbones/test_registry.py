@@ -192,3 +192,15 @@ def test_the_fingerprint_names_the_transform(tmp_path):
         for pct in (0.9, 0.95, 0.9)
     }
     assert len(prints) == 2
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite2_random"])
+def test_a_name_means_the_same_model_as_its_config(name):
+    from lightning_transfer.configs import load_config
+    from lightning_transfer.utilities.instantiate import instantiate
+
+    pytest.importorskip("efficientnet_lite_pytorch")
+    by_name, by_config = load_backbone(name), instantiate(load_config("backbone", name))
+    assert by_name.input_shape == by_config.input_shape
+    assert by_name.fingerprint() == by_config.fingerprint()
+    assert by_name.name == by_config.name
