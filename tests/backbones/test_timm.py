@@ -43,43 +43,9 @@ def test_timm(name):
     _check_timm(name)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "crossvit_tiny_240",
-        pytest.param("sequencer2d_s", marks=pytest.mark.long),
-        pytest.param("volo_d1_224", marks=pytest.mark.long),
-    ],
-)
-def test_heads_that_take_more_than_the_features_are_none(name):
-    assert _check_timm(name) is None
+def test_heads_that_take_more_than_the_features_are_none():
+    assert _check_timm("crossvit_tiny_240") is None
     assert isinstance(_check_timm("test_vit2"), nn.Linear)
-
-
-ARCHITECTURES = [  # one or two of each family
-    "beit_base_patch16_224", "halonet26t", "repvgg_b0", "cait_xxs24_224", "coat_mini", "convit_tiny",
-    "convmixer_1024_20_ks9_p14", "convnext_atto", "cpubone_nano", "csatv2", "cs3darknet_s", "cspnext_tiny",
-    "davit_tiny", "deit_tiny_distilled_patch16_224", "densenet121", "dla34", "dpn68", "edgenext_small",
-    "efficientformer_l1", "efficientformerv2_s0", "efficientnet_b0", "efficientvim_m1", "efficientvit_b0",
-    "efficientvit_m0", "eva02_tiny_patch14_224", "fasternet_t0", "fastvit_t12", "focalnet_tiny_lrf", "gcvit_xxtiny",
-    "ghostnet_050", "hardcorenas_a", "hgnetv2_b0", "hiera_tiny_224", "hrnet_w18_small",
-    "iformer_s", "inception_next_atto", "inception_resnet_v2", "inception_v3", "inception_v4", "lcnetv2_small",
-    "levit_128s", "lowformer_b0", "mambaout_femto", "coatnet_pico_rw_224", "caformer_s18", "gmlp_s16_224",
-    "tf_mobilenetv3_large_minimal_100", "mobilenetv4_conv_small", "mobilevit_xxs", "mvitv2_tiny",
-    "naflexvit_base_patch16_gap", "nest_tiny", "nextvit_small", "nf_regnet_b0", "pit_xs_224", "pvt_v2_b0",
-    "qwen3_vit_88m", "rdnet_tiny", "regnety_040_sgn", "repghostnet_050", "repvit_m0_9", "res2net50_26w_4s",
-    "resnest26d", "resnet18", "resnetv2_18", "rexnet_100", "selecsls42", "legacy_seresnet18", "shvit_s1",
-    "skresnet18", "starnet_s050", "swiftformer_xs", "swin_s3_tiny_224", "swinv2_tiny_window8_256",
-    "swinv2_cr_tiny_224", "tiny_vit_5m_224", "tnt_s_patch16_224", "tresnet_m", "twins_svt_small", "vgg11",
-    "visformer_tiny", "vit_tiny_patch16_224", "vit_tiny_r_s16_p8_224", "vit_relpos_small_patch16_224",
-    "vitamin_small_224", "ese_vovnet19b_slim", "legacy_xception", "xception41", "xcit_nano_12_p8_224",
-]  # fmt: skip
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_many_timm_architectures(name):
-    _check_timm(name)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
