@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lightning_transfer.backbones.base import Backbone, BackboneOutput, weights_of
 from lightning_transfer.backbones.initialisation import seeded_initialisation
 from lightning_transfer.backbones.pickles import check_folder
 from lightning_transfer.backbones.pooling import pool
 from lightning_transfer.backbones.preprocessing import (
+    PictureTransform,
     Preprocessing,
     choose_preprocessing,
     fit_channels,
@@ -25,13 +31,16 @@ class TimmBackbone(Backbone):
 
     Features are what timm gives with ``num_classes=0`` (its own pooling), logits what the whole network gives. The
     transform is ``timm.data.create_transform`` of the network's data configuration. NaFlex networks take pictures at
-    the one size of that configuration.
+    the one size of that configuration or, with ``sequence_length``, in their own aspect.
 
     Args:
         model_name: Name in timm, such as ``"resnet50.a1_in1k"``, or ``"local-dir:FOLDER"``.
         pretrained: Published weights; ``False`` gives random ones from ``seed``: the control.
         seed: Seed of the random weights.
         input_size: Side of the square input; ``None`` is the one of the weights.
+        sequence_length: For NaFlex networks: every picture keeps its aspect and becomes at most so many patches, as
+            timm's ``create_transform(naflex=True)`` prepares it; 576 is what timm takes by default. Such a backbone
+            takes pictures, no tensors.
         preprocessing: What happens to tensors of images first; ``None`` if they are normalised and resized already. By
             default they are cut, resized and normalised on their device by the numbers of the transform.
         name: What tables call it; by default ``model_name``, with ``_random`` for the control.
@@ -49,6 +58,7 @@ class TimmBackbone(Backbone):
         pretrained: bool = True,
         seed: int = 0,
         input_size: int | None = None,
+        sequence_length: int | None = None,
         preprocessing: Preprocessing | str | None = "default",
         name: str | None = None,
         **kwargs: Any,
@@ -91,7 +101,10 @@ class TimmBackbone(Backbone):
             transform=timm.data.create_transform(**config),
         )
         self.network: Any = network
-        features, logits = self._try(lambda inputs: pool(network(inputs)))
+        self.sequence_length = sequence_length
+        if sequence_length is not None:
+            self._take_sequences(check_positive_int(sequence_length, "sequence_length"), config)
+        features, logits = self._try(lambda inputs: pool(network(self._unpacked(inputs))))
         self.feature_dim = features.shape[1]
         self._head_fits = self._fits(network.get_classifier(), features, logits)
 
@@ -103,6 +116,54 @@ class TimmBackbone(Backbone):
 
     def encode(self, inputs: Tensor) -> BackboneOutput:
         """Features and logits of prepared images."""
-        maps = self.network.forward_features(inputs)
-        features = pool(self.network.forward_head(maps, pre_logits=True))
-        return BackboneOutput(features, None if self.num_source_classes is None else self.network.forward_head(maps))
+        network = self.network
+        if self.sequence_length is None:
+            head = partial(network.forward_head, network.forward_features(inputs))
+        else:
+            head = partial(network.forward_head, **network.forward_features(**self._unpacked(inputs)))
+        features = pool(head(pre_logits=True))
+        return BackboneOutput(features, None if self.num_source_classes is None else head())
+
+    def example_inputs(self, batch_size: int) -> Any:
+        """A ramp, or white pictures that are wider than high where they keep their aspect."""
+        if self.sequence_length is None:
+            return super().example_inputs(batch_size)
+        from PIL import Image
+
+        return [Image.new("RGB", (64, 32), "white")] * batch_size
+
+    def _take_sequences(self, length: int, config: Mapping[str, Any]) -> None:
+        """Let pictures keep their aspect."""
+        from timm.data import create_transform
+
+        embeds = getattr(self.network, "embeds", None)
+        if not hasattr(embeds, "is_linear") or not embeds.is_linear:
+            raise ValueError(
+                f"Expected argument `sequence_length` for NaFlex networks of timm only, but {self.name} is none."
+            )
+        options = {"naflex": True, "patch_size": embeds.patch_size, "max_seq_len": length, "patchify": True}
+        library = _PackedPatches(create_transform(**{**config, **options}), length)
+        channels, (height, width) = config["input_size"][0], embeds.patch_size
+        self.input_shape = (length, channels * height * width + 3)
+        self.preprocessing = None
+        self._transform = PictureTransform(library, channels)
+
+    def _unpacked(self, inputs: Tensor) -> Any:
+        if self.sequence_length is None:
+            return inputs
+        patches, places, valid = inputs[..., :-3], inputs[..., -3:-1].long(), inputs[..., -1] > 0
+        return {"patches": patches, "patch_coord": places, "patch_valid": valid}
+
+
+@dataclass(frozen=True)
+class _PackedPatches:
+    """timm's patches of one picture in one tensor, a row a patch: its values, where it lies, and that it is one."""
+
+    transform: Any
+    length: int
+
+    def __call__(self, picture: Any) -> Tensor:
+        parts = self.transform(picture)
+        rows = [parts["patches"], parts["patch_coord"].float(), parts["patch_valid"][:, None].float()]
+        packed = torch.cat(rows, dim=1)
+        return functional.pad(packed, (0, 0, 0, self.length - len(packed)))

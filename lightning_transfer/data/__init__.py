@@ -12,7 +12,7 @@ from lightning_transfer.data.photo_patches import PhotoPatches
 from lightning_transfer.data.samples import Samples
 from lightning_transfer.data.shards import Shards
 from lightning_transfer.data.sources import Batches, as_datamodule
-from lightning_transfer.data.table import BundledTable, Table, TextTable
+from lightning_transfer.data.table import BundledTable, PictureTable, Table, TextTable
 
 __all__ = [
     "EMNIST",
@@ -29,6 +29,7 @@ __all__ = [
     "ImageFolder",
     "NpzArrays",
     "PhotoPatches",
+    "PictureTable",
     "Samples",
     "Shards",
     "Table",

@@ -167,7 +167,8 @@ def _from_path(path: Path, named: dict[str, Any], keys: dict[str, Any]) -> Light
     if path.is_file():
         raise ValueError(
             f"Expected {path} to be a folder, an .npz file or a .tar shard; a table needs the names of its columns: "
-            "`Table(path, label=...)` or `TextTable(path, text=..., label=...)`."
+            "`Table(path, label=...)`, `TextTable(path, text=..., label=...)` or "
+            "`PictureTable(path, picture=..., label=...)`."
         )
     raise ValueError(f"Expected data to be {_KINDS}, but there is no {str(path)!r}.")
 

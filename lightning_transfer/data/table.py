@@ -20,11 +20,19 @@ from lightning_transfer.data.base import (
     draw_splits,
     round_targets,
     rounded_away,
+    some_of,
     split_of,
 )
+from lightning_transfer.data.images import ImageFiles, unreadable_pictures
 from lightning_transfer.data.reading import check_size, largest_size, open_unzipped
 from lightning_transfer.data.samples import LazyInputs
-from lightning_transfer.utilities.checks import check_features, check_one_of, check_path, check_targets
+from lightning_transfer.utilities.checks import (
+    check_features,
+    check_one_of,
+    check_path,
+    check_positive_int,
+    check_targets,
+)
 from lightning_transfer.utilities.imports import require
 
 if TYPE_CHECKING:
@@ -331,6 +339,106 @@ class TextTable(Table):
         self, splits: dict[str, TransferDataset], columns: pd.DataFrame, remarks: list[str]
     ) -> dict[str, TransferDataset]:
         return splits
+
+
+class PictureTable(Table):
+    """Rows that name picture files, with a column of classes or of numbers to predict.
+
+    Args:
+        path: A file as for :class:`~lightning_transfer.data.Table`.
+        picture: Column of the names of the files, relative to ``root``; absolute paths are taken as they are.
+        label: Column of the classes: text, categories, booleans or integers; the sorted values are the class names.
+        targets: Column or columns of numbers to predict, instead of ``label``.
+        root: Folder of the pictures; by default that of the table.
+        image_size: As for :class:`~lightning_transfer.data.ImageFolder`.
+        on_error: What a picture that cannot be read does: ``"raise"`` a ValueError when its turn comes, or ``"skip"``:
+            every picture is read once beforehand, and those that fail are left out and named in :attr:`remarks`.
+        split_column: Column that says ``train``, ``val`` or ``test``; without it the splits are drawn.
+        val_fraction: Share of the training rows for validation where it is drawn, stratified by class.
+        test_fraction: Share of the training rows for the test where it is drawn, stratified by class.
+        kwargs: Arguments of :class:`~lightning_transfer.data.TransferDataModule`.
+
+    Raises:
+        ValueError: If not exactly one of ``label`` and ``targets`` is given; on reading, if the table, a column or all
+            the pictures are missing, or a column has gaps or a wrong type.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from PIL import Image
+        >>> from lightning_transfer.data import PictureTable
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> for name in ("1.png", "2.png"):
+        ...     Image.new("RGB", (32, 24)).save(root / name)
+        >>> _ = (root / "table.csv").write_text(chr(10).join(["file,kind", "1.png,cat", "2.png,dog"]))
+        >>> data = PictureTable(root / "table.csv", picture="file", label="kind", val_fraction=0, test_fraction=0)
+        >>> data.class_names, data.input_shape
+        (('cat', 'dog'), (3, 224, 224))
+    """
+
+    default_name = "pictures"
+
+    def __init__(
+        self,
+        path: str | Path,
+        picture: str = "path",
+        label: str | None = None,
+        targets: str | Sequence[str] | None = None,
+        root: str | Path | None = None,
+        image_size: int = 224,
+        on_error: str = "raise",
+        split_column: str | None = None,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.2,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            path,
+            label=label,
+            targets=targets,
+            features=picture,
+            categories=picture,
+            split_column=split_column,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            **kwargs,
+        )
+        self.root = self.path.parent if root is None else check_path(root, "root")
+        self.image_size = check_positive_int(image_size, "image_size")
+        check_one_of(on_error, ("raise", "skip"), "on_error")
+        self.on_error = on_error
+
+    def _inputs(self, frame: pd.DataFrame, features: list[str]) -> Inputs:
+        column = f"column {features[0]!r} of {self.path}"
+        names = frame[features[0]].tolist()
+        for name in names:
+            if not isinstance(name, str) or "://" in name:
+                raise ValueError(f"Expected {column} to hold names of files on this machine, but got {name!r}.")
+        paths = [self.root / name for name in names]
+        if not any(path.is_file() for path in paths):
+            raise ValueError(
+                f"Expected {column} to name pictures below {self.root}, but there is no {str(paths[0])!r}."
+            )
+        return ImageFiles(paths, self.image_size)
+
+    def _finish(
+        self, splits: dict[str, TransferDataset], columns: pd.DataFrame, remarks: list[str]
+    ) -> dict[str, TransferDataset]:
+        if self.on_error == "raise":
+            return splits
+        kept = {}
+        for split, dataset in splits.items():
+            paths = cast("ImageFiles", dataset.inputs).paths
+            bad = set(unreadable_pictures(paths))
+            good = [place for place, path in enumerate(paths) if path not in bad]
+            kept[split] = dataset.select(torch.tensor(good, dtype=torch.long)) if bad else dataset
+            if bad:
+                where = "" if split == "train" else f" of {split}"
+                listed = some_of([path.name for path in paths if path in bad])
+                remarks.append(
+                    f"{len(paths) - len(good)} of {len(paths)} pictures{where} could not be read and were left out: "
+                    f"{listed}"
+                )
+        return kept
 
 
 class BundledTable(Table):

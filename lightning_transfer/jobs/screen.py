@@ -16,8 +16,11 @@ from lightning_transfer.jobs.common import (
     trainer_arguments,
 )
 from lightning_transfer.report.loggers import log_leaderboard
+from lightning_transfer.report.figures import png_bytes
+from lightning_transfer.screening.layers import plot_layers
 from lightning_transfer.screening.screen import screen
 from lightning_transfer.utilities.errors import JobFailedError
+from lightning_transfer.utilities.files import try_to_write, write_atomically
 from lightning_transfer.utilities.instantiate import instantiate
 from lightning_transfer.utilities.text import plain
 
@@ -59,6 +62,8 @@ def run(cfg: DictConfig) -> float:
         optimize=cfg.optimize,
         cache=feature_cache(cfg) or False,
         cache_key=cfg.cache_key,
+        layers=cfg.layers if cfg.layers is None or isinstance(cfg.layers, str) else list(cfg.layers),
+        aggregate=cfg.aggregate,
         trainer=trainer_arguments(cfg),
         output_dir=folder,
         error_bars=cfg.error_bars,
@@ -69,6 +74,9 @@ def run(cfg: DictConfig) -> float:
     _refuse_unbuilt(board)
     for logger in loggers.values():
         log_leaderboard(board, logger)
+    if any(row.layer for row in board.rows):
+        file = folder / "leaderboard_layers.png"
+        try_to_write("The figure of the layers", folder, lambda: write_atomically(file, png_bytes(plot_layers(board))))
     show(board, folder)
     if board.info.get("interrupted"):
         raise KeyboardInterrupt

@@ -42,6 +42,7 @@ class Row:
             nats, the label map and the names of the classes, as in ``relatedness.json``.
         cached: Whether features came from the cache: ``images_per_second`` and ``seconds`` are then what was measured
             when they were put there.
+        layer: The layer that was scored; empty where it is the backbone's own features.
     """
 
     backbone: str
@@ -60,6 +61,7 @@ class Row:
     control: bool = False
     bound: Mapping[str, Any] = field(default_factory=dict)
     cached: bool = False
+    layer: str = ""
 
     def __post_init__(self) -> None:
         if not self.status:
@@ -72,6 +74,11 @@ class Row:
     def standard_error(self, column: str) -> float:
         """The standard error of a score, NaN where it is not known."""
         return float(self.standard_errors.get(column, math.nan))
+
+    @property
+    def network(self) -> str:
+        """Name of the backbone without that of the layer."""
+        return self.backbone.removesuffix(f":{self.layer}") if self.layer else self.backbone
 
     @property
     def failed(self) -> bool:
@@ -117,6 +124,7 @@ class Row:
             if not isinstance(failure, dict):
                 raise ValueError(f"Expected `failure` to be a dict, but got {failure!r}.")
             failure = Failure(expect(failure, "kind", str), expect(failure, "message", str))
+        expect({"layer": "", **record}, "layer", str)
         control = expect({"control": record["backbone"].endswith("_random"), **record}, "control", bool)
         cached = expect({"cached": False, **record}, "cached", bool)
         bound = _read_bound(record.get("bound") or {})

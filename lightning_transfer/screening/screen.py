@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -27,12 +27,13 @@ from lightning_transfer.screening.candidates import (
     name_candidates,
 )
 from lightning_transfer.screening.duplicates import remark_on_duplicates, watch_duplicates
+from lightning_transfer.screening.layer_scores import AGGREGATIONS, LayerScores, choose_layers
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.merging import add_to_folder
 from lightning_transfer.screening.resume import as_settings, load_earlier
 from lightning_transfer.screening.row import BOUND_NUMBERS, Row
 from lightning_transfer.screening.zoo import combine_zoo_scores
-from lightning_transfer.utilities.checks import check_path, check_positive_int
+from lightning_transfer.utilities.checks import check_one_of, check_path, check_positive_int
 from lightning_transfer.utilities.errors import Failure
 from lightning_transfer.utilities.files import try_to_write
 from lightning_transfer.utilities.interrupts import interruptible
@@ -68,6 +69,8 @@ def screen(
     error_bars: bool | int = False,
     relatedness: Mapping[str, Any] | None = None,
     resume: Leaderboard | str | Path | None = None,
+    layers: str | Sequence[str] | None = None,
+    aggregate: str | None = None,
     seed: int = 0,
     progress: bool | None = None,
     input_key: Key | None = None,
@@ -105,6 +108,11 @@ def screen(
         relatedness: Arguments of :func:`lightning_transfer.functional.task_relatedness`.
         resume: A leaderboard of the same screen, or where it was saved: backbones that it has and that have not changed
             (weights, structure, preprocessing) keep their rows; those that failed or are new are screened.
+        layers: Score layers of every backbone beside its own features, from the same pass: ``"all"`` for the stages of
+            the network, or names of modules and patterns; see :class:`~lightning_transfer.backbones.LayeredBackbone`.
+            A row is then a layer: ``row.backbone`` is ``"name:layer"``.
+        aggregate: Of the layers one row a backbone instead: the ``"best"`` layer of each score (the row says which),
+            the ``"mean"`` over the layers, or the ``"last"`` layer with that score.
         seed: Seed of the subsample that ``max_samples`` draws.
         progress: Whether to show a bar for each backbone; by default on a terminal.
         input_key: Key of the inputs in a batch, or their position in a tuple, where the usual names do not do (see
@@ -166,7 +174,12 @@ def screen(
         keys=keys,
         relatedness=check_relatedness(relatedness),
         extract=extract,
+        layers=layers,
+        aggregate=aggregate,
     )  # fmt: skip
+    if aggregate is not None and layers is None:
+        raise ValueError(f"Expected argument `layers` beside `aggregate`, but got None beside {aggregate!r}.")
+    check_one_of(aggregate, (None, *AGGREGATIONS), "aggregate")
     ScoringPass(data, split=split, max_samples=max_samples, seed=seed)  # refuses a wrong split or number now
     check_positive_int(seed, "seed", minimum=0)
     precision = check_trainer(trainer).precision
@@ -174,7 +187,7 @@ def screen(
     board = _Board(rank_by, plan, output_dir, precision, info or {})
     earlier = load_earlier(resume, board.settings)
     board.resumed = resume is not None
-    board.waiting = {row.backbone: row for row in earlier.rows if not row.failed and row.backbone in candidates}
+    board.waiting = {row.backbone: row for row in earlier.rows if not row.failed and row.network in candidates}
     board.info |= {
         name: earlier.info[name] for name in ("num_samples", "near_duplicates", "notes") if name in earlier.info
     }
@@ -183,7 +196,8 @@ def screen(
             for number, (name, candidate) in enumerate(candidates.items(), start=1):
                 with interruptible():
                     bar = f"{number} of {len(candidates)}: {name}"
-                    board.add(*_screen_one(name, candidate, plan, board.waiting.get(name), reading, bar))
+                    finished = [row for row in board.waiting.values() if row.network == name]
+                    board.add(*_screen_one(name, candidate, plan, finished, reading, bar))
     except KeyboardInterrupt:
         board.interrupt(list(candidates))
     return board.leaderboard(figure=True)
@@ -200,6 +214,8 @@ class _Plan:
     keys: Mapping[str, Any]
     relatedness: Mapping[str, Any]
     extract: CachedPasses
+    layers: str | Sequence[str] | None = None
+    aggregate: str | None = None
 
 
 class _Board:
@@ -227,9 +243,10 @@ class _Board:
         self.info |= info
         self.settings = _settings_of(plan, precision)
 
-    def add(self, row: Row, info: Mapping[str, Any]) -> None:
-        self.rows.append(row)
-        self.waiting.pop(row.backbone, None)
+    def add(self, rows: Sequence[Row], info: Mapping[str, Any]) -> None:
+        networks = {row.network for row in rows}
+        self.waiting = {name: row for name, row in self.waiting.items() if row.network not in networks}
+        self.rows += rows
         self.info |= info
         start = time.monotonic()
         if len(self._all_rows()) <= _SMALL or start >= self._next_writing:
@@ -238,7 +255,7 @@ class _Board:
             self._next_writing = end + _BETWEEN_WRITINGS * (end - start)
 
     def interrupt(self, names: list[str]) -> None:
-        missing = [name for name in names if name not in {row.backbone for row in self._all_rows()}]
+        missing = [name for name in names if name not in {row.network for row in self._all_rows()}]
         self.rows += [Row(name, status="interrupted") for name in missing]
         self.info["interrupted"] = True
 
@@ -273,10 +290,10 @@ class _Board:
 
 
 def _screen_one(
-    name: str, candidate: Any, plan: _Plan, finished: Row | None, reading: SharedReading, bar: str
-) -> tuple[Row, dict[str, Any]]:
-    """Screen a backbone, or take its finished row over; with what it tells about the data."""
-    from lightning_transfer.backbones import load_backbone
+    name: str, candidate: Any, plan: _Plan, finished: Sequence[Row], reading: SharedReading, bar: str
+) -> tuple[Sequence[Row], dict[str, Any]]:
+    """Screen a backbone, or take its finished rows over; with what it tells about the data."""
+    from lightning_transfer.backbones import LayeredBackbone, load_backbone
 
     start = time.perf_counter()
     row, info = Row(name), dict[str, Any]()
@@ -286,41 +303,106 @@ def _screen_one(
         row = replace(
             row, feature_dim=backbone.feature_dim, fingerprint=backbone.fingerprint(), control=control
         )  # fmt: skip
-        if finished is not None and finished.fingerprint == row.fingerprint:
+        if finished and all(before.fingerprint == row.fingerprint for before in finished):
             return finished, info
         cost = backbone.cost(measure=False)
         row = replace(row, parameters=cost.parameters, flops=cost.flops)
-        keep = () if plan.reference is None else ("features", "labels")
-        same = {"keep": keep, "title": bar, "fingerprint": row.fingerprint, "reading": reading, **plan.passes}
-        extraction = plan.extract(backbone, plan.target, plan.metrics.build(backbone), **same, **plan.keys)
-        start -= extraction.saved
-        reference = None
-        if plan.reference is not None:
-            keys = keys_of(plan.reference, **plan.keys, own_first=True)
-            other = plan.extract(backbone, plan.reference, role="reference", **same, **keys)
-            start -= other.saved
-            reference = other.kept
-        metrics = cast(MetricCollection, extraction.metrics)
-        for metric in metrics.values(copy_state=False):
-            if reference is not None and getattr(metric, "needs_reference", False):
-                cast(Any, metric).set_reference(reference["features"], reference["labels"])
-        info = {"num_samples": extraction.num_samples}
-        judged = [cast(Any, metric).title for metric in metrics.values(copy_state=False) if _leaves_one_out(metric)]
-        share = extraction.notes().get("near_duplicates", 0.0)
-        if share:
-            info["near_duplicates"] = share
-        if remark := remark_on_duplicates(share, judged):
-            info["notes"] = [remark]
-        remarks = (*_remarks_on_data(plan), *remarks_on_cache(extraction))
-        speed = extraction.images_per_second
-        row = replace(row, images_per_second=speed, cached=extraction.cached, remarks=remarks)
-        row = add_scores(row, metrics, plan.metrics.groups > 0)
-        if reference is not None:
-            row = _add_bound(row, reference, extraction.kept, plan)
+        scored = backbone if plan.layers is None else LayeredBackbone(backbone, plan.layers)
+        rows, info, saved = _score(row, scored, plan, {**plan.passes, "reading": reading, "title": bar})
+        start -= saved
     except Exception as error:  # any failure of one backbone is its row; the others go on
         failure = Failure.of(error)
-        row = replace(row, failure=failure, status=str(failure))
-    return replace(row, seconds=time.perf_counter() - start), info
+        rows = [replace(row, failure=failure, status=str(failure))]
+    seconds = time.perf_counter() - start
+    return [replace(row, seconds=seconds) for row in rows], info
+
+
+def _score(row: Row, backbone: Any, plan: _Plan, passes: Mapping[str, Any]) -> tuple[list[Row], dict[str, Any], float]:
+    """Send the data through a backbone.
+
+    Returns:
+        Its row, or one for each of its layers; what the data told; and the seconds that the cache saved.
+    """
+    same = {"keep": () if plan.reference is None else ("features", "labels"), "fingerprint": row.fingerprint, **passes}
+    slices: dict[str, slice] = {"": slice(None)} if plan.layers is None else backbone.slices
+    scores = LayerScores({name: plan.metrics.build(backbone) for name in slices}, slices)
+    fed = scores.of("") if plan.layers is None else scores
+    extraction = plan.extract(backbone, plan.target, fed, **same, **plan.keys)
+    saved, reference = extraction.saved, None
+    if plan.reference is not None:
+        keys = keys_of(plan.reference, **plan.keys, own_first=True)
+        other = plan.extract(backbone, plan.reference, role="reference", **same, **keys)
+        saved += other.saved
+        reference = other.kept
+    info: dict[str, Any] = {"num_samples": extraction.num_samples}
+    some = scores.of(next(iter(slices)))
+    judged = [cast(Any, metric).title for metric in some.values(copy_state=False) if _leaves_one_out(metric)]
+    share = extraction.notes().get("near_duplicates", 0.0)
+    if share:
+        info["near_duplicates"] = share
+    if remark := remark_on_duplicates(share, judged):
+        info["notes"] = [remark]
+    remarks = (*_remarks_on_data(plan), *remarks_on_cache(extraction))
+    row = replace(
+        row, images_per_second=extraction.images_per_second, cached=extraction.cached, remarks=remarks
+    )  # fmt: skip
+    rows = []
+    for layer, columns in slices.items():
+        sides = [None if kept is None else _columns(kept, columns) for kept in (reference, extraction.kept)]
+        named = replace(row, backbone=f"{row.backbone}:{layer}", layer=layer) if layer else row
+        width = len(range(*columns.indices(backbone.feature_dim)))
+        rows.append(_add_all(replace(named, feature_dim=width), scores.of(layer), plan, *sides))
+    return rows if plan.aggregate is None else [_aggregate(row, rows, plan)], info, saved
+
+
+def _columns(kept: Kept, columns: slice) -> Kept:
+    return {**kept, "features": kept["features"][:, columns]} if "features" in kept else kept
+
+
+def _add_all(row: Row, metrics: MetricCollection, plan: _Plan, reference: Kept | None, target: Kept | None) -> Row:
+    for metric in metrics.values(copy_state=False):
+        if reference is not None and getattr(metric, "needs_reference", False):
+            cast(Any, metric).set_reference(reference["features"], reference["labels"])
+    row = add_scores(row, metrics, plan.metrics.groups > 0)
+    return row if reference is None or target is None else _add_bound(row, reference, target, plan)
+
+
+def _aggregate(row: Row, rows: Sequence[Row], plan: _Plan) -> Row:
+    """One row of the layers' rows."""
+    how = str(plan.aggregate)
+    columns = list(dict.fromkeys(column for one in rows for column in one.scores))
+    chosen = choose_layers(rows, columns, [*plan.metrics.lower_is_better, BOUND], how)
+    by_layer = {one.layer: one for one in rows}
+    errors = {
+        column: by_layer[layer].standard_errors[column]
+        for column, (_, layer) in chosen.items()
+        if layer and column in by_layer[layer].standard_errors
+    }
+    layers: dict[str, list[str]] = {}
+    for column, (_, layer) in chosen.items():
+        layers.setdefault(layer or f"mean of {len(rows)} layers", []).append(title(column))
+    said = "; ".join(f"{layer} ({', '.join(names)})" for layer, names in layers.items())
+    common = [remark for remark in rows[0].remarks if all(remark in one.remarks for one in rows)]
+    failures = [one.status for one in rows if one.failed]
+    return replace(
+        row,
+        scores={column: value for column, (value, _) in chosen.items()},
+        standard_errors=errors,
+        parts=_aggregate_parts(rows, chosen),
+        bound=by_layer[chosen[BOUND][1]].bound if BOUND in chosen and chosen[BOUND][1] else {},
+        remarks=(f"{how} layers: {said}" if how != "mean" else f"scores: {said}", *common),
+        status="; ".join(dict.fromkeys(failures)) or row.status,
+    )
+
+
+def _aggregate_parts(rows: Sequence[Row], chosen: Mapping[str, tuple[float, str]]) -> dict[str, Mapping[str, float]]:
+    """Parts of scores that are relative to a zoo: of the chosen layer, or their mean."""
+    parts: dict[str, Mapping[str, float]] = {}
+    for column, (_, layer) in chosen.items():
+        given = [row.parts[column] for row in rows if column in row.parts and layer in ("", row.layer)]
+        if given:
+            parts[column] = {name: sum(part[name] for part in given) / len(given) for name in given[0]}
+    return parts
 
 
 def _leaves_one_out(metric: Metric) -> bool:
@@ -452,6 +534,7 @@ def _settings_of(plan: _Plan, precision: str) -> dict[str, Any]:
         seed=plan.passes["seed"],
         precision=precision,
         **({"optimize": plan.passes["optimize"]} if plan.passes["optimize"] else {}),
+        **({} if plan.layers is None else {"layers": plan.layers, "aggregate": plan.aggregate}),
         **({} if plan.reference is None else {"bound": _bound_settings(plan.relatedness)}),
         **{name: key for name, key in plan.keys.items() if key is not None},
     )

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_transfer.backbones import (
-    TimmBackbone,
-    load_backbone,
-)
+from lightning_transfer.backbones import TimmBackbone, load_backbone
+from lightning_transfer.data import ImageFolder, open_rgb
+from lightning_transfer.extraction import extract
+from tests._pictures import draw_pictures
 from tests.backbones._libraries import CLOSE, IMAGES
 
 pytestmark = pytest.mark.usefixtures("rng_is_left_alone")
@@ -78,3 +78,36 @@ def test_timm_control_and_headless():
 def test_bad_timm_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         TimmBackbone(**arguments, pretrained=False)
+
+
+NAFLEX = {"embed_dim": 48, "depth": 2, "num_heads": 3, "pretrained": False}
+
+
+def test_naflex_networks_take_pictures_in_their_own_aspect(tmp_path):
+    from timm.data import create_transform, resolve_model_data_config
+    from timm.data.naflex_dataset import NaFlexCollator
+
+    files = [file for name in "ab" for file in draw_pictures(tmp_path / name)]
+    backbone = TimmBackbone("naflexvit_base_patch16_gap", sequence_length=64, **NAFLEX).eval()
+    assert backbone.fingerprint() != TimmBackbone("naflexvit_base_patch16_gap", **NAFLEX).fingerprint()
+    network = backbone.network
+    transform = create_transform(
+        **resolve_model_data_config(network), naflex=True, patch_size=16, max_seq_len=64, patchify=True
+    )
+    batch, _ = NaFlexCollator(64)([(transform(open_rgb(file)), 0) for file in files])
+    sizes = batch["patch_coord"].amax(dim=1) + 1
+    assert len(sizes.unique(dim=0)) > 3  # pictures of several aspects
+    data = ImageFolder(tmp_path, val_fraction=0, test_fraction=0)
+    kept = extract(backbone, data, keep=("features", "source_outputs")).kept
+    with torch.no_grad():
+        torch.testing.assert_close(kept["source_outputs"], network(batch), **CLOSE)
+        network.reset_classifier(0)
+        torch.testing.assert_close(kept["features"], network(batch), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("test_resnet", {"sequence_length": 64}), ("test_vit", {"sequence_length": 0})]
+)
+def test_sequences_are_for_naflex_networks(name, arguments):
+    with pytest.raises(ValueError, match="`sequence_length`"):
+        TimmBackbone(name, pretrained=False, **arguments)

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_diabetes, load_iris
 
-from lightning_transfer.data import BundledTable, Table, TextTable, reading
+from lightning_transfer.data import BundledTable, PictureTable, Table, TextTable, reading
 from lightning_transfer.functional import linear_mse
 from lightning_transfer.utilities import imports
 
@@ -276,6 +277,64 @@ def test_classes_that_cannot_be_sorted(tmp_path):
     table = pd.DataFrame({"x": range(4), "kind": [[1], [2], [1], [2]]})
     with pytest.raises(ValueError, match="to hold classes as text or integers, but got: unhashable"):
         Table(write(table, tmp_path, ".parquet"), label="kind").setup()
+
+
+class TestPictureTable:
+    @pytest.fixture
+    def table(self, tmp_path):
+        (tmp_path / "files").mkdir()
+        names = [f"files/{number}.png" for number in range(6)]
+        for number, name in enumerate(names):
+            Image.new("RGB", (20 + number, 16), (40 * number, 0, 0)).save(tmp_path / name)
+        return pd.DataFrame({"file": names, "kind": ["cat", "dog"] * 3, "size": np.arange(6.0)})
+
+    @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+    def test_pictures_reach_networks_as_they_are(self, tmp_path, table, suffix):
+        path = write(table, tmp_path, suffix)
+        data = PictureTable(path, picture="file", label="kind", image_size=8, val_fraction=0, test_fraction=0)
+        assert data.train_dataset[3]["inputs"].shape == (3, 8, 8)
+        assert [picture.width for picture in data.train_dataset.originals().inputs] == [20, 21, 22, 23, 24, 25]
+        assert [data.class_names[label] for label in data.train_dataset.truth] == table["kind"].tolist()
+        numbers = PictureTable(path, picture="file", targets="size", val_fraction=0, test_fraction=0)
+        assert numbers.train_dataset.truth[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+
+    def test_the_folder_may_be_elsewhere(self, tmp_path, table):
+        table["file"] = [
+            str(tmp_path / "files" / "0.png"),
+            *(name.removeprefix("files/") for name in table["file"][1:]),
+        ]
+        path = write(table, tmp_path, ".csv")
+        data = PictureTable(
+            path, picture="file", label="kind", root=tmp_path / "files", val_fraction=0, test_fraction=0
+        )
+        assert data.train_dataset[5]["inputs"][0, 0, 0] == 200
+
+    def test_pictures_that_cannot_be_read(self, tmp_path, table):
+        (tmp_path / "files" / "2.png").write_bytes(b"nothing")
+        path = write(table, tmp_path, ".csv")
+        options = {"picture": "file", "label": "kind", "val_fraction": 0, "test_fraction": 0}
+        with pytest.raises(ValueError, match=r"2\.png to be a readable picture"):
+            PictureTable(path, **options).train_dataset[2]
+        data = PictureTable(path, on_error="skip", **options)
+        with pytest.warns(UserWarning, match="1 of 6 pictures could not be read"):
+            data.setup()
+        assert data.train_dataset.truth.tolist() == [0, 1, 1, 0, 1]
+        assert data.remarks == ("1 of 6 pictures could not be read and were left out: 2.png",)
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            (["https://a.b/1.png"] * 6, "files on this machine"),
+            ([f"gone/{i}.png" for i in range(6)], "to name pictures below"),
+            (list(range(6)), "files on this machine"),
+        ],
+    )
+    def test_what_names_no_pictures_is_refused(self, tmp_path, table, names, message):
+        path = write(table.assign(file=names), tmp_path, ".csv")
+        with pytest.raises(ValueError, match=message):
+            PictureTable(path, picture="file", label="kind").setup()
+        with pytest.raises(ValueError, match=r"'picture' to be one column .* it has: file, kind, size"):
+            PictureTable(path, picture="picture", label="kind").setup()
 
 
 class TestLies:
