@@ -120,7 +120,11 @@ def _backbones(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any] | 
     return {str(choices["backbone"]): plain_part(cfg, "backbone")}
 
 
-def _expand(zoo: Mapping[str, Any]) -> list[Any]:
+def _expand(zoo: Mapping[str, Any]) -> dict[str, Any] | list[Any]:
     from lightning_transfer.backbones import expand_names
 
-    return expand_names(zoo["names"], zoo["max_parameters"])
+    names = expand_names(zoo["names"], zoo["max_parameters"])
+    if zoo["pretrained"]:
+        return names
+    builder = "lightning_transfer.backbones.load_backbone"
+    return {f"{name}_random": {"_target_": builder, "backbone": name, "pretrained": False} for name in names}
