@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from multiprocessing.reduction import ForkingPickler
+from traceback import format_exc
 from typing import Any
 
 import torch
@@ -143,7 +144,10 @@ class _Round:
 
     def __iter__(self) -> Iterator[Any]:
         self.reader.orders = self.orders
-        return iter(self.reader.loader)
+        for batch in self.reader.loader:
+            if isinstance(batch, _Failed):
+                batch.raise_again()
+            yield batch
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,19 @@ class _Order:
     number: int
     indices: Any
     transform: Transform | None
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """What went wrong in a worker: in one line, with the traceback behind it."""
+
+    refused: bool
+    message: str
+    traceback: str
+
+    def raise_again(self) -> None:
+        kind = ValueError if self.refused else RuntimeError
+        raise kind(self.message) from RuntimeError(f"in a worker of the loader:\n{self.traceback}")
 
 
 class _Source(Dataset[Any]):
@@ -165,6 +182,16 @@ class _Source(Dataset[Any]):
         self._start = ExitStack()
 
     def __getitem__(self, order: _Order) -> Any:
+        if get_worker_info() is None:
+            return self._make(order)
+        try:
+            return self._make(order)
+        except Exception as error:
+            refused = isinstance(error, ValueError)
+            message = str(error) if refused else f"{type(error).__name__}: {error}"
+            return _Failed(refused, message, format_exc())
+
+    def _make(self, order: _Order) -> Any:
         if get_worker_info() is not None and order.number != self._number:
             self._start.close()
             self._start.enter_context(preserve_rng(*find_random_sources(self.dataset)))

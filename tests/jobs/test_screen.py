@@ -106,3 +106,17 @@ def test_a_sweep_goes_on_after_a_job_with_bad_input(in_process, capsys):
     assert error in capsys.readouterr().err.splitlines()
     both = Leaderboard.load(next(in_process.glob("multirun/screen/*/*")))
     assert {row.backbone for row in both.rows} == {"efficientnet_lite0", "efficientnet_lite0_random"}
+
+
+@pytest.mark.parametrize("aggregate", ["null", "best"])
+def test_layers_from_the_command_line(in_process, aggregate):
+    backbone = ("backbone=efficientnet_lite0_random", "backbone.input_size=32")
+    layers = ("layers=all", f"aggregate={aggregate}", "hydra.run.dir=result")
+    assert exit_code("screen", *backbone, *layers, *TINY) == 0
+    names = [row.backbone for row in Leaderboard.load(in_process / "result").rows]
+    if aggregate == "best":
+        assert names == ["efficientnet_lite0_random"]
+    else:
+        assert len(names) > 2
+        assert names[-1] == "efficientnet_lite0_random:features"
+    assert (in_process / "result" / "leaderboard_layers.png").exists() == (aggregate == "null")
