@@ -99,7 +99,7 @@ def plot_layers(board: Leaderboard, column: str | None = None) -> Figure:
     networks: dict[str, list[Any]] = {}
     for row in board.rows:
         if row.layer:
-            networks.setdefault(row.network, []).append(row)
+            networks.setdefault(board.info.get("layers_of", row.network), []).append(row)
     if not networks or column not in board.columns:
         raise ValueError(
             f"Expected a leaderboard with a score of each layer, one of {board.columns}, but got {column!r}."

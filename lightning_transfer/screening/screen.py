@@ -370,7 +370,7 @@ def _add_all(row: Row, metrics: MetricCollection, plan: _Plan, reference: Kept |
 def _aggregate(row: Row, rows: Sequence[Row], plan: _Plan) -> Row:
     """One row of the layers' rows."""
     how = str(plan.aggregate)
-    columns = list(dict.fromkeys(column for one in rows for column in one.scores))
+    columns = [column for column in (*plan.metrics.columns, BOUND) if any(column in one.scores for one in rows)]
     chosen = choose_layers(rows, columns, [*plan.metrics.lower_is_better, BOUND], how)
     by_layer = {one.layer: one for one in rows}
     errors = {

@@ -50,10 +50,10 @@ def test_a_screen_scores_layers_of_several_backbones(backbone, tmp_path):
     options = {"layers": "module.[bs]*", "output_dir": tmp_path, "reference": Digits(max_samples=60, classes=[1, 2])}
     board = screen(pair, data, ["logme", "leep", "etran"], error_bars=True, **options)
     assert [row.backbone for row in board.rows] == [
-        "one:module.stem", "one:module.body", "one:module.body.0", "one:module.body.1", "one:features", "other"
+        "one:module.stem", "one:module.body.0", "one:module.body.1", "one:module.body", "one:features", "other"
     ]  # fmt: skip
     assert "`layers`" in board["other"].status  # it has none of that name; the others are there
-    assert (board.rows[1].network, board.rows[1].layer) == ("one", "module.body")
+    assert (board.rows[3].network, board.rows[3].layer) == ("one", "module.body")
     alone = screen({"one": backbone}, data, ["logme"], error_bars=True, reference=options["reference"])["one"]
     for column in ("logme", "task_relatedness"):
         assert board["one:features"].score(column) == pytest.approx(alone.score(column), rel=1e-3)
