@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,8 @@ from lightning_transfer.jobs.common import (
     plain_part,
     trainer_arguments,
 )
-from lightning_transfer.report.loggers import log_leaderboard
 from lightning_transfer.report.figures import png_bytes
+from lightning_transfer.report.loggers import log_leaderboard
 from lightning_transfer.screening.layers import plot_layers
 from lightning_transfer.screening.screen import screen
 from lightning_transfer.utilities.errors import JobFailedError
@@ -74,7 +75,7 @@ def run(cfg: DictConfig) -> float:
     _refuse_unbuilt(board)
     for logger in loggers.values():
         log_leaderboard(board, logger)
-    if any(row.layer for row in board.rows):
+    if any(row.layer for row in board.rows) and find_spec("matplotlib") is not None:
         file = folder / "leaderboard_layers.png"
         try_to_write("The figure of the layers", folder, lambda: write_atomically(file, png_bytes(plot_layers(board))))
     show(board, folder)

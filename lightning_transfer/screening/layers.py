@@ -92,7 +92,7 @@ def plot_layers(board: Leaderboard, column: str | None = None) -> Figure:
     Raises:
         ValueError: If no row is of a layer, or there is no such score.
     """
-    require("matplotlib", extra="plot")
+    require("matplotlib", "plot")
     from matplotlib.figure import Figure
 
     column = column or board.rank_by
