@@ -246,7 +246,8 @@ class Backbone(nn.Module, abc.ABC):
         from torch.utils.flop_counter import FlopCounterMode
 
         inputs = self.example_inputs(2)  # exported programs with a dynamic batch may refuse a single sample
-        with _plain_attention(), FlopCounterMode(display=False) as counter:
+        # the counter hangs hooks for gradients on parameters that are handed to a module, which fails without gradients
+        with _frozen(self), _plain_attention(), FlopCounterMode(display=False) as counter:
             self(inputs)
         return int(counter.get_total_flops()) // 2
 
@@ -302,6 +303,19 @@ def one_line(error: BaseException, limit: int = 240) -> str:
     """The message of an error on one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Let no parameter ask for a gradient for a while."""
+    asking = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad = False
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad = True
 
 
 @contextmanager

@@ -51,6 +51,7 @@ def files(tmp_path_factory):
 
 
 def _check(backbone, transform, files, network, without_head):
+    assert backbone.cost(measure=False).flops > 0
     data = ImageFolder(files[0].parents[1], val_fraction=0, test_fraction=0)
     ordered = sorted(files)
     prepared = torch.stack([transform(open_rgb(file)) for file in ordered])

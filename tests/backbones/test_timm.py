@@ -57,6 +57,12 @@ def test_timm_with_other_channels(channels):
     assert backbone.takes_pictures == (channels == 1)
 
 
+def test_cost_of_a_network_that_hands_parameters_to_its_modules():
+    backbone = TimmBackbone("test_vit3", pretrained=False)
+    assert backbone.cost(measure=False).flops > 0
+    assert all(parameter.requires_grad for parameter in backbone.parameters())
+
+
 def test_timm_control_and_headless():
     first, again = (load_backbone("timm/test_resnet", pretrained=False, seed=3) for _ in range(2))
     assert all(torch.equal(*pair) for pair in zip(first.parameters(), again.parameters(), strict=True))
