@@ -260,8 +260,8 @@ class MomentMetric(JackknifeMetric):
         if self.defer_checks:
             truth = self._note_faults(features, truth)
         if self.task == "classification":
-            known = self.num_classes if self.defer_checks else None
-            self._accumulate(features, truth, known or int(truth.max()) + 1)
+            most = self.num_classes if self.defer_checks else None
+            self._accumulate(features, truth, most or int(truth.max()) + 1)
             return
         if not len(self.target_shift):
             self.target_shift = truth.mean(0)
@@ -285,9 +285,9 @@ class MomentMetric(JackknifeMetric):
         Raises:
             ValueError: If it did.
         """
-        found = describe_faults(self.faults.tolist(), *self.requires[:2], num_classes=self.num_classes)
-        if found:
-            raise ValueError(found)
+        message = describe_faults(self.faults.tolist(), *self.requires[:2], num_classes=self.num_classes)
+        if message:
+            raise ValueError(message)
 
     @property
     def _takes_whole_batches(self) -> bool:
