@@ -96,7 +96,7 @@ def show(record: dict[str, Any]) -> None:
         accuracies = found["accuracies"]
         for variant, each in found["variants"].items():
             shares = np.array(list(each["bounds"].values())) / found["guessing"]
-            losses = np.array(list(each["losses"].values())) / found["guessing"]
+            losses = np.array(list(each.get("losses", {"": float("nan")}).values())) / found["guessing"]
             rho, regret = judged({name: -value for name, value in each["bounds"].items()}, accuracies)
             table.add_row(
                 pair, variant, f"{np.median(shares):.3f}", f"{np.median(losses):.3f}",
