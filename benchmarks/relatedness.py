@@ -246,8 +246,8 @@ def large_schedule():
 
 SCALES = {
     "many classes": (50_000, 20_000, 1000, 0.35, 0),
-    "hundred classes": (5_000, 5_000, 100, 0.1, 0),
-    "hundred classes, five baselines": (5_000, 5_000, 100, 0.1, 5),
+    "hundred classes": (5_000, 5_000, 100, 0.35, 0),
+    "hundred classes, five baselines": (5_000, 5_000, 100, 0.35, 5),
 }
 
 
@@ -256,7 +256,7 @@ def make_gaussian(n_reference, n_target, classes, gap, width=768):
     generator = torch.Generator().manual_seed(0)
     centres = gap * torch.randn(classes, width, generator=generator)
     y, t = torch.arange(n_reference) % classes, torch.arange(n_target) % classes
-    moved = centres + 0.3 * gap * torch.randn(classes, width, generator=generator)
+    moved = centres + 0.1 * torch.randn(classes, width, generator=generator)
     z = centres[y].add_(torch.randn(n_reference, width, generator=generator))
     return z, y, moved[t].add_(torch.randn(n_target, width, generator=generator)), t
 
