@@ -61,7 +61,7 @@ def tiny(seed):
     return ModuleBackbone(nn.Sequential(nn.Flatten(), nn.Linear(64, 256)), input_shape=(1, 8, 8), head=None)
 count = int(sys.argv[1])
 zoo = {f"net_{i}": (lambda i=i: tiny(i))() for i in range(count)}
-screen(zoo, Digits(max_samples=200), ["logme", "h_score"], progress=False)
+screen(zoo, Digits(max_samples=200), ["logme", "h_score"], progress=False, cache=False)
 print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 """
 
@@ -227,7 +227,7 @@ def errors():
 
     def run(error_bars):
         data = PhotoPatches(max_samples=800)
-        screen("efficientnet_lite0_random", data, error_bars=error_bars, progress=False)
+        screen("efficientnet_lite0_random", data, error_bars=error_bars, progress=False, cache=False)
 
     run(False)
     best = turn_about({"ours": lambda: run(True), "other": lambda: run(False)}, 2)

@@ -34,7 +34,8 @@ from lightning_transfer.screening.screen import screen
 folder, output, size, *names = sys.argv[1:]
 zoo = {name: load_backbone(name, input_size=int(size)) for name in names}
 metrics = ["logme", "h_score", "h_score_shrunk"]
-screen(zoo, ImageFolder(folder, batch_size=32), metrics, output_dir=output, picture_memory=0, progress=False)
+options = {"picture_memory": 0, "progress": False, "cache": False}
+screen(zoo, ImageFolder(folder, batch_size=32), metrics, output_dir=output, **options)
 """
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_transfer.screening.candidates import check_relatedness, load_data
+from lightning_transfer.screening.duplicates import watch_duplicates
 from lightning_transfer.utilities.text import plain
 
 if TYPE_CHECKING:
     import pandas as pd
     from lightning.pytorch import Trainer
+
+    from lightning_transfer.cache import FeatureCache
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ def alike_tasks(
     max_samples: int | None = 1000,
     trainer: Trainer | Mapping[str, Any] | None = None,
     progress: bool | None = None,
+    cache: FeatureCache | bool | str | Path = True,
     **options: Any,
 ) -> AlikeTasks:
     """Bound each task by each other one under one backbone; features are extracted once a task.
@@ -86,6 +91,7 @@ def alike_tasks(
         max_samples: At most so many samples of a task.
         trainer: A Trainer, or arguments of one, for Lightning's predict loop.
         progress: Whether to show bars; by default on a terminal.
+        cache: Where features lie for the next time, see :func:`lightning_transfer.screen`.
         **options: Arguments of :func:`lightning_transfer.functional.task_relatedness`.
 
     Raises:
@@ -101,9 +107,10 @@ def alike_tasks(
         'digits_5_9'
     """
     from lightning_transfer.backbones import load_backbone
-    from lightning_transfer.extraction import extract
+    from lightning_transfer.cache import CachedPasses, FeatureCache
     from lightning_transfer.functional.task_relatedness import task_relatedness
 
+    extract = CachedPasses(FeatureCache.of(cache), watch=watch_duplicates)
     arguments = check_relatedness(options)
     given = tasks.items() if isinstance(tasks, Mapping) else ((None, task) for task in tasks)
     loaded = [(name, load_data(task, "target")) for name, task in given]
