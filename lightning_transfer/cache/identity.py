@@ -110,18 +110,18 @@ class DataIdentity:
         Raises:
             NoIdentityError: If nothing says what the data set holds.
         """
-        if isinstance(dataset, TransferDataset):
+        if _is_plain(dataset, TransferDataset):
             return self.of_inputs(dataset.inputs, indices)
-        if isinstance(dataset, TensorDataset):
+        if _is_plain(dataset, TensorDataset):
             named = dataset.tensors
             if isinstance(place := keys.get("input_key"), int):
                 return digest([_rows(named[place], indices)])
             label = place if isinstance(place := keys.get("label_key"), int) else 1
             kept = [tensor for number, tensor in enumerate(named) if number != label % len(named) or len(named) == 1]
             return digest([_rows(tensor, indices) for tensor in kept])
-        if isinstance(dataset, Subset):
+        if _is_plain(dataset, Subset):
             return self.of_samples(dataset.dataset, [int(dataset.indices[place]) for place in indices], keys)
-        if isinstance(dataset, ConcatDataset):
+        if _is_plain(dataset, ConcatDataset):
             return self._of_concatenated(dataset, indices, keys)
         if _is_hugging_face(dataset):
             return digest([torch.as_tensor(indices)], _fingerprint_of(dataset))
@@ -143,12 +143,12 @@ class DataIdentity:
         """Name some inputs of a data set of this package."""
         if isinstance(inputs, Tensor):
             return digest([_rows(inputs, indices)])
-        if isinstance(inputs, ImageFiles) and inputs.stored is not None:
+        if _is_plain(inputs, ImageFiles) and inputs.stored is not None:
             return digest([_rows(inputs.stored, indices)])
-        if isinstance(inputs, (ImageFiles, OriginalFiles)):
+        if _is_plain(inputs, ImageFiles) or _is_plain(inputs, OriginalFiles):
             size = getattr(inputs, "image_size", None)
             return digest([], f"pictures of {size}", *self.hashes.of([inputs.paths[place] for place in indices]))
-        if isinstance(inputs, LazyInputs):
+        if _is_plain(inputs, LazyInputs):
             return self._of_lazy(inputs, inputs.indices[torch.as_tensor(indices)].tolist())
         if callable(getattr(inputs, "fingerprint", None)):
             return digest([torch.as_tensor(indices)], str(inputs.fingerprint()))
@@ -183,7 +183,7 @@ class DataIdentity:
         if isinstance(value, Tensor):
             return digest([value])
         if isinstance(value, str):
-            return digest([], value)
+            return digest([], "text", value)
         if isinstance(value, bytes):
             return digest([torch.frombuffer(bytearray(value), dtype=torch.uint8)], "bytes") if value else digest([])
         if isinstance(value, Path):
@@ -257,7 +257,7 @@ class BackboneIdentity:
             inputs = self.backbone.preprocess(self.backbone.example_inputs(2))
             features, logits = self.backbone.encode(inputs)
         answers = {"features": features} if logits is None else {"features": features, "logits": logits}
-        return {name: values.detach().cpu().clone().contiguous() for name, values in answers.items()}
+        return {name: _as_floating(values) for name, values in answers.items()}
 
     def _versions(self) -> dict[str, str]:
         makers: set[Any] = {type(module) for module in self.backbone.modules()}
@@ -294,6 +294,16 @@ def _trial_pictures() -> list[Image.Image]:
         Image.fromarray(part).resize(size, Image.Resampling.BICUBIC)
         for part, size in zip(coarse, ((310, 190), (150, 330)), strict=True)
     ]
+
+
+def _as_floating(values: Tensor) -> Tensor:
+    values = values.detach().cpu()
+    return (values.clone() if values.is_floating_point() else values.float()).contiguous()
+
+
+def _is_plain(data: Any, kind: type) -> bool:
+    """Whether data are of a class that gives its samples as this module knows it, not of one that changes them."""
+    return isinstance(data, kind) and getattr(type(data), "__getitem__") is getattr(kind, "__getitem__")  # noqa: B009
 
 
 def _rows(values: Tensor, indices: Sequence[int]) -> Tensor:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -56,7 +57,8 @@ class CachedPasses:
 
     Features are looked for by what gave them: the weights and code of the backbone, its preprocessing, the content of
     the inputs, the samples chosen of them, the precision and kind of device, and the versions of the libraries. Labels
-    are no part of that: they are read anew each time.
+    are no part of that. Inputs are looked at, and labels read, once for each object of this class: while it lives, data
+    are taken to stay.
 
     Args:
         cache: Where features lie; ``None`` runs every pass.
@@ -88,6 +90,9 @@ class CachedPasses:
             raise ValueError(f"Expected argument `cache_key` to be a name of the data, but got {cache_key!r}.")
         self.cache, self.cache_key, self.watch = cache, cache_key, watch
         self._said: set[str] = set()
+        self._names: dict[tuple[Any, ...], str] = {}
+        self._labels: dict[tuple[Any, ...], tuple[dict[str, Tensor], int]] = {}
+        self._seen: list[Any] = []  # data stay alive as long as they are known by their number in memory
         self._numerics: tuple[Any, dict[str, Any]] | None = None
 
     def __call__(
@@ -137,7 +142,8 @@ class CachedPasses:
             numerics = self._numerics_of(options.get("trainer"))
             identity = BackboneIdentity(backbone, fingerprint)
         except NoIdentityError as error:
-            return self._say(f"The features of {backbone.name} are not cached: {error}.")
+            self._say(f"The features of {backbone.name} are not cached: {error}.")
+            return None
         except ValueError:  # a wrong Trainer, which the pass refuses
             return None
         search = _Search(identity, {"backbone": backbone.name, **identity.parts(), "data": name})
@@ -145,27 +151,39 @@ class CachedPasses:
             with _walk(data, backbone, options) as walk:
                 if numerics["processes"] > 1 and not walk.is_one_set:
                     raise NoIdentityError("its samples have no numbers by which several processes could share them")
+                same = (id(data), role, *walk.choices)
+                if same not in self._names:
+                    self._names[same] = self._name_samples(walk, role, FileHashes(cache.table))
+                    self._seen.append(data)
                 search.about |= {
-                    "samples": self._name_samples(walk, role, FileHashes(cache.table)),
+                    "samples": self._names[same],
                     "split": options.get("split", "train"),
                     "max_samples": options.get("max_samples"),
                     "optimize": sorted(options.get("optimize", ())),
                     "seed": options.get("seed", 0) if options.get("max_samples") else None,
                     **{part: value for part, value in numerics.items() if part != "processes"},
                 }
-                if not search.find(cache, walk) and numerics["processes"] == 1:
+                read = partial(self._read_labels, walk, same)
+                if not search.find(cache, read) and numerics["processes"] == 1:
                     stack.enter_context(cache.turn(search.key))
-                    search.find(cache, walk)  # what another process has put there meanwhile
+                    search.find(cache, read)  # what another process has put there meanwhile
         except NoIdentityError as error:
             hint = (
                 "" if self.cache_key is not None else " `cache_key` gives it a name, `cache=False` turns this line off."
             )
-            return self._say(f"The features of `{name}` are not cached: {error}.{hint}")
+            self._say(f"The features of `{name}` are not cached: {error}.{hint}")
+            return None
         except ValueError:  # wrong arguments or data, which the pass refuses
             return None
         except Exception as error:
-            return self._say(f"The cache of features is not used: {Failure.of(error)}")
+            self._say(f"The cache of features is not used: {Failure.of(error)}")
+            return None
         return search
+
+    def _read_labels(self, walk: _Walk, same: tuple[Any, ...]) -> tuple[dict[str, Tensor], int]:
+        if same not in self._labels:
+            self._labels[same] = walk.read_labels()
+        return self._labels[same]
 
     def _numerics_of(self, trainer: Any) -> dict[str, Any]:
         """What of a Trainer, and of PyTorch's settings, the values of features depend on."""
@@ -213,7 +231,8 @@ class CachedPasses:
         try:
             writer = self.cache.writer(search.key)
         except OSError as error:
-            return self._say(f"Features are not written to `{self.cache.folder}`: {Failure.of(error)}")
+            self._say(f"Features are not written to `{self.cache.folder}`: {Failure.of(error)}")
+            return None
         if isinstance(backbone, LayeredBackbone):
             writer.columns = {_tensor(layer): columns for layer, columns in backbone.slices.items()}
         return writer
@@ -246,12 +265,11 @@ class CachedPasses:
             saved=max(0.0, entry.seconds - extraction.seconds), notes=lambda: entry.notes,
         )  # fmt: skip
 
-    def _say(self, line: str) -> Any:
-        """Say a line once; gives nothing."""
+    def _say(self, line: str) -> None:
+        """Say a line once."""
         if line not in self._said:
             self._said.add(line)
             warnings.warn(line, stacklevel=5)
-        return None
 
 
 class _Search:
@@ -268,11 +286,11 @@ class _Search:
         parts = {name: value for name, value in self.about.items() if name not in ("backbone", "data")}
         return digest([], json.dumps({**parts, "format": FORMAT}, sort_keys=True))
 
-    def find(self, cache: FeatureCache, walk: _Walk) -> bool:
+    def find(self, cache: FeatureCache, read_labels: Callable[[], tuple[dict[str, Tensor], int]]) -> bool:
         """Look for an entry of this very network, with as many samples as there are labels."""
         for entry in cache.find(self.key, [_tensor(layer) for layer in self.identity.layers]):
             if self.identity.answers_alike(entry.answers()):
-                self.labels, count = walk.read_labels()
+                self.labels, count = read_labels()
                 if count == entry.num_samples:
                     self.entry = entry
                     return True
@@ -287,6 +305,8 @@ class _Walk:
         self.data = data
         self._chosen = {name: options[name] for name in ("split", "max_samples", "seed") if name in options}
         transform = backbone.transform if backbone.takes_pictures else None
+        originals = None if transform is None else transform.wants_originals
+        self.choices = (originals, *sorted(self.keys.items()), *sorted(self._chosen.items()))
         self._source = ScoringPass(data, keys=self.keys, transform=transform, **self._chosen)
         self.passes: list[Pass] = []
 
@@ -320,7 +340,7 @@ class _Walk:
         if all(isinstance(getattr(walk.loader, "dataset", None), TransferDataset) for walk in self.passes):
             named = [_truth_of(walk.loader) for walk in self.passes]
         else:
-            plain = ScoringPass(self.data, keys=self.keys, **self._chosen)
+            plain = ScoringPass(self.data, keys=self.keys, transform=_blank, **self._chosen)
             batches = (batch for walk in plain.predict_dataloader() for batch in walk)
             named = [self._labels_in(batch) for batch in batches]
         names = {name for _, labels in named for name in labels}
@@ -342,6 +362,11 @@ def _walk(data: Any, backbone: Backbone, options: Mapping[str, Any]) -> Iterator
         stack.callback(walk.close)
         walk.open()
         yield walk
+
+
+def _blank(_: Any) -> Tensor:
+    """What stands for a picture where only labels are looked at."""
+    return torch.zeros(1)
 
 
 def _truth_of(loader: Any) -> tuple[int, dict[str, Tensor]]:

@@ -111,7 +111,10 @@ class FeatureCache:
             raise ValueError(
                 f"Expected argument `cache` to be True, False, a folder or a FeatureCache, but got {cache!r}."
             )
-        return cls(None if cache is True else cache)
+        try:
+            return cls(None if cache is True else cache)
+        except RuntimeError:  # a user without a home
+            return None
 
     @property
     def table(self) -> Path:

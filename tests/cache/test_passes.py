@@ -56,6 +56,7 @@ def test_everything_but_the_labels_makes_a_pass_of_its_own(cache, monkeypatch):
     assert run(cache, net, data(val_fraction=0.5), split="val") == 15
     assert run(cache, net, data(), trainer={"precision": "bf16-true"}) == 30
     assert run(cache, net, data(), trainer={"precision": "bf16-mixed"}) == 30
+    assert run(cache, net, data(), optimize=["channels_last"]) == 30
 
     with torch.no_grad():
         net.module.body.weight[0, 0] += 1e-6
@@ -272,6 +273,20 @@ class Noisy(Known):
         return self.values[index] + torch.rand(12), self.labels[index]
 
 
+class Scaled(TensorDataset):
+    """A known kind of data set that gives something else than its tensors."""
+
+    def __getitem__(self, index):
+        return self.tensors[0][index] * 2, self.tensors[1][index]
+
+
+class Photographs(Known):
+    """Pillow's pictures, which PyTorch's own collate function does not take."""
+
+    def __getitem__(self, index):
+        return Image.new("RGB", (6, 6), (8 * index, 0, 0)), self.labels[index]
+
+
 class Endless(IterableDataset):
     def __iter__(self):
         return zip(*vectors(), strict=True)
@@ -304,6 +319,7 @@ def test_loaders_of_known_data_are_cached_whatever_their_order(cache):
     ("make", "reason"),
     [
         (lambda: DataLoader(Known(), 8), "a Known does not say what it holds"),
+        (lambda: DataLoader(Scaled(*vectors()), 8), "a Scaled does not say what it holds"),
         (lambda: DataLoader(Noisy("v"), 8), "different values when the same sample is read twice"),
         (lambda: DataLoader(Endless(), 8), "a stream or an iterable"),
         (lambda: [tuple(vectors())], "a stream or an iterable"),
@@ -334,6 +350,11 @@ def test_labels_of_named_data_are_read_anew(cache):
         assert kept.cached
         assert result.num_samples == 30
     assert seen(net) == 30
+
+
+def test_pictures_of_named_data_are_not_prepared_to_read_their_labels(cache):
+    net = picture_net(Cut(6))
+    assert [run(cache, net, DataLoader(Photographs(), 8), cache_key="a") for _ in range(2)] == [30, 0]
 
 
 def test_a_named_set_of_another_size_is_read_anew(cache):

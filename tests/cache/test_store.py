@@ -237,6 +237,13 @@ def test_folders_and_switches(monkeypatch, tmp_path):
     assert FeatureCache.of(own) is own
 
 
+def test_a_user_without_a_home_has_no_cache(monkeypatch):
+    monkeypatch.delenv("LIGHTNING_TRANSFER_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", lambda path: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert FeatureCache.of(True) is None
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
