@@ -6,6 +6,7 @@ import abc
 import math
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -261,9 +262,12 @@ class Backbone(nn.Module, abc.ABC):
 
 @contextmanager
 def weights_of(name: str) -> Iterator[None]:
-    """Say in one line which network cannot be had, whatever a library meets while it builds or loads it."""
+    """Say in one line which network cannot be had, whatever a library meets while it builds or loads it.
+
+    Weights are read as tensors alone, and no library can ask whether it may run code.
+    """
     try:
-        with tensors_only():
+        with tensors_only(), _no_answers():
             yield
     except (TypeError, ImportError):  # a wrong argument, a library that is missing
         raise
@@ -272,6 +276,18 @@ def weights_of(name: str) -> Iterator[None]:
             f"Cannot build `{name}`; weights come from its library's cache or, with a connection, from the hub, and "
             f"`pretrained=False` draws random ones: {one_line(error, 160)}"
         ) from error
+
+
+@contextmanager
+def _no_answers() -> Iterator[None]:
+    """Let questions at the terminal find nobody: transformers asks whether to run the code of a model."""
+    before = sys.stdin
+    with open(os.devnull) as nothing:
+        sys.stdin = nothing
+        try:
+            yield
+        finally:
+            sys.stdin = before
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickletools
 import zipfile
-from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # type: ignore[import-not-found]
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -295,8 +295,5 @@ _VALUES: dict[str, Callable[[Any], Any]] = {
 
 def _trusted_by_user() -> set[str]:
     """What was added by ``torch.serialization.add_safe_globals``."""
-    return {
-        f"{item.__module__}.{item.__qualname__}"
-        for item in torch.serialization.get_safe_globals()
-        if hasattr(item, "__qualname__")
-    }
+    kinds = [item for item in torch.serialization.get_safe_globals() if isinstance(item, type)]
+    return {f"{kind.__module__}.{kind.__qualname__}" for kind in kinds}

@@ -48,7 +48,7 @@ def is_shared() -> bool:
     from omegaconf import OmegaConf
 
     hydra = HydraConfig.get()
-    subdir = str(OmegaConf.to_container(hydra.sweep, resolve=False).get("subdir"))
+    subdir = str(cast("dict[str, Any]", OmegaConf.to_container(hydra.sweep, resolve=False)).get("subdir"))
     return hydra.mode is RunMode.MULTIRUN and not any(part in subdir for part in _JOB_IN_NAME)
 
 
@@ -58,7 +58,7 @@ def take_own_folder() -> None:
     from omegaconf import read_write
 
     if is_shared():
-        hydra = HydraConfig.get()
+        hydra = cast("Any", HydraConfig.get())
         with read_write(hydra):
             hydra.runtime.output_dir = str(output_dir() / str(hydra.job.num))
 

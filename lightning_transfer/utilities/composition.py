@@ -155,7 +155,7 @@ def _check_yaml(path: Path) -> None:
     total, anchored, open_nodes = 0, dict[str, int](), list[tuple[str | None, int]]()
     for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
         begins = isinstance(event, yaml.NodeEvent)
-        total += anchored.get(event.anchor, 1) if isinstance(event, yaml.AliasEvent) else begins
+        total += anchored.get(str(event.anchor), 1) if isinstance(event, yaml.AliasEvent) else begins
         if isinstance(event, yaml.CollectionStartEvent):
             open_nodes.append((event.anchor, total))
         elif isinstance(event, yaml.CollectionEndEvent):

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -148,6 +151,138 @@ def test_configs_inside_folders_of_sentence_transformers(marker, file, content):
     (folder / file).write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(ValueError, match=file.rpartition("/")[2]):
         load_backbone(str(folder))
+
+
+PYTHON = "import os\nos.mkdir({marker!r})\nclass Net: pass\n"
+MODELS = {  # what is added to a folder of a small model: files, and entries of its config
+    "code of a model of its own": {"config.json": {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Net", "AutoModel": "evil.Net"}}},
+    "code beside a known model": {"config.json": {"auto_map": {"AutoConfig": "evil.Net", "AutoModel": "evil.Net"}}},
+    "code from elsewhere": {"config.json": {"auto_map": {"AutoModel": "{other}--evil.Net"}}},
+    "code of a tokenizer": {"tokenizer_config.json": {"auto_map": {"AutoTokenizer": ["evil.Net", "evil.Net"]}}},
+    "a class of a tokenizer": {"tokenizer_config.json": {"tokenizer_class": "evil.Net"}},
+    "a class of a tokenizer in the config": {"config.json": {"tokenizer_class": "evil.Net"}},
+    "code of pictures": {"preprocessor_config.json": {"auto_map": {"AutoImageProcessor": "evil.Net"}, "image_processor_type": "Evil"}},
+    "code of a processor": {"processor_config.json": {"auto_map": {"AutoProcessor": "evil.Net"}}},
+    "a kernel of attention": {"config.json": {"_attn_implementation_internal": "{other}", "attn_implementation": "{other}"}},
+    "a kernel of experts": {"config.json": {"_experts_implementation_internal": "{other}", "use_kernels": True}},
+    "trust": {"config.json": {"trust_remote_code": True, "auto_map": {"AutoModel": "evil.Net"}, "model_type": "evil"}},
+    "a way to generate": {"generation_config.json": {"custom_generate": "{other}"}, "custom_generate/generate.py": PYTHON},
+    "a quantiser": {"config.json": {"quantization_config": {"quant_method": "evil", "modules": ["evil.Net"]}}},
+    "an adapter": {"adapter_config.json": {"base_model_name_or_path": "{other}", "peft_type": "LORA", "auto_mapping": {"parent_library": "evil", "base_model_class": "Net"}}},
+    "an adapter alone": {"config.json": None, "adapter_config.json": {"base_model_name_or_path": "{other}"}},
+    "weights that lie elsewhere": {"model.safetensors": None, "pytorch_model.bin.index.json": {"metadata": {}, "weight_map": {"x": "../evil.bin"}}},
+    "a pickle by another name": {"model.safetensors": b"pickle"},
+    "a pickle beside": {"model.safetensors": None, "pytorch_model.bin": b"pickle"},
+    "a pickle of numpy": {"model.safetensors": None, "flax_model.msgpack": b"pickle", "tf_model.h5": b"pickle"},
+    "a template": {"chat_template.jinja": "{{% for x in ().__class__.__base__.__subclasses__() %}}{{{{ x }}}}{{% endfor %}}"},
+    "modules of ours": {"modules.json": [{"idx": 0, "name": "0", "path": "", "type": "evil.Net"}]},
+    "options that load": {"sentence_bert_config.json": {"model_args": {"trust_remote_code": True}}, "modules.json": [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]},
+}  # fmt: skip
+
+
+def fill(value, marker):
+    """A payload with its places filled in."""
+    if isinstance(value, dict):
+        return {name: fill(entry, marker) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [fill(entry, marker) for entry in value]
+    return value.format(other=marker.with_name("other"), marker=str(marker)) if isinstance(value, str) else value
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory):
+    """A folder of a small model of pictures."""
+    from transformers import ViTConfig, ViTModel
+
+    folder = tmp_path_factory.mktemp("vit")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    ViTModel(ViTConfig(**sizes, image_size=16, patch_size=8)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["transformers", "sentence_transformers", ""])
+@pytest.mark.parametrize("added", MODELS.values(), ids=MODELS)
+def test_folders_of_models_with_more_in_them(marker, monkeypatch, vit, added, kind):
+    """Whoever is asked says yes; no code runs for all that, and nobody is asked."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+    folder, other = marker.with_name("model"), marker.with_name("other")
+    shutil.copytree(vit, folder)
+    shutil.copytree(vit, other)
+    for place in (folder, other):
+        for name in ("evil.py", "__init__.py", "build.py", "layers.py"):
+            (place / name).write_text(PYTHON.format(marker=str(marker)))
+    torch.save({"x": Payload(marker)}, marker.with_name("evil.bin"))
+    for name, content in added.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        if content is None:
+            path.unlink()
+        elif isinstance(content, bytes):
+            torch.save({"x": Payload(marker)}, path)
+        elif isinstance(content, str):
+            path.write_text(content.format(marker=str(marker)))
+        else:
+            content = fill(content, marker)
+            earlier = json.loads(path.read_text()) if path.exists() and isinstance(content, dict) else {}
+            path.write_text(json.dumps({**earlier, **content} if isinstance(content, dict) else content))
+    with contextlib.suppress(ValueError, ModuleNotFoundError, TypeError):
+        load_backbone(f"{kind}/{folder}" if kind else str(folder))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"architecture": "resnet18", "pretrained_cfg": {"file": "{evil}", "custom_load": True}},
+        {"architecture": "resnet18", "pretrained_cfg": {"url": "file://{evil}", "custom_load": "hf"}},
+        {"architecture": "test_vit", "pretrained_cfg": {"file": "{evil}"}, "model_args": {"act_layer": "os.mkdir"}},
+        {"architecture": "test_vit", "model_args": {"norm_layer": "evil.Net", "block_fn": "evil.Net"}},
+        {"architecture": "local-dir:{evil}"},
+        {"architecture": "../evil"},
+    ],
+)
+def test_folders_of_timm_with_more_in_them(marker, config):
+    folder, evil = marker.with_name("model"), marker.with_name("evil.pth")
+    folder.mkdir()
+    for path in (evil, folder / "pytorch_model.bin", folder / "model.pth", folder / "x.npz", folder / "a.safetensors"):
+        torch.save({"x": Payload(marker)}, path)
+    (folder / "config.json").write_text(json.dumps(config).replace("{evil}", str(evil)))
+    with pytest.raises(ValueError, match="model"):
+        load_backbone(f"timm/local-dir:{folder}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        {"hf_model_name": "{other}"},
+        {"hf_tokenizer_name": "{other}"},
+        {"hf_model_name": "{other}", "hf_proj_type": "mlp"},
+    ],
+)
+def test_folders_of_open_clip_with_more_in_them(marker, monkeypatch, text):
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+    folder, other = marker.with_name("model"), marker.with_name("other")
+    other.mkdir()
+    folder.mkdir()
+    (other / "evil.py").write_text(PYTHON.format(marker=str(marker)))
+    names = dict.fromkeys(("AutoConfig", "AutoModel", "AutoTokenizer"), "evil.Net")
+    (other / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": names}))
+    (other / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["evil.Net", None]}}))
+    model = {
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": 16, "layers": 1, "width": 64, "patch_size": 8},
+        "text_cfg": fill(text, marker),
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": {}}))
+    torch.save({"x": Payload(marker)}, folder / "open_clip_pytorch_model.bin")
+    for modality in ("image", "text"):
+        with pytest.raises((ValueError, TypeError)):
+            load_backbone(
+                {
+                    "_target_": "lightning_transfer.backbones.OpenClipBackbone",
+                    "model_name": f"local-dir:{folder}",
+                    "modality": modality,
+                }
+            )
 
 
 def test_results_of_jobs_are_data(marker, capsys):
