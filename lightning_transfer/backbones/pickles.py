@@ -295,5 +295,5 @@ _VALUES: dict[str, Callable[[Any], Any]] = {
 
 def _trusted_by_user() -> set[str]:
     """What was added by ``torch.serialization.add_safe_globals``."""
-    kinds = [item for item in torch.serialization.get_safe_globals() if isinstance(item, type)]
-    return {f"{kind.__module__}.{kind.__qualname__}" for kind in kinds}
+    trusted: list[Any] = torch.serialization.get_safe_globals()
+    return {item[1] if isinstance(item, tuple) else f"{item.__module__}.{item.__qualname__}" for item in trusted}

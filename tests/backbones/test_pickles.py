@@ -152,3 +152,16 @@ def test_states_of_training_beside_a_model_are_left_alone(tmp_path):
     (tmp_path / "training_args.bin").write_bytes(pickle.dumps(Call(bytearray, 3)))
     torch.save(NET.state_dict(), tmp_path / "pytorch_model.bin")
     check_folder(tmp_path)
+
+
+def halved(value):
+    return value
+
+
+def test_what_the_user_trusts_passes(tmp_path):
+    path = tmp_path / "x.pt"
+    torch.save({"weight": torch.zeros(3, 2), "bias": torch.zeros(3), "more": Call(halved, 3)}, path)
+    with pytest.raises(ValueError, match="halved"):
+        load_weights(nn.Linear(2, 3), path)
+    with torch.serialization.safe_globals([halved]):
+        load_weights(nn.Linear(2, 3), path)
