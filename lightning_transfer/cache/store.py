@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -128,7 +130,9 @@ class FeatureCache:
             key: 64 hexadecimal digits.
             tensors: Names of the tensors.
         """
-        for folder in [path for path in sorted(self._home(key).glob("*")) if _NUMBER.fullmatch(path.name)]:
+        for folder in sorted(path for path in self._home(key).glob("*") if self._is_own(path)):
+            if not _NUMBER.fullmatch(folder.name):
+                continue
             try:
                 entry = Entry.read(folder, key)
                 if not set(tensors) <= set(entry.widths) or (entry.error > 0 and self.dtype != HALF):
@@ -260,12 +264,17 @@ class FeatureCache:
         return self.folder / "features" / key[:2] / key
 
     def _entries(self) -> list[Path]:
-        found = self.folder.glob("features/??/*/*")
+        found = [path for path in self.folder.glob("features/??/*/*") if self._is_own(path)]
         return [path for path in found if _KEY.fullmatch(path.parent.name) and _NUMBER.fullmatch(path.name)]
 
     def _unfinished(self) -> list[Path]:
         """Folders of entries that processes work on, and their locks."""
-        return [path for path in self.folder.glob("unfinished/*") if _UNFINISHED.fullmatch(path.name)]
+        found = self.folder.glob("unfinished/*")
+        return [path for path in found if _UNFINISHED.fullmatch(path.name) and self._is_own(path)]
+
+    def _is_own(self, path: Path) -> bool:
+        """Whether a path lies where it says: no link leads out of the folder."""
+        return path.resolve() == self.folder.resolve() / path.relative_to(self.folder)
 
     def _evict(self) -> None:
         """Delete what was not used for the longest time, beyond the limit, and what dead processes left."""
@@ -474,8 +483,9 @@ class Entry:
             names = [shard["file"] for shards in manifest["ranks"] for shard in shards]
             if not all(_SHARD_NAME.fullmatch(name) for name in names):
                 raise ValueError("it names files that are none of its own")
+            _check_numbers(manifest)
             return cls(folder, manifest)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
             raise ValueError(f"Expected `{folder}` to hold an entry of features, but got: {error!r}.") from error
 
     def verify(self) -> None:
@@ -485,13 +495,17 @@ class Entry:
             ValueError: If one is damaged.
             OSError: If one cannot be read.
         """
-        hashes = {shard["file"]: shard["hash"] for shards in self._ranks for shard in shards}
+        shards = [shard for shards in self._ranks for shard in shards]
+        hashes = {shard["file"]: shard["hash"] for shard in shards}
         for name, expected in {**hashes, _ANSWERS: self._answers_hash}.items():
-            if hash_file(self.folder / name) != expected:
-                raise ValueError(f"Expected `{self.folder / name}` to be as it was written, but its content differs.")
-        for name in hashes:
-            for tensor in self.widths:
-                self._values(name, tensor)
+            path = self.folder / name
+            if not stat.S_ISREG(path.lstat().st_mode) or hash_file(path) != expected:
+                raise ValueError(f"Expected `{path}` to be as it was written, but its content differs.")
+        for shard in shards:
+            for tensor, width in self.widths.items():
+                values = self._values(shard["file"], tensor)
+                if values.shape != (shard["rows"], width) or not values.is_floating_point():
+                    raise ValueError(f"Expected `{self.folder / shard['file']}` to hold what its entry says.")
         self.answers()
 
     def answers(self) -> dict[str, Tensor]:
@@ -499,7 +513,8 @@ class Entry:
         if not self._answers:
             from safetensors.torch import load_file
 
-            self._answers = load_file(self.folder / _ANSWERS)
+            with _as_bad_file(self.folder / _ANSWERS):
+                self._answers = load_file(self.folder / _ANSWERS)
         return self._answers
 
     def rows(self, name: str, places: Tensor) -> Tensor:
@@ -530,12 +545,46 @@ class Entry:
         from safetensors import safe_open
 
         if (file, name) not in self._open:
-            with safe_open(self.folder / file, framework="pt") as shard:
+            with _as_bad_file(self.folder / file), safe_open(self.folder / file, framework="pt") as shard:
                 self._open[file, name] = shard.get_tensor(name)
         return self._open[file, name]
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_open": {}}  # another process maps the files itself
+
+
+def _check_numbers(manifest: Mapping[str, Any]) -> None:
+    """Refuse an entry whose numbers do not fit each other: everything that is read from them later is bounded then.
+
+    Raises:
+        ValueError: If they do not; other exceptions if they are of other types.
+    """
+    count, widths, ranks = manifest["num_samples"], dict(manifest["widths"]), manifest["ranks"]
+    whole = [count, manifest["largest_batch"], *widths.values()]
+    whole += [number for run in manifest["batches"] for number in run]
+    whole += [shard["rows"] for shards in ranks for shard in shards]
+    real = [manifest["seconds"], manifest["error"], manifest["created"]]
+    held = [sum(shard["rows"] for shard in shards) for shards in ranks]
+    if not (
+        all(type(number) is int and 0 < number < 2**62 for number in whole)
+        and all(type(number) in (int, float) and 0 <= number < math.inf for number in real)
+        and all(isinstance(manifest[name], dict) for name in ("notes", "about"))
+        and all(shard["widths"] == widths and isinstance(shard["hash"], str) for shards in ranks for shard in shards)
+        and held == [len(range(rank, count, len(ranks))) for rank in range(len(ranks))]
+        and manifest["largest_batch"] <= count
+        and (not manifest["batches"] or sum(size * times for size, times in manifest["batches"]) == count)
+    ):
+        raise ValueError("its numbers do not fit each other")
+
+
+@contextmanager
+def _as_bad_file(path: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(f"Expected `{path}` to hold tensors, but got: {error}.") from error
 
 
 def answers_agree(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
@@ -589,8 +638,9 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def _delete(path: Path) -> None:
     """Delete a file, or a folder: first what makes it an entry, so that half of one is none."""
+    is_folder = path.is_dir() and not path.is_symlink()
     with suppress(OSError):
-        (path / _MANIFEST if path.is_dir() else path).unlink(missing_ok=True)
+        (path / _MANIFEST if is_folder else path).unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)
 
 
