@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _fail(mistake)
     overrides = arrange(overrides)
     if "-h" in overrides or "--help" in overrides:
-        print(job_help(job, overrides))
+        print("\n".join(map(plain, job_help(job, overrides).split("\n"))))
         sys.exit(0)
     sys.exit(_run(job, overrides))
 

@@ -12,6 +12,7 @@ from lightning_transfer.jobs.record import JOBS
 
 _MEMBER = re.compile(r"[,\[]")
 _KEY = re.compile(r"^(\w+):", re.MULTILINE)
+_HARMLESS = re.compile(r"[\w.,=@+/\[\]-]* ?")  # a name with other signs would be more than a word to the shell
 _OPTIONS = ("--help", "--config-dir", "--cfg", "--multirun", "-m")
 
 SCRIPTS = {
@@ -56,6 +57,10 @@ def complete(line: str) -> list[str]:
         >>> complete("lightning-transfer re"), complete("lightning-transfer screen target=drawn")
         (['relate ', 'report '], ['drawn_attributes ', 'drawn_corners '])
     """
+    return [word for word in _candidates(line) if _HARMLESS.fullmatch(word)]
+
+
+def _candidates(line: str) -> list[str]:
     *before, word = line.split(" ")[1:] or [""]
     before = [entry for entry in before if entry]
     if not before:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lightning_transfer.screening.row import Row, expect
 from lightning_transfer.utilities.digest import combine_digests
+from lightning_transfer.utilities.files import parse_json
 
 FORMAT = 2
 _FIRST_FORMAT = "lightning_transfer.leaderboard/1"
@@ -48,7 +48,7 @@ def decode(content: bytes) -> dict[str, Any]:
         ValueError: If it is no JSON, or anything in it has the wrong name or type.
     """
     try:
-        data = json.loads(content, parse_int=_integer, parse_float=_finite, parse_constant=_finite)
+        data = parse_json(content, finite=True)
     except ValueError as error:
         raise ValueError(f"Expected a leaderboard as JSON, but got: {error}.") from error
     version = data.get("format") if isinstance(data, dict) else type(data).__name__
@@ -68,20 +68,6 @@ def decode(content: bytes) -> dict[str, Any]:
         "info": info,
         "settings": expect(data, "settings", dict) if version == FORMAT else _upgrade(expect(data, "settings", dict)),
     }
-
-
-def _integer(text: str) -> int:
-    value = int(text)
-    if abs(value) >= 2**63:
-        raise ValueError(f"numbers of 63 bits are the largest, not {text[:20]}...")
-    return value
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"numbers are finite, not {text[:20]}")
-    return value
 
 
 def _upgrade(settings: dict[str, Any]) -> dict[str, Any]:

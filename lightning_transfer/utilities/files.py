@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import uuid
@@ -18,6 +19,8 @@ from lightning_transfer.utilities.text import plain
 
 LONGEST_NAME = 120  # bytes, which leaves room for endings
 _LARGEST_JSON = 256 * 2**20  # bytes
+_DEEPEST_JSON = 100
+_NESTS = (dict, list)
 _UNSAFE = re.compile(r"[^\w.+=,@ ()-]")
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|(com|lpt)[\d¹²³])(\.|$)")
 
@@ -87,6 +90,43 @@ def check_writable(folder: Path) -> None:
     probe.unlink()
 
 
+def parse_json(content: bytes, *, finite: bool = False) -> Any:
+    """Read JSON of somebody else: what is read can be written again, and its numbers can be computed with.
+
+    Args:
+        content: The text.
+        finite: Whether NaN and numbers beyond float64 are refused too.
+
+    Raises:
+        ValueError: If it is no JSON, has integers of more than 63 bits, or nests deeper than any result.
+        RecursionError: If it nests much deeper.
+    """
+    data = json.loads(
+        content, parse_int=_integer, **({"parse_float": _finite, "parse_constant": _finite} if finite else {})
+    )
+    layer, depth = [data], 0
+    while layer:
+        if depth > _DEEPEST_JSON:
+            raise ValueError(f"it nests deeper than {_DEEPEST_JSON}")
+        inner = (value.values() if isinstance(value, dict) else value for value in layer if isinstance(value, _NESTS))
+        layer, depth = [value for values in inner for value in values], depth + 1
+    return data
+
+
+def _integer(text: str) -> int:
+    value = int(text)
+    if abs(value) >= 2**63:
+        raise ValueError(f"numbers of 63 bits are the largest, not {text[:20]}...")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"numbers are finite, not {text[:20]}")
+    return value
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file of this package.
 
@@ -102,7 +142,7 @@ def read_json(path: Path) -> Any:
     if (size := path.stat().st_size) > _LARGEST_JSON:
         raise ValueError(f"Expected `{path}` to be a JSON file of at most {_LARGEST_JSON} bytes, but got {size}.")
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"Expected `{path}` to be a JSON file, but got: {plain(error) or 'too deep a nesting'}."

@@ -19,6 +19,7 @@ from hydra import main as hydra_main
 from omegaconf import OmegaConf
 
 from lightning_transfer import cli
+from lightning_transfer.jobs.completion import complete
 from lightning_transfer.utilities.composition import checked_configs
 from lightning_transfer.utilities.instantiate import EXTRA_VARIABLE, check_target, instantiate
 
@@ -298,3 +299,20 @@ def test_configs_that_become_much_more_than_they_are(marker, content):
 def test_aliases_and_names_of_values_are_fine(marker):
     content = "a: &a {x: 1}\nb: [*a, *a]\nc: ['${a}', '${b.0.x} ${a.x}']\nd: {e: '${.f}', f: 2}\n"
     run(write(marker.parent, f"# @package _global_\n{content}"), "+target@_global_=x")
+
+
+def test_names_and_texts_of_configs_are_plain_where_they_are_shown(marker, capsys):
+    """A shell would run what it completes, and a terminal obey what help shows."""
+    folder = marker.parent / "configs/target"
+    folder.mkdir(parents=True)
+    for name in ("$(touch marker)", "`touch marker`", "x;touch marker", "\x1b]0;x\x07", "a\nb", "mine"):
+        (folder / f"{name}.yaml").write_text("# \x1b]0;title\x07\x9b31m a comment\nkey: 1\n")
+    found = complete(f"lightning-transfer screen --config-dir {folder.parent} target=")
+    assert "mine " in found
+    assert not {sign for word in found for sign in word} & set("$`;()\x1b\n\x07")
+    for words in (("--help",), ("target=mine", "--help")):
+        with pytest.raises(SystemExit):
+            cli.main(["screen", "--config-dir", str(folder.parent), *words])
+        shown = capsys.readouterr().out
+        assert "mine" in shown or "a comment" in shown
+        assert not set(shown) & set("\x1b\x07\x9b")

@@ -21,8 +21,10 @@ from torch import nn
 
 from lightning_transfer.backbones import load_backbone, load_weights
 from lightning_transfer.data import NpzArrays, Table
+from lightning_transfer.jobs import report
 from lightning_transfer.jobs.sweep import CompareJobs
-from lightning_transfer.screening import Leaderboard
+from lightning_transfer.screening import Leaderboard, Row
+from lightning_transfer.screening.merging import add_to_folder
 
 FIGURES = (
     "reweighted_reference_loss", "label_mismatch", "distribution_mismatch", "target_loss", "target_accuracy",
@@ -351,3 +353,46 @@ def test_a_page_and_a_figure_of_names_that_harm(tmp_path):
     assert "\x1b" not in page
     assert [row.backbone for row in Leaderboard.load(tmp_path / "out").rows] == names
     assert pd.read_csv(paths["csv"], float_precision="round_trip").logme.tolist() == [i / 7 for i in reversed(range(6))]
+
+
+def nested(depth: int) -> dict:
+    value = {"x": 1}
+    for _ in range(depth):
+        value = {"x": value}
+    return value
+
+
+@pytest.mark.parametrize("harm", [{"info": nested(700)}, {"settings": nested(150)}, {"info": {"x": 10**400}}])
+def test_a_leaderboard_that_could_not_be_written_again_is_none(tmp_path, harm):
+    """It stays as it is, and rows of a new screen are not lost beside it."""
+    content = {"format": 2, "rank_by": "logme", "lower_is_better": [], "info": {}, "settings": {}, "rows": []}
+    (tmp_path / "leaderboard.json").write_text(json.dumps({**content, **harm}))
+    with pytest.raises(ValueError, match=r"leaderboard\.json"):
+        Leaderboard.load(tmp_path)
+    with pytest.warns(UserWarning, match="is left as it is"):
+        paths = add_to_folder(Leaderboard([Row("a", {"logme": 1.0})], settings={"x": 1}), tmp_path)
+    assert Leaderboard.load(paths["json"])["a"].score("logme") == 1.0
+
+
+@pytest.mark.parametrize("value", [10**400, "1", None, [1], {"x": 1}, "NaN", nested(300)])
+@pytest.mark.parametrize("key", ["bound", "label_mismatch", "label_map", "reference", "target_class_names"])
+def test_results_of_a_job_that_lie_cost_a_line(tmp_path, capsys, value, key):
+    good = {
+        "format": 2,
+        "backbone": "net",
+        "reference": "r",
+        "target": "t",
+        "bound": 0.5,
+        **dict.fromkeys(FIGURES, 0.25),
+    }
+    run = {"format": 2, "overrides": ["a"], "objective": {"x": 0.5}, "direction": "max", "history": {}, "test": {}}
+    for job in ("0", "1"):
+        (tmp_path / job).mkdir()
+        (tmp_path / job / "relatedness.json").write_text(json.dumps({**good, **({key: value} if job == "1" else {})}))
+        (tmp_path / job / "finetune.json").write_text(
+            json.dumps({**run, **({"objective": {"x": value}, "history": {"m": value}} if job == "1" else {})})
+        )
+    CompareJobs().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    with contextlib.suppress(ValueError):  # of which the command line makes a line
+        report.run([str(tmp_path)])
+    capsys.readouterr()
