@@ -25,7 +25,9 @@ _LIBRARIES = ("timm/", "torchvision/", "hf/", "transformers/", "open_clip/", "st
 _PLAIN = re.compile(r"[\w/.+@ :%*-]*")  # values that Hydra's grammar takes without quotes
 _QUOTE = re.compile(r"(\\*)('|$)")  # with the backslashes before it, which mean something only there
 _HOME = re.compile(r"(?<=[=,\[])~(?=/|$|,|\])")
-_RESULTS = ("leaderboard.json", "finetune.json", "relatedness.json", "checkpoints/last.ckpt")
+_RESULTS = (
+    "leaderboard.json", "finetune.json", "relatedness.json", "study.jsonl", "select.json", "checkpoints/last.ckpt",
+)  # fmt: skip
 _ABOUT_RESUMING = ("resume=", "ckpt_path=", "hydra.run.dir=", "hydra.sweep.dir=")
 
 

@@ -17,6 +17,7 @@ from lightning_transfer.metrics.registry import METRICS
 from lightning_transfer.report.text import title
 from lightning_transfer.screening.row import COSTS
 from lightning_transfer.screening.standings import LOWER_IS_BETTER
+from lightning_transfer.utilities.files import read_json, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,18 +91,25 @@ class Evidence:
         Raises:
             ValueError: If it is no such file.
         """
-        content = json.loads((_FILE if path is None else Path(path)).read_text(encoding="utf-8"))
+        path = _FILE if path is None else Path(path)
+        content = read_json(path)
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise ValueError(f"Expected evidence of format {_FORMAT}, but got {str(content)[:80]}.")
-        pairs = [((str(one), str(other)), float(value), int(n)) for one, other, value, n in content["pairs"]]
-        return cls({p: v for p, v, _ in pairs}, {p: n for p, _, n in pairs}, str(content["origin"]))
+            raise ValueError(f"Expected `{path}` to hold evidence of format {_FORMAT}, but got {str(content)[:80]}.")
+        try:
+            pairs = [((str(one), str(other)), float(value), int(n)) for one, other, value, n in content["pairs"]]
+            origin = str(content["origin"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"Expected `{path}` to hold evidence, but got: {error!r}.") from error
+        if not all(math.isfinite(value) and abs(value) <= n for _, value, n in pairs):
+            raise ValueError(f"Expected `{path}` to hold sums of correlations, but some are larger than their number.")
+        return cls({p: v for p, v, _ in pairs}, {p: n for p, _, n in pairs}, origin)
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON."""
         pairs = [[*pair, round(self.sums[pair], 4), self.counts[pair]] for pair in sorted(self.sums)]
         lines = ",\n  ".join(json.dumps(pair) for pair in pairs)
         text = f'{{"format": {_FORMAT}, "origin": {json.dumps(self.origin)}, "pairs": [\n  {lines}\n]}}\n'
-        Path(path).write_text(text, encoding="utf-8")
+        write_atomically(Path(path), text)
 
     def correlation(self, one: str, other: str) -> float:
         """What is known of two columns and what is taken for granted, weighted by targets."""
