@@ -165,11 +165,11 @@ def test_bad_input(frame, message):
         consensus(frame)
 
 
-@pytest.mark.parametrize(
-    "content",
-    ["{", "[]", '{"format": 2}', '{"format": 1}', '{"format": 1, "pairs": [1], "origin": ""}',
-     '{"format": 1, "pairs": [["a", "b", 5, 2]], "origin": ""}', '{"format": 1, "pairs": [["a", "b", NaN, 2]], "origin": ""}'],
-)  # fmt: skip
+@pytest.mark.parametrize("content", [
+    "{", "[]", '{"format": 2}', '{"format": 1}', '{"format": 1, "pairs": [1], "origin": ""}',
+    '{"format": 1, "pairs": [["a", "b", 5, 2]], "origin": ""}',
+    '{"format": 1, "pairs": [["a", "b", NaN, 2]], "origin": ""}',
+])  # fmt: skip
 def test_evidence_that_is_damaged_is_named(tmp_path, content):
     path = tmp_path / "evidence.json"
     path.write_text(content)
