@@ -570,6 +570,7 @@ def _check_numbers(manifest: Mapping[str, Any]) -> None:
         and all(type(number) in (int, float) and 0 <= number < math.inf for number in real)
         and all(isinstance(manifest[name], dict) for name in ("notes", "about"))
         and all(shard["widths"] == widths and isinstance(shard["hash"], str) for shards in ranks for shard in shards)
+        and ranks
         and held == [len(range(rank, count, len(ranks))) for rank in range(len(ranks))]
         and manifest["largest_batch"] <= count
         and (not manifest["batches"] or sum(size * times for size, times in manifest["batches"]) == count)

@@ -101,9 +101,8 @@ def parse_json(content: bytes, *, finite: bool = False) -> Any:
         ValueError: If it is no JSON, has integers of more than 63 bits, or nests deeper than any result.
         RecursionError: If it nests much deeper.
     """
-    data = json.loads(
-        content, parse_int=_integer, **({"parse_float": _finite, "parse_constant": _finite} if finite else {})
-    )
+    real = _finite if finite else None
+    data = json.loads(content, parse_int=_integer, parse_float=real, parse_constant=real)
     layer, depth = [data], 0
     while layer:
         if depth > _DEEPEST_JSON:

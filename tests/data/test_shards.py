@@ -223,7 +223,7 @@ def test_headers_that_lie(tmp_path, content):
     path = tmp_path / "shard.tar"
     path.write_bytes(content + bytes(1024))
     with pytest.raises(ValueError, match=r"shard\.tar"):
-        whole(path)
+        whole(path).setup("fit")
 
 
 def test_ranges_of_ranges(tmp_path):
