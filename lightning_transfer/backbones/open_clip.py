@@ -92,7 +92,8 @@ class OpenClipBackbone(TextBackbone):
         self.modality = modality
         self.max_length = int(network.context_length)
         self.network: Any = network
-        self._tokenizer = library.get_tokenizer(model_name) if self_is_text else None
+        with weights_of(f"open_clip/{label}"):
+            self._tokenizer = library.get_tokenizer(model_name) if self_is_text else None
         self.feature_dim = self._try().features.shape[1]
 
     @property

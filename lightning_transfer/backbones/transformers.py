@@ -100,7 +100,8 @@ class TransformersBackbone(TextBackbone):
             raise ValueError(f"Expected argument `layers` to be 'last' for a model of two towers, but got {layers!r}.")
         default = transform = None
         if modality == "image":
-            default, transform = _image_preprocessing(library, config, model_name, kwargs)
+            with weights_of(f"hf/{model_name}"):
+                default, transform = _image_preprocessing(library, config, model_name, kwargs)
         super().__init__(
             name=name or Path(model_name).name + ("" if pretrained else "_random"),
             feature_dim=0,
