@@ -41,3 +41,10 @@ def test_pages_that_are_linked_exist():
         if not (page.parent / target).exists()
     ]
     assert missing == []
+
+
+def test_errors_of_the_troubleshooting_page_are_those_of_the_package():
+    sources = "".join(path.read_text() for path in (ROOT / "lightning_transfer").rglob("*.py"))
+    told = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(told) > 10
+    assert [words for words in told if words not in sources] == []
