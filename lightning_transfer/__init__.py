@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lightning_transfer.extraction import extract
     from lightning_transfer.metrics import TaskRelatedness
     from lightning_transfer.screening import Leaderboard, screen
+    from lightning_transfer.selection import study
 
 _HOMES = {
     "Backbone": "lightning_transfer.backbones",
@@ -26,6 +27,7 @@ _HOMES = {
     "extract": "lightning_transfer.extraction",
     "load_backbone": "lightning_transfer.backbones",
     "screen": "lightning_transfer.screening",
+    "study": "lightning_transfer.selection",
 }
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "extract",
     "load_backbone",
     "screen",
+    "study",
 ]
 
 

@@ -23,12 +23,14 @@ from lightning_transfer.data.base import TransferDataModule
 from lightning_transfer.inputs import describe_batch, keys_of, match_labels, split_batch, task_of
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
 from lightning_transfer.utilities.distributed import leave_group_at_exit
+from lightning_transfer.utilities.imports import require
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
 Task = Literal["classification", "multilabel", "regression"]
-Mode = Literal["head", "full", "head_then_full"]
+Mode = Literal["head", "full", "head_then_full", "lora"]
+_MODES = ("head", "full", "head_then_full", "lora")
 _SCORE_NAMES = {"classification": "accuracy", "multilabel": "accuracy", "regression": "r2"}
 
 
@@ -46,7 +48,8 @@ class FineTuningModule(pl.LightningModule):
         task: ``"classification"`` (cross-entropy), ``"multilabel"`` (binary cross-entropy) or ``"regression"`` (mean
             squared error of standardised targets).
         mode: ``"head"`` trains the head on a frozen backbone in evaluation mode, ``"full"`` all weights,
-            ``"head_then_full"`` the head alone for ``head_epochs`` epochs first.
+            ``"head_then_full"`` the head alone for ``head_epochs`` epochs first. ``"lora"`` trains low-rank adapters in
+            the linear layers of the backbone and the head (Hu et al., ICLR 2022; needs ``lightning-transfer[peft]``).
         head_epochs: See ``mode``.
         optimizer: Called with parameter groups; by default AdamW with learning rate 1e-3 and weight decay 1e-2. Biases
             and normalisation weights are not decayed.
@@ -54,6 +57,7 @@ class FineTuningModule(pl.LightningModule):
         layer_decay: Each of the ``blocks`` consecutive parts of the backbone learns by this factor slower than the
             part after it.
         blocks: Number of such parts.
+        lora_rank: Rank of the adapters of ``mode="lora"``; they are scaled by 2.
         scheduler: ``"cosine"`` or ``"linear"`` decay to zero over the whole training, or ``"constant"``.
         warmup: Share of the training in which the learning rates rise from zero.
         label_smoothing: Of the cross-entropy.
@@ -95,6 +99,7 @@ class FineTuningModule(pl.LightningModule):
         backbone_factor: float = 0.1,
         layer_decay: float = 1.0,
         blocks: int = 4,
+        lora_rank: int = 8,
         scheduler: Literal["cosine", "linear", "constant"] = "cosine",
         warmup: float = 0.1,
         label_smoothing: float = 0.0,
@@ -104,7 +109,7 @@ class FineTuningModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         check_one_of(task, tuple(_SCORE_NAMES), "task")
-        check_one_of(mode, ("head", "full", "head_then_full"), "mode")
+        check_one_of(mode, _MODES, "mode")
         check_one_of(scheduler, ("cosine", "linear", "constant"), "scheduler")
         check_one_of(batch_norm, ("frozen", "train"), "batch_norm")
         check_positive_int(num_outputs, "num_outputs")
@@ -123,6 +128,8 @@ class FineTuningModule(pl.LightningModule):
             self.backbone.head.requires_grad_(False)
         if mode == "head":
             self.backbone.requires_grad_(False)
+        elif mode == "lora":
+            _add_adapters(self.backbone, check_positive_int(lora_rank, "lora_rank"))
         # by name: Lightning may put synchronised layers in their place
         self._frozen_norms: set[str] = set()
         for name, layer in self.backbone.named_modules():
@@ -292,6 +299,30 @@ class FineTuningModule(pl.LightningModule):
             return decay[self.scheduler]
 
         return share
+
+
+def adaptable_layers(backbone: Backbone) -> list[str]:
+    """Names of the linear layers of a transformer that low-rank adapters fit into; none for other networks.
+
+    Args:
+        backbone: Its classifier is left out.
+    """
+    head = {id(module) for module in (backbone.head.modules() if backbone.head is not None else ())}
+    return [
+        name for name, module in backbone.named_modules() if isinstance(module, nn.Linear) and id(module) not in head
+    ]
+
+
+def _add_adapters(backbone: Backbone, rank: int) -> None:
+    """Put low-rank adapters into the linear layers; all other weights are frozen."""
+    names = adaptable_layers(backbone)
+    if not names:
+        raise ValueError(f"Expected a backbone with linear layers for `mode='lora'`, but {backbone.name} has none.")
+    peft = require("peft", "peft")
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names)
+    peft.inject_adapter_in_model(config, backbone)
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_("lora_" in name)
 
 
 def _knows_its_data(layer: _BatchNorm) -> bool:

@@ -313,6 +313,21 @@ class TransferDataModule(LightningDataModule, ABC):
             )
         return self._data.splits[split]
 
+    def portion(self, split: str, indices: Tensor) -> TransferDataModule:
+        """The same data with only some samples of one split.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+            indices: Which samples, in their order.
+
+        Raises:
+            ValueError: If there is no such split.
+        """
+        part = copy(self)
+        chosen = {split: self.split_dataset(split).select(indices)}
+        part.__dict__["_data"] = replace(self._data, splits={**self._data.splits, **chosen})
+        return part
+
     def fingerprint(self, split: str) -> str:
         """Name the content of a split: all its labels or targets, and inputs that are evenly spread over it.
 

@@ -85,6 +85,31 @@ _ALL = (
         plain=True,
     ),
     Job(
+        name="select",
+        summary="screen, fine-tune the few that promise most, and end with a fine-tuned backbone, under a budget",
+        groups=("zoo", "target", "metrics", "trainer", "experiment"),
+        examples=(
+            ("target=digits", "at a tenth of the cost of fine-tuning all of the zoo"),
+            ("target=digits 'budget=10 min' epochs=12", "in ten minutes"),
+            (
+                "zoo=[timm/resnet18.a1_in1k,timm/resnet34.a1_in1k] 'budget=20 epochs'",
+                "yours, 20 epochs in all",
+            ),
+        ),
+        run="lightning_transfer.jobs.select:run",
+    ),
+    Job(
+        name="study",
+        summary="fine-tune a zoo on several targets and see which scores foretold it",
+        groups=("zoo", "metrics", "trainer", "preset", "experiment"),
+        examples=(
+            ("preset=small", "six networks, three targets, two seeds: a few minutes"),
+            ("zoo=[timm/resnet10t.c3_in1k,timm/resnet14t.c3_in1k] targets=[emoji]", "networks and targets of your own"),
+            ("study.part=1/4 hydra.run.dir=mine", "a quarter of it; other parts write into the same folder"),
+        ),
+        run="lightning_transfer.jobs.study:run",
+    ),
+    Job(
         name="list",
         summary="list backbones: names, parameters, input sizes",
         groups=(),

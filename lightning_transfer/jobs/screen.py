@@ -50,7 +50,7 @@ def run(cfg: DictConfig) -> float:
     folder = output_dir()
     loggers = instantiate(cfg.logger) if cfg.get("logger") else {}
     board = screen(
-        _backbones(cfg, HydraConfig.get().runtime.choices),
+        chosen_backbones(cfg, HydraConfig.get().runtime.choices),
         plain_part(cfg, "target"),
         plain_part(cfg, "metrics"),
         reference=plain_part(cfg, "reference") if cfg.get("reference") else None,
@@ -71,6 +71,7 @@ def run(cfg: DictConfig) -> float:
         relatedness=plain_part(cfg, "relatedness"),
         resume=earlier_folder(cfg.resume, "leaderboard.json"),
         info={"overrides": overrides()},
+        race=cfg.race,
     )
     _refuse_unbuilt(board)
     for logger in loggers.values():
@@ -111,8 +112,13 @@ def _refuse_unbuilt(board: Leaderboard) -> None:
     raise kind(f"{name}: {failure.message or failure.kind}{more}")
 
 
-def _backbones(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any] | list[Any]:
-    """The chosen backbone under the name of its config, or the zoo."""
+def chosen_backbones(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any] | list[Any]:
+    """The chosen backbone under the name of its config, or the zoo.
+
+    Args:
+        cfg: The config.
+        choices: What was chosen from each group of configs.
+    """
     if cfg.get("backbone") is None:
         zoo = plain_part(cfg, "zoo")
         return _expand(zoo) if choices.get("zoo") == "named" else zoo

@@ -92,6 +92,9 @@ def png_bytes(figure: Figure) -> bytes:
 
 def _draw_panel(axes: Axes, board: Standings, rows: Sequence[Row], column: str, cost: str, *, large: bool) -> None:
     _draw_points(axes, board, rows, column, cost, size=8 if large else 5)
+    if large and len(front := board.pareto(cost, column)) > 1:
+        places = [(getattr(board[name], cost), board[name].score(column)) for name in front]
+        axes.plot(*zip(*places, strict=True), color="#999999", linewidth=0.8, linestyle="--", zorder=0)
     axes.set_xscale("log")
     axes.margins(x=0.25 if large else 0.15, y=0.12)
     values = sorted({float(getattr(row, cost)) for row in rows})

@@ -74,7 +74,7 @@ class Evidence:
             if truth not in table:
                 raise ValueError(f"Expected tables with a column {truth!r}, but got {list(table)}.")
             columns = {_TRUTH if name == truth else name: table[name] for name in (truth, *_score_columns(table))}
-            signed = {name: _signed(name, values.to_numpy(float)) for name, values in columns.items()}
+            signed = {name: signed_scores(name, values.to_numpy(float)) for name, values in columns.items()}
             for pair in combinations(sorted(signed), 2):
                 one, other = (signed[name] for name in pair)
                 both = np.isfinite(one) & np.isfinite(other)
@@ -238,10 +238,17 @@ def _read(frame: pd.DataFrame, name: str, lower_is_better: Iterable[str]) -> Arr
     values = frame[name].to_numpy(dtype=float, na_value=math.nan)
     if np.isinf(values).any():
         raise ValueError(f"Expected argument `frame` to hold finite scores, but got an infinite one in {name!r}.")
-    return _signed(name, values, lower_is_better)
+    return signed_scores(name, values, lower_is_better)
 
 
-def _signed(name: str, values: Array, lower_is_better: Iterable[str] = ()) -> Array:
+def signed_scores(name: str, values: Array, lower_is_better: Iterable[str] = ()) -> Array:
+    """Scores of a column so that higher is better.
+
+    Args:
+        name: The column.
+        values: Its scores.
+        lower_is_better: Columns where the smallest value wins, beside those that the package knows.
+    """
     registered = name in METRICS and METRICS[name].metric_class.higher_is_better is False
     return -values if registered or name in LOWER_IS_BETTER or name in lower_is_better else values
 

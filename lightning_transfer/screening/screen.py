@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
+from torchmetrics.wrappers.abstract import WrapperMetric
 
 from lightning_transfer.data.base import TransferDataModule
-from lightning_transfer.inputs import Key, keys_of, task_of
+from lightning_transfer.data.sampling import stratified_order
+from lightning_transfer.inputs import Key, keys_of, needs_of, task_of
 from lightning_transfer.report.text import title
 from lightning_transfer.screening.candidates import (
     BOUND,
@@ -30,6 +32,7 @@ from lightning_transfer.screening.duplicates import remark_on_duplicates, watch_
 from lightning_transfer.screening.layer_scores import AGGREGATIONS, LayerScores, choose_layers
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.merging import add_to_folder
+from lightning_transfer.screening.race import Race, say_dropped
 from lightning_transfer.screening.resume import as_settings, load_earlier
 from lightning_transfer.screening.row import BOUND_NUMBERS, Row
 from lightning_transfer.screening.zoo import combine_zoo_scores
@@ -80,6 +83,7 @@ def screen(
     cache: FeatureCache | bool | str | Path = True,
     cache_key: str | None = None,
     info: Mapping[str, Any] | None = None,
+    race: float | None = None,
 ) -> Leaderboard:
     """Score backbones on a target and rank them.
 
@@ -129,6 +133,10 @@ def screen(
         cache_key: Name of the data where they do not say what they hold (a stream, a data set of your own); give
             another one when they change. Without it features of such data are not cached.
         info: Plain JSON values to keep in ``board.info`` beside what is found there.
+        race: Spend at most this share of the forward passes: backbones see the target in nested, stratified portions
+            that double, and those that fall behind are dropped. Rows of dropped ones say when and why; the scores of
+            the others are those of equally many samples, ``board.info["race"]`` has the account. Standard errors are
+            computed. Without ``reference`` and ``resume``, on datamodules of this package and what becomes one.
 
     Returns:
         The leaderboard. After an interrupt (Ctrl-C) it holds what was done, and ``info["interrupted"]`` is true.
@@ -156,6 +164,9 @@ def screen(
     extract = CachedPasses(FeatureCache.of(cache), cache_key, watch_duplicates)
     backbones, target = load_features(backbones, target)
     candidates = name_candidates(backbones)
+    if race is not None and not (reference is None and resume is None):
+        raise ValueError("Expected argument `race` without `reference` and `resume`.")
+    error_bars = error_bars if race is None else error_bars or True
     keys = {"input_key": input_key, "label_key": label_key}
     data = load_data(target, "target", keys)
     source = None if reference is None else load_data(reference, "reference", keys)
@@ -185,6 +196,10 @@ def screen(
     precision = check_trainer(trainer).precision
     kept = check_positive_int(picture_memory, "picture_memory", minimum=0) if len(candidates) > 1 else 0
     board = _Board(rank_by, plan, output_dir, precision, info or {})
+    if race is not None:
+        board.settings["race"] = race
+        _run_race(candidates, plan, board, race)
+        return board.leaderboard(figure=True)
     earlier = load_earlier(resume, board.settings)
     board.resumed = resume is not None
     board.waiting = {row.backbone: row for row in earlier.rows if not row.failed and row.network in candidates}
@@ -403,6 +418,91 @@ def _aggregate_parts(rows: Sequence[Row], chosen: Mapping[str, tuple[float, str]
         if given:
             parts[column] = {name: sum(part[name] for part in given) / len(given) for name in given[0]}
     return parts
+
+
+class _Kept(WrapperMetric):
+    """Scores that go on from one pass to the next one: the reset at the beginning of a pass changes nothing."""
+
+    def __init__(self, collection: MetricCollection) -> None:
+        super().__init__()
+        self.collection = collection
+        members = collection.items(keep_base=True, copy_state=False)
+        self.requires = tuple(sorted({need for _, metric in members for need in needs_of(metric)}))
+
+    def update(self, **values: Tensor) -> None:
+        """Update the scores."""
+        self.collection.update(**values)
+
+    def compute(self) -> dict[str, Any]:
+        """The scores."""
+        return cast("dict[str, Any]", self.collection.compute())
+
+    def reset(self) -> None:
+        """Keep what was seen."""
+
+
+def _run_race(candidates: Mapping[str, Any], plan: _Plan, board: _Board, share: float) -> None:
+    """Screen in growing portions and drop who falls behind; every backbone becomes a row."""
+    data, passes = plan.target, {**plan.passes, "max_samples": None}
+    if not isinstance(data, TransferDataModule):
+        raise ValueError(f"Expected argument `target` to hold samples that `race` can divide, but got {data!r:.80}.")
+    truth = data.split_dataset(passes["split"]).truth
+    order = stratified_order(truth, passes["seed"], every_class_first=True)[: plan.passes["max_samples"]]
+    smallest = max(2 * plan.metrics.groups, 2 * len(truth.unique()) if data.task == "classification" else 0)
+    race = Race(len(candidates), len(order), share, min(smallest, len(order)))
+    rows, kept = {name: Row(name) for name in candidates}, dict[str, _Kept]()
+    alive = list(candidates)
+    try:
+        while portion := race.next_portion(len(alive)):
+            part = data.portion(passes["split"], order[race.seen : portion])
+            for number, name in enumerate(alive, start=1):
+                with interruptible():
+                    bar = f"{number} of {len(alive)}, {portion} samples: {name}"
+                    rows[name] = _run_on(rows[name], candidates[name], plan, part, kept, {**passes, "title": bar})
+            race.account(len(alive), portion)
+            alive = [name for name in alive if not rows[name].failed]
+            here = combine_zoo_scores([rows[name] for name in alive], board.combiners)
+            standing = Leaderboard(here, lower_is_better=board.lower_is_better)
+            if board.rank_by in standing.columns:
+                standing.rank_by = board.rank_by
+            for one in race.drop(standing):
+                alive.remove(one.backbone)
+                status = say_dropped(one, title(standing.rank_by))
+                rows[one.backbone] = replace(rows[one.backbone], scores={}, standard_errors={}, parts={}, status=status)
+    except KeyboardInterrupt:
+        board.rows = [row for name, row in rows.items() if name not in alive]
+        board.interrupt(list(candidates))
+        return
+    board.rows = list(rows.values())
+    notes = [*board.info.get("notes", ()), race.sentence()]
+    board.info |= {"num_samples": race.seen, "race": race.summary(), "notes": notes}
+
+
+def _run_on(
+    row: Row, candidate: Any, plan: _Plan, part: TransferDataModule, kept: dict[str, _Kept], passes: Mapping[str, Any]
+) -> Row:
+    """Send a further portion through a backbone of a race, and compute its scores anew."""
+    from lightning_transfer.backbones import load_backbone
+    from lightning_transfer.extraction import extract
+
+    start = time.perf_counter()
+    try:
+        backbone = load_backbone(candidate)
+        if row.backbone not in kept:
+            kept[row.backbone] = _Kept(plan.metrics.build(backbone))
+            cost = backbone.cost(measure=False)
+            control = any(called.endswith("_random") for called in (row.backbone, backbone.name))
+            row = replace(
+                row, feature_dim=backbone.feature_dim, fingerprint=backbone.fingerprint(), control=control,
+                parameters=cost.parameters, flops=cost.flops,
+            )  # fmt: skip
+        extraction = extract(backbone, part, kept[row.backbone], **passes, **plan.keys)
+        row = replace(row, images_per_second=extraction.images_per_second)
+        row = add_scores(row, kept[row.backbone].collection, plan.metrics.groups > 0)
+    except Exception as error:  # any failure of one backbone is its row; the others go on
+        failure = Failure.of(error)
+        row = replace(row, failure=failure, status=str(failure))
+    return replace(row, seconds=(row.seconds or 0.0) + time.perf_counter() - start)
 
 
 def _leaves_one_out(metric: Metric) -> bool:

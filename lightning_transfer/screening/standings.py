@@ -10,7 +10,7 @@ from statistics import NormalDist
 from typing import Any, ClassVar
 
 from lightning_transfer.screening.row import COSTS, Row
-from lightning_transfer.utilities.checks import check_in_interval
+from lightning_transfer.utilities.checks import check_in_interval, check_one_of
 
 LOWER_IS_BETTER = frozenset({"task_relatedness"})
 _DEFAULT_RANK_BY = "logme"
@@ -177,6 +177,31 @@ class Standings(ABC):
         check_in_interval(level, 0.5, 1.0, "level")
         names = [row.backbone for row in self.ranked(column)]
         return [(i, j) for i, j in pairwise(names) if self.prob_better(i, j, column) < level]
+
+    def pareto(self, cost: str = "parameters", column: str | None = None) -> list[str]:
+        """Backbones that are worth their price: no other one costs no more and scores as well or better.
+
+        Args:
+            cost: One of ``costs``; of ``images_per_second`` more is better, of the others less.
+            column: The score, ``rank_by`` if none is named.
+
+        Returns:
+            Their names, the cheapest first; those without the score or the cost are left out.
+
+        Raises:
+            ValueError: If there is no such cost.
+        """
+        check_one_of(cost, self.costs, "cost")
+        sign = -1.0 if cost == "images_per_second" else 1.0
+        best, front = math.nan, []
+        rows = [row for row in self.ranked(column) if getattr(row, cost) is not None]
+        direction = 1.0 if self.higher_is_better(column or self.rank_by) else -1.0
+        for row in sorted(rows, key=lambda row: sign * float(getattr(row, cost))):  # of equal cost the best comes first
+            score = direction * row.score(column or self.rank_by)
+            if math.isfinite(score) and not score <= best:
+                best = score
+                front.append(row.backbone)
+        return front
 
     @abstractmethod
     def headline(self) -> list[str]:

@@ -52,3 +52,21 @@ def test_a_failing_write_keeps_the_old_file(board, tmp_path, monkeypatch):
         board.save(tmp_path, figure=False)
     assert (tmp_path / "leaderboard.json").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["leaderboard.csv", "leaderboard.json"]
+
+
+def test_pareto_front():
+    rows = [
+        Row("small", {"logme": 0.1, "task_relatedness": 2.0}, parameters=1, images_per_second=90.0),
+        Row("dear", {"logme": 0.05, "task_relatedness": 1.0}, parameters=3, images_per_second=10.0),
+        Row("middle", {"logme": 0.3, "task_relatedness": 3.0}, parameters=2, images_per_second=50.0),
+        Row("as_dear", {"logme": 0.2, "task_relatedness": 3.0}, parameters=2, images_per_second=95.0),
+        Row("unknown", {"logme": 0.9}),
+        Row("failed", parameters=1),
+    ]
+    board = Leaderboard(rows)
+    assert board.pareto() == ["small", "middle"]
+    assert board.pareto("images_per_second") == ["as_dear", "middle"]
+    assert board.pareto(column="task_relatedness") == ["small", "dear"]
+    with pytest.raises(ValueError, match="`cost`"):
+        board.pareto("money")
+    assert any(line.get_linestyle() == "--" for line in board.plot().axes[0].lines)

@@ -1,0 +1,123 @@
+"""Zoo, sources and targets of the study, and how each is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from lightning_transfer.backbones import EfficientNetLite, ModuleBackbone
+from lightning_transfer.data import Digits, DrawnTriangles, NpzArrays, PhotoPatches, Samples
+from lightning_transfer.data.base import TransferDataModule
+
+SIDE = 32
+LITE_SIDE = 48
+ARCHITECTURES = {
+    "resnet": "test_resnet",
+    "efficientnet": "test_efficientnet",
+    "vit": "test_vit",
+    "convnext": "test_convnext",
+    "byobnet": "test_byobnet",
+    "mambaout": "test_mambaout",
+}
+SOURCES = ("photos", "emoji", "rotation", "digits_0_4", "none")
+TRAIN = 240  # images of a target
+RECIPE = {
+    "modes": ["full", "head"],
+    "max_samples": TRAIN,
+    "epochs": 6,
+    "learning_rates": [3e-4, 1e-3, 3e-3],
+    "seeds": 3,
+}
+
+
+def make_network(architecture: str, num_classes: int, seed: int = 0) -> nn.Module:
+    """A network of timm's own tests, with seeded random weights."""
+    import timm
+
+    torch.manual_seed(seed)
+    options = {"img_size": SIDE, "patch_size": 8} if architecture == "vit" else {}
+    return timm.create_model(ARCHITECTURES[architecture], num_classes=num_classes, **options)
+
+
+def make_source(source: str, emoji: Path) -> TransferDataModule:
+    """What networks are trained on before they are transferred."""
+    if source == "photos":
+        return PhotoPatches(batch_size=64)
+    if source == "digits_0_4":
+        return Digits(classes=[0, 1, 2, 3, 4], batch_size=64)
+    if source == "emoji":
+        return NpzArrays(str(emoji), inputs="google", labels="category", batch_size=64)
+    with np.load(emoji) as arrays:
+        pictures = torch.from_numpy(arrays["google"]).permute(0, 3, 1, 2)
+    turns = torch.arange(len(pictures)) % 4
+    turned = torch.stack([picture.rot90(int(turn), (1, 2)) for picture, turn in zip(pictures, turns, strict=True)])
+    return Samples((turned, turns), name="rotation", val_fraction=0.1, test_fraction=0.1, batch_size=64)
+
+
+def make_targets(emoji: Path) -> dict[str, TransferDataModule]:
+    """The targets by name; training splits are small, which is when transfer matters."""
+    common = {"max_samples": TRAIN, "batch_size": 32}
+    return {
+        "emoji_other_style": NpzArrays(str(emoji), inputs="twitter", labels="category", **common),
+        "digits_5_9": Digits(classes=[5, 6, 7, 8, 9], **common),
+        "photos": PhotoPatches(**common),
+        "attributes": DrawnTriangles("attributes", samples=500, image_size=SIDE, **common),
+        "corners": DrawnTriangles("corners", samples=500, image_size=SIDE, **common),
+        "emoji_few_shot": NpzArrays(
+            str(emoji), inputs="twitter", labels="category", max_samples=90, batch_size=32, seed=1
+        ),
+        "emoji_noisy": _noisy(NpzArrays(str(emoji), inputs="twitter", labels="category", seed=2, **common)),
+        "emoji_fine": NpzArrays(
+            str(emoji), inputs="twitter", labels="subcategory", classes=list(range(0, 98, 4)), batch_size=32
+        ),
+        "digits_few_shot": Digits(classes=[5, 6, 7, 8, 9], max_samples=50, batch_size=32, seed=1),
+        "digits_noisy": _noisy(Digits(classes=[5, 6, 7, 8, 9], seed=2, **common)),
+    }
+
+
+def _noisy(data: TransferDataModule, share: float = 0.3) -> TransferDataModule:
+    """A share of the training labels drawn anew; validation and test as they are."""
+    data.setup()
+    labels = data.train_dataset.truth
+    generator = torch.Generator().manual_seed(0)
+    wrong = torch.rand(len(labels), generator=generator) < share
+    labels[wrong] = torch.randint(int(data.num_classes or 2), (int(wrong.sum()),), generator=generator)
+    return data
+
+
+def weights_of(zoo: Path, architecture: str, source: str) -> Path:
+    """Where the weights of a network are."""
+    return zoo / f"{architecture}-{source}.safetensors"
+
+
+def make_zoo(zoo: Path, emoji: Path) -> tuple[dict[str, nn.Module], dict[str, dict[str, object]]]:
+    """The backbones by name, and what is known about each."""
+    import json
+
+    accuracies = json.loads((zoo / "source_accuracy.json").read_text())
+    backbones: dict[str, nn.Module] = {}
+    about: dict[str, dict[str, object]] = {}
+    for architecture in ARCHITECTURES:
+        for source in SOURCES:
+            name = f"{architecture}_{source}"
+            if source == "none":
+                network = make_network(architecture, 10)
+            else:
+                state = load_file(weights_of(zoo, architecture, source))
+                classes = next(value.shape[0] for key, value in reversed(state.items()) if key.endswith("head_bias"))
+                network = make_network(architecture, classes)
+                network.load_state_dict({key: value for key, value in state.items() if key != "head_bias"})
+            backbones[name] = ModuleBackbone(
+                network, (3, SIDE, SIDE), head=None if source == "none" else "auto", name=name
+            )
+            about[name] = {"architecture": architecture, "source": source, "source_accuracy": accuracies.get(name)}
+    for variant in (0, 1, 2):
+        for pretrained in (True, False):
+            name = f"lite{variant}_{'imagenet' if pretrained else 'none'}"
+            backbones[name] = EfficientNetLite(variant, pretrained=pretrained, input_size=LITE_SIDE)
+            about[name] = {"architecture": f"lite{variant}", "source": "imagenet" if pretrained else "none"}
+    return backbones, about

@@ -1,0 +1,45 @@
+"""Run the study, or a part of it: rows come into ``rows/study.jsonl``, which another run goes on from."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from plan import RECIPE, SOURCES, make_source, make_targets, make_zoo
+
+from lightning_transfer import study
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--emoji", type=Path, required=True)
+    parser.add_argument("--zoo", type=Path, required=True)
+    parser.add_argument("--part", default=None)
+    parser.add_argument("--targets", nargs="*", default=None)
+    parser.add_argument("--backbones", nargs="*", default=None, help="names, or beginnings of names")
+    options = parser.parse_args()
+    backbones, about = make_zoo(options.zoo, options.emoji)
+    if options.backbones:
+        backbones = {n: b for n, b in backbones.items() if n.startswith(tuple(options.backbones))}
+    targets = make_targets(options.emoji)
+    if options.targets:
+        targets = {name: targets[name] for name in options.targets}
+    references = {source: make_source(source, options.emoji) for source in SOURCES[:-1]}
+    table = study(
+        backbones,
+        targets,
+        about={name: about[name] for name in backbones},
+        references=references,
+        trainer={"accelerator": "cpu"},
+        output_dir=HERE / "rows",
+        part=options.part,
+        **RECIPE,
+    )
+    print("\n".join(table.headline()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""What fine-tuning a backbone on a target gives: the truth that scores are judged by."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+
+from lightning_transfer.backbones import Backbone, load_backbone
+from lightning_transfer.data.base import TransferDataModule
+from lightning_transfer.extraction import extract, quiet_lightning
+from lightning_transfer.finetuning import FineTuningModule
+from lightning_transfer.utilities.checks import check_one_of, check_positive_int
+from lightning_transfer.utilities.isolation import preserve_rng
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MODES = ("full", "head", "lora")
+_PENALTIES = (0.01, 1.0, 100.0)  # of a linear head, in units where 1 is scikit-learn's default
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How well a backbone does on a target after training.
+
+    Attributes:
+        mode: What was trained: ``"full"`` (all weights), ``"head"`` (a linear head on fixed features) or ``"lora"``.
+        values: On test data, one value a seed: accuracy, mean average precision (several labels a sample) or R².
+        setting: The learning rate, or for a head the penalty, that did best on validation data.
+        validation: What each setting that was tried gave on validation data, with the first seed; NaN where training
+            diverged.
+        seconds: Time of all trainings.
+    """
+
+    mode: str
+    values: tuple[float, ...]
+    setting: float
+    validation: Mapping[float, float]
+    seconds: float
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds."""
+        return sum(self.values) / len(self.values)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over the seeds, NaN for a single one."""
+        if len(self.values) < 2:
+            return math.nan
+        return math.sqrt(sum((value - self.mean) ** 2 for value in self.values) / (len(self.values) - 1))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The outcome as plain JSON values."""
+        tried = {str(setting): None if math.isnan(value) else value for setting, value in self.validation.items()}
+        return {**asdict(self), "values": list(self.values), "validation": tried}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Outcome:
+        """Read what :meth:`to_dict` gave.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        try:
+            tried = {float(s): math.nan if v is None else float(v) for s, v in record["validation"].items()}
+            values = tuple(float(value) for value in record["values"])
+            numbers = float(record["setting"]), tried, float(record["seconds"])
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"Expected an outcome, but got {str(record)[:200]}.") from error
+        if not values:
+            raise ValueError(f"Expected an outcome with values, but got {str(record)[:200]}.")
+        return cls(str(record.get("mode")), values, *numbers)
+
+
+def find_outcome(
+    backbone: Any,
+    target: TransferDataModule,
+    *,
+    mode: str = "full",
+    epochs: int = 8,
+    learning_rates: Sequence[float] = (3e-4, 1e-3, 3e-3),
+    seeds: int = 3,
+    trainer: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Fine-tune a backbone: the learning rate by validation with one seed, then test accuracy with several.
+
+    AdamW with a cosine schedule trains all weights at one learning rate. ``mode="head"`` extracts the features once and
+    fits a logistic or ridge regression of standardised features, its penalty chosen on validation data; this has no
+    randomness, so it gives a single value.
+
+    Args:
+        backbone: What :func:`~lightning_transfer.backbones.load_backbone` takes; a module is copied, not changed.
+        target: With validation and test data.
+        mode: ``"full"``, ``"head"``, or ``"lora"`` (low-rank adapters in the linear layers of a transformer).
+        epochs: Of each training.
+        learning_rates: Those that are tried.
+        seeds: Trainings at the rate that did best.
+        trainer: Arguments of Lightning's Trainer.
+
+    Returns:
+        The outcome.
+
+    Raises:
+        ValueError: If an argument is wrong, the target lacks a split, or every training diverges.
+
+    Example:
+        >>> from torch import nn
+        >>> from lightning_transfer.backbones import ModuleBackbone
+        >>> from lightning_transfer.data import Digits
+        >>> from lightning_transfer.selection import find_outcome
+        >>> pixels = ModuleBackbone(nn.Flatten(), input_shape=(1, 8, 8), head=None)
+        >>> find_outcome(pixels, Digits(max_samples=200), mode="head").mean > 0.8
+        True
+    """
+    check_one_of(mode, MODES, "mode")
+    check_positive_int(epochs, "epochs")
+    check_positive_int(seeds, "seeds")
+    rates = [float(rate) for rate in learning_rates]
+    if not rates or not all(math.isfinite(rate) and rate > 0 for rate in rates):
+        raise ValueError(f"Expected argument `learning_rates` to hold positive numbers, but got {learning_rates!r}.")
+    for split in ("val", "test"):
+        target.split_dataset(split)  # refuses what is not there
+    start = time.perf_counter()
+    if mode == "head":
+        values, setting, tried = _fit_heads(fresh_backbone(backbone), target, trainer)
+    else:
+        train = partial(_train, backbone, target, mode, epochs, trainer=trainer or {})
+        tried = {rate: train(rate, seed=0, split="val")[0] for rate in rates}
+        setting = _best_of(tried)
+        values = [train(setting, seed=seed, split="test")[0] for seed in range(seeds)]
+        if not all(map(math.isfinite, values)):
+            raise ValueError(f"Training diverges at the learning rate {setting:g} with some of {seeds} seeds.")
+    return Outcome(mode, tuple(values), setting, tried, time.perf_counter() - start)
+
+
+def measure(task: str, outputs: Tensor, truth: Tensor) -> float:
+    """Accuracy, mean average precision over labels, or R² averaged over targets; higher is better.
+
+    Args:
+        task: Kind of task.
+        outputs: Probabilities ``(n, k)``, or predicted targets ``(n, m)``.
+        truth: Labels ``(n,)`` or ``(n, k)``, or targets.
+    """
+    from torchmetrics.functional.classification import multilabel_average_precision
+    from torchmetrics.functional.regression import r2_score
+
+    if not bool(outputs.isfinite().all()):
+        return math.nan
+    if task == "classification":
+        return float((outputs.argmax(dim=1) == truth).double().mean())
+    if task == "multilabel":
+        return float(multilabel_average_precision(outputs.float(), truth.long(), num_labels=truth.shape[1]))
+    return float(r2_score(outputs.double(), truth.reshape(len(truth), -1).double()))
+
+
+def fresh_backbone(candidate: Any) -> Backbone:
+    """A backbone to train: a module is copied.
+
+    Args:
+        candidate: What :func:`~lightning_transfer.backbones.load_backbone` takes.
+    """
+    return load_backbone(copy.deepcopy(candidate) if isinstance(candidate, nn.Module) else candidate)
+
+
+def _best_of(tried: Mapping[float, float]) -> float:
+    finite = {setting: value for setting, value in tried.items() if math.isfinite(value)}
+    if not finite:
+        raise ValueError(f"Training diverges at every learning rate of {list(tried)}.")
+    return max(finite, key=lambda setting: finite[setting])
+
+
+def _train(
+    candidate: Any,
+    target: TransferDataModule,
+    mode: str,
+    epochs: int,
+    rate: float,
+    *,
+    seed: int,
+    split: str,
+    trainer: Mapping[str, Any],
+) -> tuple[float, FineTuningModule]:
+    """One training: what it gives on a split, and the module."""
+    shuffled = copy.copy(target)  # the data are read; the seed only orders them
+    shuffled.seed = seed
+    options = {name: value for name, value in trainer.items() if name != "_target_"}
+    with preserve_rng(), quiet_lightning():
+        torch.manual_seed(seed)
+        module = FineTuningModule.for_target(
+            fresh_backbone(candidate), shuffled, mode=mode, backbone_factor=1.0,
+            optimizer=partial(torch.optim.AdamW, lr=rate, weight_decay=1e-2),
+        )  # fmt: skip
+        arguments: dict[str, Any] = {
+            "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
+            "enable_model_summary": False, "num_sanity_val_steps": 0, "limit_val_batches": 0, **options,
+            "max_epochs": epochs,
+        }  # fmt: skip
+        runner = Trainer(**arguments)
+        runner.fit(module, train_dataloaders=shuffled.train_dataloader())
+        outputs = runner.predict(module, dataloaders=shuffled.split_dataloader(split))
+    predicted = torch.cat(cast("list[Tensor]", outputs)).cpu()
+    return measure(target.task, predicted, target.split_dataset(split).truth), module
+
+
+def _fit_heads(
+    backbone: Backbone, target: TransferDataModule, trainer: Mapping[str, Any] | None
+) -> tuple[list[float], float, dict[float, float]]:
+    kind = "targets" if target.task == "regression" else "labels"
+    splits = {}
+    for split in ("train", "val", "test"):
+        kept = extract(backbone, target, split=split, keep=("features", kind), trainer=trainer, progress=False).kept
+        splits[split] = kept["features"].double().numpy(), kept[kind]
+    mean, std = splits["train"][0].mean(axis=0), splits["train"][0].std(axis=0)
+    scaled = {split: ((x - mean) / (std + 1e-6), truth) for split, (x, truth) in splits.items()}
+    predict = {penalty: _fit_head(target.task, *scaled["train"], penalty) for penalty in _PENALTIES}
+    tried = {
+        penalty: measure(target.task, predictor(scaled["val"][0]), scaled["val"][1])
+        for penalty, predictor in predict.items()
+    }
+    setting = _best_of(tried)
+    return [measure(target.task, predict[setting](scaled["test"][0]), scaled["test"][1])], setting, tried
+
+
+def _fit_head(task: str, features: NDArray[Any], truth: Tensor, penalty: float) -> Any:
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    if task == "regression":
+        ridge = Ridge(alpha=penalty).fit(features, truth.reshape(len(truth), -1).numpy())
+        return lambda x: torch.as_tensor(ridge.predict(x)).reshape(len(x), -1)
+
+    def logistic(labels: NDArray[Any]) -> Any:
+        return LogisticRegression(C=1 / penalty, max_iter=500).fit(features, labels)
+
+    if task == "classification":
+        model = logistic(truth.numpy())
+        count = int(truth.max()) + 1
+        return lambda x: torch.zeros(len(x), count).index_copy_(
+            1, torch.as_tensor(model.classes_), torch.as_tensor(model.predict_proba(x), dtype=torch.float32)
+        )
+    columns = [column.numpy() for column in truth.T]
+    models = [logistic(column) if len(set(column.tolist())) > 1 else float(column[0]) for column in columns]
+    return lambda x: torch.stack(
+        [
+            torch.full((len(x),), model)
+            if isinstance(model, float)
+            else torch.as_tensor(model.predict_proba(x)[:, 1], dtype=torch.float32)
+            for model in models
+        ],
+        dim=1,
+    )

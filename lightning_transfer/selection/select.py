@@ -1,0 +1,478 @@
+"""From many backbones to a fine-tuned one under a budget: a screen, then short trainings of the few that remain."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from lightning_transfer.data.base import TransferDataModule
+from lightning_transfer.extraction import quiet_lightning
+from lightning_transfer.finetuning import FineTuningModule
+from lightning_transfer.report.text import human_seconds
+from lightning_transfer.screening.candidates import load_data, name_candidates
+from lightning_transfer.screening.consensus import consensus
+from lightning_transfer.screening.leaderboard import Leaderboard
+from lightning_transfer.screening.row import Row
+from lightning_transfer.screening.screen import screen
+from lightning_transfer.selection.outcome import fresh_backbone, measure
+from lightning_transfer.utilities.checks import check_path, check_positive_int
+from lightning_transfer.utilities.files import read_json, safe_name, write_atomically
+from lightning_transfer.utilities.isolation import preserve_rng
+from lightning_transfer.utilities.text import plain
+
+FORMAT = 1
+FILE = "select.json"
+_TRAINING = 3.0  # forward and backward, in forward passes
+_STEADIEST = 0.9  # largest share that an improvement is of the one before, where curves are extrapolated
+_BUDGET = re.compile(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*(s|seconds?|min|minutes?|h|hours?|epochs?|%)\s*")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_MEASURES = {"classification": "accuracy", "multilabel": "mean average precision", "regression": "R²"}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be spent.
+
+    Attributes:
+        amount: Seconds, epochs of training, or a share of what fine-tuning all backbones would cost (in FLOPs).
+        unit: Which of these.
+
+    Example:
+        >>> from lightning_transfer.selection.select import Budget
+        >>> Budget.of("10 min"), Budget.of("20 epochs"), Budget.of(0.1)
+        (Budget(amount=600.0, unit='seconds'), Budget(amount=20.0, unit='epochs'), Budget(amount=0.1, unit='share'))
+    """
+
+    amount: float
+    unit: Literal["seconds", "epochs", "share"]
+
+    @classmethod
+    def of(cls, budget: Any) -> Budget:
+        """Read what users type.
+
+        Args:
+            budget: A share above 0 and at most 1, or text: ``"600 s"``, ``"10 min"``, ``"2 h"``, ``"20 epochs"``,
+                ``"10 %"``.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        words = "a share in (0, 1], or text like '10 min', '20 epochs' or '10 %'"
+        if isinstance(budget, str) and (match := _BUDGET.fullmatch(budget)):
+            number, unit = float(match[1]), match[2]
+            if unit == "%":
+                budget = number / 100
+            elif number > 0:
+                if unit.startswith("epoch"):
+                    return cls(number, "epochs")
+                return cls(number * _SECONDS[unit[0]], "seconds")
+        if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not 0 < budget <= 1:
+            raise ValueError(f"Expected argument `budget` to be {words}, but got {budget!r}.")
+        return cls(float(budget), "share")
+
+
+@dataclass
+class Curve:
+    """What a backbone's training has shown so far.
+
+    Attributes:
+        values: On validation data after each epoch.
+        seconds: Time of its training.
+    """
+
+    values: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def expected(self, epochs: int) -> float:
+        """The value after more epochs: improvements shrink by the factor by which the last two did.
+
+        Args:
+            epochs: After how many in all.
+        """
+        if not self.values or not math.isfinite(self.values[-1]):
+            return -math.inf
+        if len(self.values) < 3:
+            return self.values[-1]
+        before, last = self.values[-2] - self.values[-3], self.values[-1] - self.values[-2]
+        if before <= 0 or last <= 0:
+            return max(self.values[-1], self.values[-2])
+        factor, rest = min(last / before, _STEADIEST), max(0, epochs - len(self.values))
+        return self.values[-1] + last * sum(factor**step for step in range(1, rest + 1))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What :func:`select` gives.
+
+    Attributes:
+        best: Name of the backbone that was chosen.
+        checkpoint: The fine-tuned :class:`~lightning_transfer.finetuning.FineTuningModule`.
+        value: Accuracy, mean average precision or R² on test data.
+        lower: Lower end of its 95 % interval, over the choice of test data.
+        upper: Upper end.
+        measure: What the value is.
+        curves: By backbone that was trained, the values on validation data after each epoch.
+        price: ``seconds``, ``epochs`` of training and ``share`` of the cost of fine-tuning all, the screen included.
+        board: The screen.
+    """
+
+    best: str
+    checkpoint: Path
+    value: float
+    lower: float
+    upper: float
+    measure: str
+    curves: Mapping[str, tuple[float, ...]]
+    price: Mapping[str, float]
+    board: Leaderboard
+
+    def headline(self) -> list[str]:
+        """What was chosen, at which price, and what is not decided, in sentences."""
+        lines = [
+            f"{plain(self.best)} is fine-tuned: {self.measure} {self.value:.3f} on test data "
+            f"({self.lower:.3f} to {self.upper:.3f}, 95 %).",
+            f"Price: {human_seconds(self.price['seconds'])}, {self.price['epochs']:.0f} epochs, about "
+            f"{self.price['share']:.0%} of the cost of fine-tuning all {len(self.board)}.",
+        ]
+        if len(self.curves) == 1:
+            lines.append("The budget paid for no other training: the choice is that of the screen alone.")
+        else:
+            others = ", ".join(plain(name) for name in self.curves if name != self.best)
+            lines.append(f"Compared in short trainings: {others}. The others were left out by their scores alone.")
+        return lines
+
+
+def select(
+    backbones: Any,
+    target: Any,
+    *,
+    budget: float | str = 0.1,
+    metrics: Any = "default",
+    rank_by: str | None = None,
+    epochs: int = 8,
+    learning_rate: float = 1e-3,
+    max_samples: int | None = None,
+    trainer: Mapping[str, Any] | None = None,
+    output_dir: str | Path = "select",
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Selection:
+    """Screen backbones, fine-tune the few that promise most for some epochs, and the best of these to the end.
+
+    Those with the best expected rank (see :func:`~lightning_transfer.screening.consensus`) are trained for a quarter of
+    the epochs, the better half of them (by their learning curves, extrapolated) for half, and the best one for all: as
+    many as the budget pays for. Trainings go on where they were paused, each on the cosine schedule of all epochs.
+
+    Args:
+        backbones: As for :func:`~lightning_transfer.screen`.
+        target: As for :func:`~lightning_transfer.screen`, with validation and test data.
+        budget: A share of what fine-tuning all would cost, or ``"10 min"``, ``"20 epochs"``; the screen counts, by its
+            time or its FLOPs.
+        metrics: Scores of the screen.
+        rank_by: A score that orders the backbones in place of the consensus.
+        epochs: Of the final training, fewer where the budget does not pay for them.
+        learning_rate: Of AdamW, for all weights.
+        max_samples: Samples that scores look at.
+        trainer: Arguments of Lightning's Trainer.
+        output_dir: Where the leaderboard, checkpoints and ``select.json`` are written, and from where the same call
+            goes on.
+        seed: Of heads and the order of samples.
+        progress: Bars of the screen; by default on a terminal.
+
+    Returns:
+        The selection.
+
+    Raises:
+        ValueError: If an argument is wrong, no backbone has a score, the folder is of another selection, or the budget
+            does not pay for one epoch after the screen.
+    """
+    purse, folder = Budget.of(budget), check_path(output_dir, "output_dir")
+    check_positive_int(epochs, "epochs")
+    if isinstance(learning_rate, bool) or not 0 < learning_rate < math.inf:
+        raise ValueError(f"Expected argument `learning_rate` to be a positive number, but got {learning_rate!r}.")
+    candidates, data = name_candidates(backbones), load_data(target, "target")
+    if not isinstance(data, TransferDataModule):
+        raise ValueError(f"Expected argument `target` to become a datamodule of this package, but got {data!r:.80}.")
+    data.prepare_data()
+    data.setup()
+    for split in ("val", "test"):
+        data.split_dataset(split)
+    start = time.perf_counter()
+    board = screen(
+        candidates, data, metrics, rank_by=rank_by, max_samples=max_samples, trainer=trainer, output_dir=folder,
+        resume=folder if (folder / "leaderboard.json").is_file() else None, seed=seed, progress=progress,
+    )  # fmt: skip
+    if board.info.get("interrupted"):
+        raise KeyboardInterrupt
+    order = _order(board, rank_by)
+    settings = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "target": data.fingerprint("train")}
+    halving = _Halving(candidates, data, board, purse, folder, settings, trainer or {}, time.perf_counter() - start)
+    epochs, best = halving.run(order, epochs)
+    outputs, truth = halving.predictions(best, epochs), data.split_dataset("test").truth
+    lower, upper = _interval(data.task, outputs, truth)
+    return Selection(
+        best=best,
+        checkpoint=halving.checkpoint(best),
+        value=measure(data.task, outputs, truth),
+        lower=lower,
+        upper=upper,
+        measure=_MEASURES[data.task],
+        curves={name: tuple(curve.values) for name, curve in halving.curves.items()},
+        price=halving.price(epochs),
+        board=board,
+    )
+
+
+def _order(board: Leaderboard, rank_by: str | None) -> list[str]:
+    """Names of the backbones that have a score, the most promising first."""
+    scored = [row.backbone for row in board.ranked(rank_by) if any(map(math.isfinite, row.scores.values()))]
+    if not scored:
+        first = board.rows[0]
+        raise ValueError(f"No backbone has a score ({first.backbone}: {first.status}).")
+    if rank_by is not None:
+        return [name for name in scored if math.isfinite(board[name].score(rank_by))]
+    ranks = consensus(board)["expected_rank"]
+    return sorted(scored, key=lambda name: float(ranks[name]))
+
+
+class _StopAt(Callback):
+    """Pauses a training after an epoch."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch + 1 >= self.epochs:
+            trainer.should_stop = True
+
+
+class _Record(Callback):
+    """Notes what validation gives after each epoch."""
+
+    def __init__(self, curve: Curve, task: str, truth: Tensor) -> None:
+        self.curve, self.task, self.truth = curve, task, truth
+        self._outputs: list[Tensor] = []
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any,
+                                batch_idx: int, dataloader_idx: int = 0) -> None:  # fmt: skip
+        self._outputs.append(pl_module.predict_step(batch, batch_idx).cpu())
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.curve.values.append(measure(self.task, torch.cat(self._outputs), self.truth))
+        self._outputs = []
+
+
+class _Halving:
+    """Successive halving that can go on from its files."""
+
+    def __init__(
+        self,
+        candidates: Mapping[str, Any],
+        data: TransferDataModule,
+        board: Leaderboard,
+        purse: Budget,
+        folder: Path,
+        settings: Mapping[str, Any],
+        trainer: Mapping[str, Any],
+        screened: float,
+    ) -> None:
+        self.candidates, self.data, self.board, self.purse = candidates, data, board, purse
+        self.folder, self.settings, self.trainer = folder, dict(settings), trainer
+        self.screen_seconds = screened
+        self.samples = len(data.train_dataset)
+        self.full = int(settings["epochs"])
+        self.curves: dict[str, Curve] = {}
+        if (folder / FILE).is_file():
+            self._load()
+
+    def _load(self) -> None:
+        content = read_json(self.folder / FILE)
+        if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("settings") != self.settings:
+            raise ValueError(f"Expected `{self.folder / FILE}` to be of this selection; give another `output_dir`.")
+        self.screen_seconds = max(self.screen_seconds, float(content["screen_seconds"]))
+        self.curves = {
+            str(name): Curve([math.nan if v is None else float(v) for v in curve["values"]], float(curve["seconds"]))
+            for name, curve in content["curves"].items()
+            if name in self.candidates and self.checkpoint(name).is_file()
+        }
+
+    def _save(self) -> None:
+        curves = {
+            name: {"values": [v if math.isfinite(v) else None for v in curve.values], "seconds": curve.seconds}
+            for name, curve in self.curves.items()
+        }
+        content = {
+            "format": FORMAT, "settings": self.settings, "screen_seconds": self.screen_seconds, "curves": curves
+        }  # fmt: skip
+        write_atomically(self.folder / FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+    def checkpoint(self, name: str) -> Path:
+        """Where the training of a backbone stands."""
+        return self.folder / "checkpoints" / safe_name(name) / "last.ckpt"
+
+    # what things cost, in the unit of the purse
+
+    def _epoch_cost(self, name: str) -> float:
+        row: Row = self.board[name]
+        if self.purse.unit == "epochs":
+            return 1.0
+        if self.purse.unit == "share":
+            return _TRAINING * float(row.flops or 1) * self.samples
+        curve = self.curves.get(name)
+        if curve is not None and curve.values:
+            return curve.seconds / len(curve.values)
+        return _TRAINING * self.samples / max(row.images_per_second or 1.0, 1e-9)
+
+    def _screen_cost(self) -> float:
+        seen = float(self.board.info.get("num_samples", self.samples))
+        if self.purse.unit == "seconds":
+            return self.screen_seconds
+        if self.purse.unit == "epochs":
+            return len(self.board) * seen / self.samples / _TRAINING
+        return sum(float(row.flops or 1) * seen for row in self.board.rows)
+
+    def _limit(self) -> float:
+        if self.purse.unit != "share":
+            return self.purse.amount
+        return self.purse.amount * self.full * sum(self._epoch_cost(row.backbone) for row in self.board.rows)
+
+    def _plan(self, order: Sequence[str], epochs: int) -> tuple[list[str], list[int]] | None:
+        """The most backbones that can be compared, and after how many epochs; None if not even one can be trained."""
+        left = self._limit() - self._screen_cost()
+        rungs = sorted({max(1, epochs // 4), max(1, epochs // 2), epochs})
+        for count in range(len(order), 0, -1):
+            names = sorted(order[:count], key=lambda name: -self._epoch_cost(name))  # the dearest may survive
+            cost, before, alive = 0.0, 0, count
+            for rung in rungs:
+                alive = 1 if rung == epochs and count > 1 else alive
+                cost += sum(self._epoch_cost(name) for name in names[:alive]) * (rung - before)
+                before, alive = rung, max(1, math.ceil(alive / 2))
+            if cost <= left * (1 + 1e-9):
+                return list(order[:count]), rungs
+        return None
+
+    def run(self, order: Sequence[str], epochs: int) -> tuple[int, str]:
+        """Train and halve.
+
+        Returns:
+            The epochs of the final training, and the name of the best.
+        """
+        while (plan := self._plan(order, epochs)) is None:
+            epochs -= 1
+            if epochs < 1:
+                raise ValueError(
+                    f"Expected argument `budget` to pay for an epoch of {order[0]} after the screen, but "
+                    f"{self.purse.amount:g} {self.purse.unit} does not."
+                )
+        alive, rungs = plan
+        for rung in rungs:
+            if rung == epochs:
+                alive = alive[:1]
+            for name in alive:
+                self._train_to(name, rung, epochs)
+            alive = sorted(alive, key=lambda name: -self.curves[name].expected(epochs))
+            alive = alive[: max(1, math.ceil(len(alive) / 2))]
+        return epochs, alive[0]
+
+    def _train_to(self, name: str, rung: int, epochs: int) -> None:
+        curve = self.curves.setdefault(name, Curve())
+        if len(curve.values) >= rung:
+            return
+        start = time.perf_counter()
+        module, runner = self._make(name, epochs, [_StopAt(rung), _Record(curve, self.data.task, self._truth("val"))])
+        path = self.checkpoint(name)
+        with preserve_rng(), quiet_lightning():
+            torch.manual_seed(int(self.settings["seed"]) + len(curve.values))
+            runner.fit(
+                module,
+                train_dataloaders=self.data.train_dataloader(),
+                val_dataloaders=self.data.split_dataloader("val"),
+                ckpt_path=path if path.is_file() and curve.values else None,
+                weights_only=True,
+            )
+        curve.seconds += time.perf_counter() - start
+        self._save()
+
+    def _make(self, name: str, epochs: int, callbacks: list[Callback]) -> tuple[FineTuningModule, Trainer]:
+        with preserve_rng(), quiet_lightning():
+            torch.manual_seed(int(self.settings["seed"]))
+            module = FineTuningModule.for_target(
+                fresh_backbone(self.candidates[name]), self.data, backbone_factor=1.0,
+                optimizer=partial(torch.optim.AdamW, lr=self.settings["learning_rate"], weight_decay=1e-2),
+            )  # fmt: skip
+            path = self.checkpoint(name)
+            keep = ModelCheckpoint(path.parent, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+            options = {name: value for name, value in self.trainer.items() if name not in ("_target_", "max_epochs")}
+            options |= {"enable_checkpointing": True, "callbacks": [*callbacks, keep]}
+            arguments: dict[str, Any] = {
+                "logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0
+            }  # fmt: skip
+            return module, Trainer(**{**arguments, **options}, max_epochs=epochs)
+
+    def _truth(self, split: str) -> Tensor:
+        return self.data.split_dataset(split).truth
+
+    def predictions(self, name: str, epochs: int) -> Tensor:
+        """What the fine-tuned backbone says of the test data."""
+        module, runner = self._make(name, epochs, [])
+        with preserve_rng(), quiet_lightning():
+            outputs = runner.predict(
+                module, self.data.split_dataloader("test"), ckpt_path=self.checkpoint(name), weights_only=True
+            )
+        return torch.cat(cast("list[Tensor]", outputs)).cpu()
+
+    def price(self, epochs: int) -> dict[str, float]:
+        """What was spent."""
+        flops = {row.backbone: float(row.flops or 1) for row in self.board.rows}
+        seen = float(self.board.info.get("num_samples", self.samples))
+        trained = sum(flops[name] * len(curve.values) for name, curve in self.curves.items())
+        spent = _TRAINING * trained * self.samples + sum(flops.values()) * seen
+        return {
+            "seconds": self.screen_seconds + sum(curve.seconds for curve in self.curves.values()),
+            "epochs": float(sum(len(curve.values) for curve in self.curves.values())),
+            "share": spent / (_TRAINING * self.full * sum(flops.values()) * self.samples),
+        }
+
+
+def _interval(task: str, outputs: Tensor, truth: Tensor, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of an accuracy; of others quantiles of 500 bootstrap draws of the test data."""
+    from scipy.stats import binomtest
+
+    n = len(truth)
+    if task == "classification":
+        hits = int((outputs.argmax(dim=1) == truth).sum())
+        interval = binomtest(hits, n).proportion_ci(level, "wilson")
+        return float(interval.low), float(interval.high)
+    generator = torch.Generator().manual_seed(0)
+    draws = [torch.randint(n, (n,), generator=generator) for _ in range(500)]
+    values = torch.tensor([measure(task, outputs[rows], truth[rows]) for rows in draws])
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2])
+    low, high = values[values.isfinite()].quantile(tails).tolist()
+    return low, high
+
+
+def tell(selection: Selection) -> str:
+    """The selection as text: its headline and the curves.
+
+    Args:
+        selection: What :func:`select` gave.
+    """
+    width = max(map(len, selection.curves))
+    curves = [
+        f"{plain(name).ljust(width)}  {' '.join(f'{value:.3f}' for value in values)}"
+        for name, values in selection.curves.items()
+    ]
+    heading = f"{selection.measure.capitalize()} on validation data after each epoch:"
+    return "\n".join([*selection.headline(), "", heading, *curves])

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_transfer.backbones import ModuleBackbone
+from lightning_transfer.data import Digits
+from lightning_transfer.finetuning import FineTuningModule
+from lightning_transfer.selection import select
+from lightning_transfer.selection.select import Budget, Curve, tell
+from tests._screens import Linear
+
+
+def make_zoo(*widths: int) -> dict[str, nn.Module]:
+    zoo = {}
+    for width in widths:
+        torch.manual_seed(width)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU())
+        zoo[f"net{width}"] = ModuleBackbone(net, (1, 8, 8), head=None)
+    return zoo
+
+
+OPTIONS = {"metrics": ["logme", "knn_accuracy"], "trainer": {"accelerator": "cpu"}, "learning_rate": 1e-2}
+
+
+def make_target() -> Digits:
+    return Digits(max_samples=120, batch_size=32)
+
+
+def test_it_ends_with_a_fine_tuned_backbone_within_the_budget(tmp_path):
+    target = make_target()
+    found = select(make_zoo(1, 8, 16, 32), target, budget="13 epochs", epochs=4, output_dir=tmp_path, **OPTIONS)
+    assert found.best in ("net16", "net32")
+    assert found.price["epochs"] <= 13
+    assert len(found.curves[found.best]) == 4
+    assert len(found.curves) > 1
+    assert {len(values) for values in found.curves.values()} <= {1, 2, 4}
+    assert found.lower < found.value < found.upper
+    target.setup()
+    module = FineTuningModule.for_target(
+        make_zoo(32)["net32"] if found.best == "net32" else make_zoo(16)["net16"], target
+    )
+    module.load_state_dict(torch.load(found.checkpoint, weights_only=True)["state_dict"])
+    batch = target.test_dataset.inputs
+    accuracy = (module(batch).argmax(dim=1) == target.test_dataset.truth).double().mean()
+    assert float(accuracy) == pytest.approx(found.value)
+    assert found.headline()[0].startswith(f"{found.best} is fine-tuned: accuracy")
+    assert "Compared in short trainings" in found.headline()[2]
+    assert found.best in tell(found)
+
+
+def test_it_goes_on_from_its_folder(tmp_path):
+    first = select(make_zoo(8, 16), make_target(), budget="9 epochs", epochs=4, output_dir=tmp_path, **OPTIONS)
+    content = json.loads((tmp_path / "select.json").read_text())
+    assert content["format"] == 1
+    again = select(make_zoo(8, 16), make_target(), budget="9 epochs", epochs=4, output_dir=tmp_path, **OPTIONS)
+    assert again.curves == first.curves
+    assert again.value == first.value
+    with pytest.raises(ValueError, match="another `output_dir`"):
+        select(make_zoo(8, 16), make_target(), budget="9 epochs", epochs=3, output_dir=tmp_path, **OPTIONS)
+
+
+def test_one_backbone_is_trained_to_the_end(tmp_path):
+    alone = select(make_zoo(8), make_target(), budget="9 epochs", epochs=4, output_dir=tmp_path / "a", **OPTIONS)
+    assert [len(values) for values in alone.curves.values()] == [4]
+    assert alone.headline()[2].startswith("The budget paid for no other training")
+
+
+def test_a_share_pays_for_few(tmp_path):
+    found = select(make_zoo(*range(4, 24)), make_target(), budget=0.15, epochs=4, output_dir=tmp_path, **OPTIONS)
+    assert found.price["share"] <= 0.15 + 1e-9
+    assert len(found.curves[found.best]) == 4
+
+
+def test_a_small_budget_pays_for_fewer_epochs_or_is_refused(tmp_path):
+    found = select(make_zoo(4, 8), make_target(), budget="2.8 epochs", epochs=4, output_dir=tmp_path / "a", **OPTIONS)
+    assert max(map(len, found.curves.values())) == 2
+    with pytest.raises(ValueError, match="pay for an epoch"):
+        select(make_zoo(4, 8), make_target(), budget="1 epochs", epochs=4, output_dir=tmp_path / "b", **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "unit"),
+    [("90 s", 90, "seconds"), ("1.5 h", 5400, "seconds"), ("2min", 120, "seconds"), ("5 %", 0.05, "share"),
+     ("1 epoch", 1, "epochs"), (1.0, 1, "share")],
+)  # fmt: skip
+def test_budgets(text, amount, unit):
+    assert Budget.of(text) == Budget(amount, unit)
+
+
+@pytest.mark.parametrize("budget", ["ten", "0 s", "-1 epochs", 0, 1.5, True, None, "200 %", "5"])
+def test_wrong_budgets(budget):
+    with pytest.raises(ValueError, match="`budget`"):
+        Budget.of(budget)
+
+
+def test_curves_are_extrapolated_by_shrinking_steps():
+    assert Curve([0.2, 0.4, 0.5]).expected(5) == pytest.approx(0.5 + 0.05 + 0.025)
+    assert Curve([0.2, 0.4, 0.5]).expected(3) == 0.5
+    assert Curve([0.2, 0.4]).expected(9) == 0.4
+    assert Curve([0.2, 0.5, 0.4]).expected(9) == 0.5
+    assert Curve([0.2, math.nan]).expected(9) == -math.inf
+    assert Curve().expected(1) == -math.inf
+
+
+def test_bad_input(tmp_path):
+    with pytest.raises(ValueError, match="`learning_rate`"):
+        select(make_zoo(4), make_target(), output_dir=tmp_path, **{**OPTIONS, "learning_rate": 0})
+    with pytest.raises(ValueError, match="No backbone has a score"):
+        select({"a": Linear(4)}, make_target(), output_dir=tmp_path, **{**OPTIONS, "metrics": ["leep"]})
