@@ -104,7 +104,7 @@ def figure_bytes(frames: Mapping[str, pd.DataFrame], order: Iterable[str]) -> by
 
 
 def _grid(table: pd.DataFrame) -> list[list[str]]:
-    statistics = [name for name in table if f"{name}_lower" in table]
+    statistics = [name for name in map(str, table) if f"{name}_lower" in table]
     single = [name for name in ("spearman_lowest", "cells") if name in table]
     head = ["Score", *(_HEADINGS.get(name) or _name(name) for name in (*statistics, *single))]
     body = []

@@ -435,7 +435,7 @@ class _Kept(WrapperMetric):
 
     def compute(self) -> dict[str, Any]:
         """The scores."""
-        return cast("dict[str, Any]", self.collection.compute())
+        return self.collection.compute()
 
     def reset(self) -> None:
         """Keep what was seen."""

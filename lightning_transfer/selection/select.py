@@ -6,6 +6,7 @@ import json
 import math
 import re
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -393,7 +394,8 @@ class _Halving:
         start = time.perf_counter()
         module, runner = self._make(name, epochs, [_StopAt(rung), _Record(curve, self.data.task, self._truth("val"))])
         path = self.checkpoint(name)
-        with preserve_rng(), quiet_lightning():
+        with preserve_rng(), quiet_lightning(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Checkpoint directory .* exists")
             torch.manual_seed(int(self.settings["seed"]) + len(curve.values))
             runner.fit(
                 module,

@@ -142,7 +142,7 @@ def _name_targets(targets: Any) -> dict[str, TransferDataModule]:
             raise ValueError(f"Expected argument `targets` to hold datamodules of this package, but got {data!r:.80}.")
         data.prepare_data()
         data.setup()
-        name = str(key) if isinstance(key, str) else data.name
+        name = key if isinstance(key, str) else str(data.name)
         if name in found:
             raise ValueError(f"Expected argument `targets` to hold one target of a name, but got {name!r} twice.")
         found[name] = data

@@ -277,10 +277,10 @@ class StudyTable:
                 f"Expected at least {MINIMUM_MODELS} backbones to compare{group} on a target whose outcomes differ, "
                 "but got none."
             )
-        names = dict.fromkeys(column for _, _, frame in cells for column in _scores_of(frame) if column != "truth")
+        columns = dict.fromkeys(str(column) for _, _, frame in cells for column in _scores_of(frame))
         weights = _target_draws([target for target, _, _ in cells], draws, seed)
         records = {}
-        for name in names:
+        for name in [name for name in columns if name != "truth"]:
             judged = _judge(name, cells, statistics, weights, level, seed)
             if judged:
                 records[name] = judged
@@ -337,7 +337,7 @@ class StudyTable:
         except ValueError:
             return ["No target has backbones to compare: nothing can be said of the scores.", *lines]
         first = table.drop(index="chance").iloc[0]
-        chance = table.loc["chance", "top1_regret"]
+        chance = float(table["top1_regret"]["chance"])
         said = (
             f"Over {len(frames)} targets {title(str(first.name))} loses least by its first choice: "
             f"{first['top1_regret']:.3f} ({first['top1_regret_lower']:.3f} to {first['top1_regret_upper']:.3f}), "
