@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-import lightning_transfer.screening.consensus as consensus_module
+import lightning_transfer
 from lightning_transfer.report.text import title
 from lightning_transfer.selection import StudyTable
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "which-score.md"
+EVIDENCE = Path(lightning_transfer.__file__).parent / "screening" / "evidence.json"
 RIVALS = ("logme", "parameters", "knn_accuracy")
 OPINION = "consensus_other_targets"
 SHOWN = 12
@@ -24,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=Path, default=HERE / "rows")
     parser.add_argument("--page", type=Path, default=PAGE)
-    parser.add_argument("--evidence", type=Path, default=Path(consensus_module.__file__).with_name("evidence.json"))
+    parser.add_argument("--evidence", type=Path, default=EVIDENCE)
     options = parser.parse_args()
     table = StudyTable.load(options.rows)
     table.evidence().save(options.evidence)
@@ -52,6 +53,13 @@ def page(table: StudyTable) -> str:
         "repeat this one.",
         "",
         *(f"- {line}" for line in table.headline()),
+        *(
+            [
+                f"- With {len(frames)} of ten targets done, no score is told from another: what stands here is a beginning."
+            ]
+            if len(frames) < 5
+            else []
+        ),
         "",
         "**Regret** is the accuracy lost by fine-tuning the first by a score instead of the best one. Brackets hold "
         "95 % intervals over the choice of backbones and targets. `Consensus other targets` are the weights of "

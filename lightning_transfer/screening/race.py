@@ -52,7 +52,7 @@ class Race:
         >>> from lightning_transfer.screening.race import Race
         >>> race = Race(count=40, num_samples=800, share=0.5)
         >>> race.portions, race.places
-        ([100, 200, 400, 800], [40, 27, 18, 13])
+        ([100, 200, 400, 800], [40, 28, 19, 13])
         >>> race.next_portion(alive=40)
         100
     """

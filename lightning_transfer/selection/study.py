@@ -85,7 +85,7 @@ def study(
         >>> zoo = {f"pool{k}": ModuleBackbone(nn.Sequential(nn.AvgPool2d(k), nn.Flatten()), (1, 8, 8), head=None)
         ...        for k in (1, 2, 4)}
         >>> table = study(zoo, [Digits(max_samples=200)], ["logme"], modes=["head"], progress=False)
-        >>> len(table), table.judge("head").loc["logme", "spearman"] > 0
+        >>> len(table), bool(table.judge("head").loc["logme", "spearman"] > 0)
         (3, True)
     """
     for mode in modes:

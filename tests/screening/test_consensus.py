@@ -32,7 +32,7 @@ def test_agreement_gives_the_order_and_probabilities_sum_to_one():
 
 def test_probability_of_two_is_that_of_a_difference():
     frame = pd.DataFrame({"logme": [1.0, 2.0]}, index=["a", "b"])
-    opinion = consensus(frame)
+    opinion = consensus(frame, evidence=Evidence())
     lead = 2 * 0.4 * 0.5894557  # weight times Blom's normal score of the better one, twice
     expected = 0.5 * (1 + math.erf(lead / math.sqrt(2 * 0.84) / math.sqrt(2)))
     assert opinion.loc["b", "probability_best"] == pytest.approx(expected, abs=1e-4)
