@@ -54,9 +54,7 @@ def page(table: StudyTable) -> str:
         "",
         *(f"- {line}" for line in table.headline()),
         *(
-            [
-                f"- With {len(frames)} of ten targets done, no score is told from another: what stands here is a beginning."
-            ]
+            [f"- With {len(frames)} of ten targets done, no score is told from another: a beginning."]
             if len(frames) < 5
             else []
         ),
