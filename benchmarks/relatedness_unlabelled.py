@@ -90,10 +90,15 @@ def main() -> None:
             if name not in values:
                 values[name] = measure(features, *tasks[pair])
                 RESULTS.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-    table = Table("way", *PAIRS)
+    show(record)
+
+
+def show(record: dict[str, Any]) -> None:
+    """Spearman correlation and regret of each way on each target."""
+    table = Table("way", *record)
     for way in ("classifier", "kmeans", "confidence", "dimension", "reference_loss", "with labels"):
         cells = []
-        for pair in PAIRS:
+        for pair in record:
             accuracies = {name: each["accuracy"] for name, each in record[pair].items()}
             rho, regret = judged({name: -each[way] for name, each in record[pair].items()}, accuracies)
             cells.append(f"{rho:.2f} / {regret:.3f}")
