@@ -205,7 +205,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
     """Bound against loss over all encoders and pairs, and the terms under each setting."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure = Figure(figsize=(12, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for reference, target in PAIRS:
         rows = [row for row in record["encoders"] if (row["reference"], row["target"]) == (reference, target)]
@@ -216,7 +216,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
     left.set(xlabel="loss of the transformed classifier, nats", ylabel="bound, nats", title="every encoder")
     left.legend(fontsize=7)
     bottom = np.zeros(len(record["settings"]))
-    names = [f"{row['setting']}: {row['target']}" for row in record["settings"]]
+    names = [f"{row['setting']}: {row['reference']} to {row['target']}" for row in record["settings"]]
     for key, color in (
         ("reweighted_reference_loss", "#4477aa"), ("label_mismatch", "#ccbb44"), ("distribution_mismatch", "#ee6677")
     ):  # fmt: skip
@@ -225,9 +225,9 @@ def draw(record: dict[str, Any], path: Path) -> None:
         bottom += values
     right.plot([row["target_loss"] for row in record["settings"]], names, "kD", markersize=4, label="loss it bounds")
     right.invert_yaxis()
-    right.tick_params(axis="y", labelsize=7)
+    right.tick_params(axis="y", labelsize=6)
     right.set(xlabel="nats", title="settings")
-    right.legend(fontsize=7)
+    right.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, -0.32), ncols=2)
     figure.savefig(path, dpi=110)
 
 
