@@ -56,8 +56,17 @@ class SentenceTransformersBackbone(TextBackbone):
         _check_configs(Path(model_name))
         check_folder(model_name)
         model_kwargs = {**(kwargs.pop("model_kwargs", None) or {}), "weights_only": True}  # comes before the folder's
-        with weights_of(f"st/{model_name}"):
-            network = library.SentenceTransformer(str(model_name), device="cpu", model_kwargs=model_kwargs, **kwargs)
+        try:
+            with weights_of(f"st/{model_name}"):
+                network = library.SentenceTransformer(
+                    str(model_name), device="cpu", model_kwargs=model_kwargs, **kwargs
+                )
+        except ImportError as error:
+            if "sentence_transformers" not in str(error):
+                raise  # a library that is missing
+            raise ValueError(
+                f"Cannot build `st/{model_name}`, which names modules that are not there: {error}"
+            ) from error
         if not pretrained:
             reinitialise(network, seed)
         if max_length is not None:

@@ -123,7 +123,11 @@ def by_pillow(content: bytes, damaged: bytes, before: Values, after: Values) -> 
 def by_model(content: bytes, damaged: bytes, before: Values, after: Values) -> bool:
     """Weights of the same name and shape stay what they are in their file, unless the folder says another model."""
     told = [
-        {name: value for name, value in json.loads(text).items() if name in ("model_type", "architectures")}
+        {
+            name: value
+            for name, value in json.loads(text).items()
+            if name in ("model_type", "architectures", "dtype", "torch_dtype")
+        }
         for text in (content, damaged)
     ]
     return told[0] != told[1] or all(
@@ -306,7 +310,7 @@ def _write_vit(path: Path) -> None:
     from transformers import ViTConfig, ViTModel
 
     torch.manual_seed(0)
-    model = ViTModel(ViTConfig(**_SIZES, image_size=16, patch_size=8), add_pooling_layer=False)
+    model = ViTModel(ViTConfig(**_SIZES, image_size=16, patch_size=8))
     model.save_pretrained(path.parent)
     if path.suffix == ".bin":
         torch.save(model.state_dict(), path)
