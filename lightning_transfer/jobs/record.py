@@ -108,6 +108,7 @@ _ALL = (
             ("study.part=1/4 hydra.run.dir=mine", "a quarter of it; other parts write into the same folder"),
         ),
         run="lightning_transfer.jobs.study:run",
+        merges=True,
     ),
     Job(
         name="list",
