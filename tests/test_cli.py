@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from _cli import TINY, exit_code, run
 from attacks.runs import CONFIGS
 
@@ -202,6 +203,21 @@ def test_a_disk_that_is_full_in_the_middle_of_a_run(in_process, capsys, monkeypa
     (line,) = shown.err.splitlines()
     assert line.startswith("lightning-transfer: The leaderboard is not written to `")
     assert "net4" in shown.out
+
+
+def test_features_of_an_earlier_run_are_found_again(in_process, capsys):
+    boards = []
+    for number, cache in enumerate(("cache=features", "cache=features", "cache=false")):
+        torch.manual_seed(0)  # of the weights of net4
+        assert exit_code("screen", *NET, cache, f"hydra.run.dir=out{number}") == 0
+        boards.append(Leaderboard.load(in_process / f"out{number}"))
+    assert [board.rows[0].cached for board in boards] == [False, True, False]
+    assert len({board.rows[0].scores["h_score"] for board in boards}) == 1
+    assert "net4: features from the cache" in " ".join(capsys.readouterr().out.split())
+    assert exit_code("cache", "folder=features") == 0
+    assert "60 samples  sequential on digits (train)" in capsys.readouterr().out
+    assert exit_code("screen", *NET, "cache=3") == 2
+    assert "Expected argument `cache` to be True, False, a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
