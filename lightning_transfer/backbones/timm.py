@@ -134,10 +134,10 @@ class TimmBackbone(Backbone):
 
     def _take_sequences(self, length: int, config: Mapping[str, Any]) -> None:
         """Let pictures keep their aspect."""
-        from timm.data import create_transform
+        from timm.data.transforms_factory import create_transform
 
-        embeds = getattr(self.network, "embeds", None)
-        if not hasattr(embeds, "is_linear") or not embeds.is_linear:
+        embeds: Any = getattr(self.network, "embeds", None)
+        if not getattr(embeds, "is_linear", False):
             raise ValueError(
                 f"Expected argument `sequence_length` for NaFlex networks of timm only, but {self.name} is none."
             )

@@ -285,7 +285,8 @@ class MomentMetric(JackknifeMetric):
         Raises:
             ValueError: If it did.
         """
-        message = describe_faults(self.faults.tolist(), *self.requires[:2], num_classes=self.num_classes)
+        first, second = self.requires[:2]
+        message = describe_faults(self.faults.tolist(), first, second, self.num_classes)
         if message:
             raise ValueError(message)
 
