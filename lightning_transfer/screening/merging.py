@@ -20,6 +20,7 @@ from lightning_transfer.utilities.text import plain
 
 _NUMBERED = re.compile(r"(.*) \(\d+\)", re.DOTALL)
 _ABOUT_ONE_RUN = ("interrupted", "overrides", "versions")  # entries of ``info``
+_ABOUT_GOING_ON = ("resume=", "hydra.", "hydra/")  # beginnings of overrides in which a run that goes on differs
 
 
 def add_to_folder(
@@ -140,7 +141,7 @@ def _join(
 ) -> Leaderboard:
     info = {**earlier.info, **later.info}
     for entry in _ABOUT_ONE_RUN:
-        if earlier.info.get(entry) != later.info.get(entry):
+        if _asked(earlier.info.get(entry)) != _asked(later.info.get(entry)):
             info.pop(entry, None)
     joined = Leaderboard(
         combine_zoo_scores(_merge(earlier.rows, later.rows, replace_changed), combiners),
@@ -190,3 +191,10 @@ def _name_in(rows: Mapping[str, Row], row: Row, versions: Iterable[str]) -> str:
     if not is_taken or not row.fingerprint:
         return row.backbone
     return next(name for count in itertools.count(2) if (name := f"{row.backbone} ({count})") not in rows)
+
+
+def _asked(value: Any) -> Any:
+    """An entry of ``info``; of overrides those that are about the result."""
+    if not isinstance(value, list):
+        return value
+    return [entry for entry in value if not str(entry).startswith(_ABOUT_GOING_ON)]

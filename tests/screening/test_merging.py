@@ -177,3 +177,14 @@ def test_boards_of_one_screen_are_merged():
         merge_boards(board(row("a")), board(row("b"), max_samples=3))
     with pytest.raises(ValueError, match="to hold a leaderboard"):
         merge_boards()
+
+
+def test_a_run_that_goes_on_keeps_what_it_was_asked(tmp_path):
+    """Else the rows of a sweep that goes on are told apart by all that was typed."""
+    asked = ["backbone=a", "metrics=[logme]"]
+    add_to_folder(board(row("a"), info={"overrides": asked}), tmp_path, figure=False)
+    going_on = board(row("a"), info={"overrides": [*asked, "resume=auto", "hydra.sweep.dir=x"]})
+    add_to_folder(going_on, tmp_path, figure=False, replace_changed=True)
+    assert Leaderboard.load(tmp_path).info["overrides"][:2] == asked
+    add_to_folder(board(row("b"), info={"overrides": ["backbone=b"]}), tmp_path, figure=False)
+    assert "overrides" not in Leaderboard.load(tmp_path).info
