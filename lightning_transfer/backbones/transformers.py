@@ -259,12 +259,21 @@ def _load(
     names = getattr(library.models.auto.modeling_auto, f"MODEL_FOR_{_upper(kinds[0])}_MAPPING_NAMES") if kinds else ()
     classifies = bool(kinds) and config.model_type in names
     factory = getattr(library, f"AutoModelFor{kinds[0]}" if classifies else "AutoModel")
+    missing: list[str] = []
     if not pretrained:
         network = factory.from_config(config)
     else:
-        network = factory.from_pretrained(model_name, config=config, **kwargs)
-    if getattr(config, "is_encoder_decoder", False) and not classifies and network.main_input_name == "input_ids":
+        network, report = factory.from_pretrained(model_name, config=config, output_loading_info=True, **kwargs)
+        missing = sorted(report["missing_keys"])
+    two_parts = getattr(config, "is_encoder_decoder", False) or any(name.startswith("decoder.") for name in missing)
+    if two_parts and not classifies and network.main_input_name == "input_ids":
         network = network.get_encoder()
+        missing = [name for name in missing if "decoder." not in name]
+    missing = [name for name in missing if "pooler." not in name]  # many are published without it
+    if missing:  # the library fills them with random values
+        raise ValueError(
+            f"{model_name}: its files lack {len(missing)} of the weights that its config names, such as {missing[0]}."
+        )
     return network, classifies
 
 

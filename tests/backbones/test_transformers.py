@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from PIL import Image
@@ -167,6 +169,15 @@ def test_a_network_that_draws_at_random_is_refused(tmp_path):
     save_tokenizer(tmp_path)
     with pytest.raises(ValueError, match="different values for the same inputs in two passes"):
         TransformersBackbone(tmp_path, pretrained=False, max_length=64)
+
+
+def test_weights_that_the_files_lack_are_not_made_up(tmp_path):
+    save_model(tmp_path, "BertModel", _bert())
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": config["num_hidden_layers"] + 1}))
+    with pytest.raises(ValueError, match=r"its files lack \d+ of the weights .* such as encoder\.layer"):
+        TransformersBackbone(tmp_path)
+    assert TransformersBackbone(tmp_path, pretrained=False).name.endswith("_random")
 
 
 def test_the_control_reads_no_weights(tmp_path):
