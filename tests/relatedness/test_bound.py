@@ -180,5 +180,6 @@ def test_bound_holds_in_random_problems():
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_bound_holds_in_ten_thousand_random_problems():
     assert worst_of(range(10_000)) >= 0
