@@ -58,8 +58,16 @@ _PICKLED = re.compile(r"(collections|torch|torch\._utils|torch\.jit\._pickle|__t
 _LONGEST_EXPRESSION = 20_000
 _LARGEST_POWER = 16
 _UNPACKED = 2**26  # bytes that small compressed members may come to
-_SCRIPT_WRITES = re.compile(r"\b(save|from_file|rpc_\w+|_?load\w*)\s*\(")
-_SCRIPT_OPS = re.compile(r"\bops\.(\w+)\.(\w+)")
+_SCRIPT_WRITES = re.compile(r"\b(save|from_file|rpc_\w+|_?load\w*(?=\())")
+_SCRIPT_OPS = re.compile(r"(?<![\w.])ops\b(?!\.(?:prim|aten|quantized|torchvision)\.)[\w.]*")
+_SCRIPT_STRINGS = re.compile(
+    r'"""(?:\\.|(?!""")[^\\])*"""|\'\'\'(?:\\.|(?!\'\'\')[^\\])*\'\'\'|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'',
+    re.DOTALL,
+)
+_SCRIPT_NAMES = re.compile(r'"[\w.+:/-]{1,99}"')  # of attributes that are no identifiers, as in `getattr(self, "0")`
+_SCRIPT_GETATTR = re.compile(r'\bgetattr\(([\w.()\[\]]{0,999}), "([^"]+)"\)')
+_SCRIPT_PARTED = re.compile(r"[#\\]|\s\.|(?:\b[A-Za-z_]\w*|[)\]])\.\s")
+_MOST_NESTED = 9
 _SCRIPT_LIBRARIES = ("quantized", "xnnpack")
 _SCRIPT_CLASSES = re.compile(r"__torch__\.torch\.classes\.(\w+)")
 
@@ -101,15 +109,28 @@ def check_script(content: bytes) -> None:
                 _check_pickle(archive.read(member))
             if not member.filename.endswith(".py"):
                 continue
-            code = archive.read(member).decode()
+            code = _plain_code(archive.read(member).decode())
             if writer := _SCRIPT_WRITES.search(code):
                 raise ValueError(f"its code calls `{writer[1]}`")
-            for space, name in _SCRIPT_OPS.findall(code):
-                if space not in ("prim", "aten", "quantized", "torchvision"):
-                    raise ValueError(f"its code calls `ops.{space}.{name}`")
+            if operation := _SCRIPT_OPS.search(code):
+                raise ValueError(f"its code calls `{operation[0]}`")
             for name in _SCRIPT_CLASSES.findall(code):
                 if name not in _SCRIPT_LIBRARIES:
                     raise ValueError(f"its code builds objects of `torch.classes.{name}`")
+
+
+def _plain_code(code: str) -> str:
+    """TorchScript without its texts, in which every name is written as it is looked up.
+
+    Raises:
+        ValueError: If names are parted or put together, as PyTorch never writes them.
+    """
+    code = _SCRIPT_STRINGS.sub(lambda text: text[0] if _SCRIPT_NAMES.fullmatch(text[0]) else "''", code)
+    for _ in range(_MOST_NESTED):
+        code = _SCRIPT_GETATTR.sub(r"\1.\2", code)
+    if parted := re.search(r"\bgetattr\b", code) or _SCRIPT_PARTED.search(code):
+        raise ValueError(f"its code hides names by `{_short(parted[0]) or 'white space'}`")
+    return code
 
 
 def _archive(content: bytes, allowed: re.Pattern[str]) -> zipfile.ZipFile:

@@ -158,6 +158,49 @@ def test_torchscript_that_touches_files_is_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "mark").exists()
 
 
+HIDDEN = {
+    "another name": 'f = torch.save\n    f(x, "mark")',
+    "a name of a namespace": 'o = ops.aten\n    f = o.save\n    f(x, "mark")',
+    "a line that goes on": 'torch.save\\\n(x, "mark")',
+    "a comment": 'a = (torch.save # (\n(x, "mark"))',
+    "white space": 'ops . aten . save(x, "mark")',
+    "an attribute": 'f = getattr(torch, "save")\n    f(x, "mark")',
+    "an attribute in two texts": 'f = getattr(torch, "sa" "ve")\n    f(x, "mark")',
+    "an attribute in other signs": 'f = getattr(torch, "\\163ave")\n    f(x, "mark")',
+    "an attribute in three quotes": "f = getattr(torch, '''save''')\n    f(x, 'mark')",
+    "another way to attributes": 'g = getattr\n    f = g(torch, "\\163ave")\n    f(x, "mark")',
+    "a class": "a : Optional[__torch__ . torch . classes . profiling.SourceStats] = None",
+    "a namespace alone": "o = ops\n    f = o.image.write_file",
+}
+
+
+class _Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.block = nn.Sequential(nn.Linear(4, 4), nn.ModuleDict({"a-b": nn.ReLU()})["a-b"])
+
+    def forward(self, x):
+        if x.shape[1] != 4:
+            raise ValueError("Wrong size # to save.  Load \\ another, it's (torch.save) .")
+        return self.block(x)
+
+
+def test_names_in_torchscript_are_found_however_they_are_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.jit.script(_Named()).save("plain.pt")
+    assert ProgramBackbone("plain.pt", (4,)).feature_dim == 4
+    for code in HIDDEN.values():
+        with zipfile.ZipFile("plain.pt") as old, zipfile.ZipFile("bad.pt", "w") as new:
+            for member in old.infolist():
+                content = old.read(member)
+                if b"class _Named" in content:
+                    content = content.replace(b"-> Tensor:\n", b"-> Tensor:\n    " + code.encode() + b"\n")
+                new.writestr(member.filename, content)
+        with pytest.raises(ValueError, match=r"its code (calls|hides|builds).*trust_program=True"):
+            ProgramBackbone("bad.pt", (4,))
+    assert not (tmp_path / "mark").exists()
+
+
 def _specification(change):
     def rewrite(model):
         for entry in model["graph_module"]["module_call_graph"]:
