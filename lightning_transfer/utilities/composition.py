@@ -54,6 +54,7 @@ _BUILT_BY_HYDRA = {
 _RUN_IN_SHELLS = frozenset({  # what launchers write into scripts, and what sweepers call by name
     "setup", "python", "srun_args", "additional_parameters", "stderr_to_stdout", "runtime_env", "setup_commands",
     "initialization_commands", "head_setup_commands", "worker_setup_commands", "custom_search_space",
+    "storage", "address", "dashboard_host", "_node_ip_address",  # places that pickles come from
 })  # fmt: skip
 _LOG_CLASSES = (
     "logging.StreamHandler",
@@ -109,32 +110,27 @@ class CheckedLoader(ConfigLoaderImpl):
             ValueError: If something in the config may not be there.
         """
         try:
-            self._check_places(config_name, overrides)
             config = super().load_configuration(config_name, overrides, *args, **kwargs)
         except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
             raise ValueError(f"Expected configs to be YAML, but got: {error}") from error
         check_composed(config, self.typed)
         return config
 
-    def _check_places(self, config_name: str | None, overrides: list[str]) -> None:
-        primary = self.repository.load_config(config_name) if config_name is not None else None
-        self._check_searchpath(OmegaConf.select(primary.config, "hydra.searchpath") if primary is not None else None)
-        for override in overrides:
-            if override.lstrip("+").startswith("hydra.searchpath"):
-                self._check_searchpath(override)
 
-    @staticmethod
-    def _check_searchpath(places: Any) -> None:
-        for package in re.findall(r"pkg://([^\s,'\"\]]*)", str(places or "")):
-            if package.replace("/", ".") not in (*_PACKAGES, *allowed_by_environment()):
+class _CheckedRepository(ConfigRepository):
+    """Configs of files, each looked at before it is built, from places that are not imported for that."""
+
+    def initialize_sources(self, config_search_path: Any) -> None:
+        """Look at the places as they are when all names in them are resolved."""
+        for place in config_search_path.get_path():
+            scheme, _, package = str(place.path).partition("://")
+            named = str(place.provider).startswith("hydra.searchpath") and scheme == "pkg"
+            if named and package.replace("/", ".") not in (*_PACKAGES, *allowed_by_environment()):
                 raise ValueError(
                     f"`hydra.searchpath: pkg://{package}` is not allowed: looking for configs in a package imports it. "
                     f"Set {EXTRA_VARIABLE}={package} to trust it."
                 )
-
-
-class _CheckedRepository(ConfigRepository):
-    """Configs of files, each looked at before it is built."""
+        super().initialize_sources(config_search_path)
 
     def load_config(self, config_path: str) -> Any:
         for source in self.sources:
@@ -277,7 +273,7 @@ def _check_built(hydra: DictConfig, part: str, targets: Sequence[str], typed: fr
             target = str(plain.get("_target_")) if isinstance(plain, dict) else ""
             if not any(target.startswith(f"{package}.") for package in trusted):
                 raise ValueError(
-                    f"`{path}` is for the command line, not for a config file: it becomes part of a script. "
+                    f"`{path}` is for the command line, not for a config file: it reaches scripts or other programs. "
                     f"Set {EXTRA_VARIABLE}={target.rpartition('.')[0]} to trust your configs with it."
                 )
         if key == "_target_" and value not in targets:

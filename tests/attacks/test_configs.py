@@ -124,6 +124,9 @@ PLUGINS = {
     "an interpreter": "{_target_: hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher, python: ./evil}",
     "more lines of a script": '{_target_: hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher, comment: "x\\ntouch marker"}',
     "a function by its name": "{_target_: hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper, custom_search_space: evil_module.x}",
+    "a store of pickles": "{_target_: hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper, storage: 'sqlite:///HERE/x.db', sampler: {_target_: optuna.samplers.CmaEsSampler}}",
+    "a cluster of somebody else": "{_target_: hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher, ray: {init: {address: 'ray://192.0.2.1:10001'}}}",
+    "an open door": "{_target_: hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher, ray: {init: {dashboard_host: 0.0.0.0}}}",
     "an environment": "{_target_: hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher, ray: {init: {runtime_env: {pip: [HERE]}}}}",
 }
 
@@ -179,10 +182,13 @@ def test_places_for_configs_are_not_imported(marker, monkeypatch):
     library.mkdir()
     (marker.parent / "evil_package").rename(library / "evil_package")
     monkeypatch.syspath_prepend(str(library))
-    folder = write(marker.parent, "hydra: {searchpath: ['pkg://evil_package']}\ndefaults: [screen]\n", "mine.yaml")
-    for overrides in (("--config-name", "mine"), ("hydra.searchpath=[pkg://evil_package]",)):
+    for place in ("pkg://evil_package", "${x}", "pkg:${y}evil_package", '${oc.decode:"pkg:"}//evil_package'):
+        content = f"x: pkg://evil_package\ny: //\nhydra: {{searchpath: ['{place}']}}\ndefaults: [screen]\n"
+        folder = write(marker.parent, content, "mine.yaml")
         with pytest.raises(ValueError, match="pkg://evil_package"):
-            run(folder, *overrides)
+            run(folder, "--config-name", "mine")
+    with pytest.raises(ValueError, match="pkg://evil_package"):
+        run(folder, "hydra.searchpath=[pkg://evil_package]")
 
 
 def test_the_user_may_type_what_a_file_may_not(marker, monkeypatch):
