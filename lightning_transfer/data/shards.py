@@ -34,9 +34,14 @@ class _Header(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
         header = super().frombuf(buf, encoding, errors)
-        if header.size < 0 or (header.type in _EXTENSIONS and header.size > _LARGEST_EXTENSION):
+        if header.type in _EXTENSIONS and header.size > _LARGEST_EXTENSION:
             raise ValueError(f"a header claims {header.size} bytes")
         return header
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "size" and value < 0:  # by a header, or by an extension of the one before
+            raise ValueError(f"a header claims {value} bytes")
+        super().__setattr__(name, value)
 
 
 @dataclass(frozen=True)

@@ -203,10 +203,18 @@ def header(name: str, size: int, kind: bytes) -> bytes:
     return bytes(block)
 
 
+def extended(record: bytes) -> bytes:
+    """A file without an ending, after a header that extends its own."""
+    text = record + bytes(-len(record) % 512)
+    return header("x", len(record), tarfile.XHDTYPE) + text + header("x", 1, tarfile.REGTYPE) + bytes(512)
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     "content",
     [
+        extended(b"14 size=-1536\n"),  # the next header would be the first one again
+        extended(b"23 GNU.sparse.size=-99\n"),
         header("x", -512, b"Z"),  # the next header would be this one again
         header("x.cls", -512, tarfile.REGTYPE),
         header("x", -1024, tarfile.DIRTYPE) * 3,
