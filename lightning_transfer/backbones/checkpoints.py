@@ -54,6 +54,12 @@ def load_weights(module: nn.Module, path: str | Path, *, prefix: str | None = No
             f"{len(missing)} of {len(weights)} are missing (first {missing[:3]}) and {len(wrong)} have another shape "
             f"(first {wrong[:3]}). The file's names begin with {list(state)[:3]}."
         )
+    for name in inner.keys() & weights:
+        if not _is_dense(inner[name], weights[name]):
+            raise ValueError(
+                f"Expected `{path}` to hold dense tensors of real numbers, but `{name}` is {inner[name].dtype} "
+                f"{inner[name].layout} on {inner[name].device}."
+            )
     module.load_state_dict({n: v for n, v in inner.items() if n in weights}, strict=False)
     return module
 
@@ -80,10 +86,17 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    tensors = {n: v for n, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    entries = content.items() if isinstance(content, Mapping) else ()
+    tensors = {n: v for n, v in entries if isinstance(n, str) and isinstance(v, Tensor)}
     if not tensors:
         raise ValueError(f"Expected `{path}` to hold a state dict, but found no tensors in it.")
     return tensors
+
+
+def _is_dense(value: Tensor, weight: Tensor) -> bool:
+    """Whether the numbers of a tensor can be copied into a weight."""
+    plain = value.layout == torch.strided and not value.is_meta and not value.is_quantized
+    return plain and (weight.is_complex() or not value.is_complex())
 
 
 def _find_prefix(state: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:

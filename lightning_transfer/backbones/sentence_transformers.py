@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from lightning_transfer.backbones.pickles import check_folder
 from lightning_transfer.backbones.text import TextBackbone, refuse_code
 from lightning_transfer.utilities.checks import check_positive_int
 from lightning_transfer.utilities.imports import require
-from lightning_transfer.utilities.instantiate import walk
+from lightning_transfer.utilities.instantiate import check_target, walk
 
 _OWN = "sentence_transformers."
 _NAMED = (_OWN, "torch.nn.")
@@ -115,5 +116,15 @@ def _check_configs(folder: Path) -> None:
             named = re.search(r"\btypes\b|tokenizer_class$|activation_function$", path)
             prefixes = _OWN if named and named[0] == "types" else _NAMED
             dotted = isinstance(value, str) and ("." in value or file.name == "modules.json")
-            if named and dotted and not value.startswith(prefixes):
+            if named and dotted and not (value.startswith(prefixes) and _is_defined(value)):
                 raise ValueError(f"Expected `{file}` to name modules of sentence_transformers only, but got {value!r}.")
+
+
+def _is_defined(name: str) -> bool:
+    """Whether a class is the library's or PyTorch's own: not one that a module imports, nor the module itself."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the library's old names
+            return isinstance(check_target(name, allow=(_OWN.rstrip("."),)), type)
+    except (ValueError, ImportError):
+        return False

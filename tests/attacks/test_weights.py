@@ -111,9 +111,7 @@ def test_an_extension_type_of_parquet_stays_data(marker):
     assert Table(marker.with_name("table.parquet"), label="y").class_names == ("x", "y")
 
 
-@pytest.mark.parametrize(
-    "named", ["timm/local-dir:{here}", "transformers/{here}", "sentence_transformers/{here}", "{here}"]
-)
+@pytest.mark.parametrize("named", ["timm/local-dir:{here}", "hf/{here}", "st/{here}", "{here}"])
 def test_folders_of_models(marker, named):
     """Code, modules and pickles beside a config: none is imported or unpickled."""
     folder = marker.with_name("model")
@@ -137,6 +135,11 @@ def test_folders_of_models(marker, named):
         ("sentence_bert_config.json", {"max_seq_length": 8, "model_args": {"weights_only": False, "dtype": "auto"}}),
         ("sentence_bert_config.json", {"config_args": {"trust_remote_code": True}}),
         ("router_config.json", {"types": {"q_0": "evil.Net"}, "structure": {"query": ["q_0"]}}),
+        ("modules.json", [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.util.tensor.torch"}]),
+        (
+            "modules.json",
+            [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer.load"}],
+        ),
         ("0_Words/wordembedding_config.json", {"tokenizer_class": "evil.Net", "max_seq_length": 4}),
         ("2_Dense/config.json", {"in_features": 2, "activation_function": "torch.hub.list"}),
         ("2_Dense/config.json", "[" * 100_000),
@@ -202,7 +205,7 @@ def vit(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["transformers", "sentence_transformers", ""])
+@pytest.mark.parametrize("kind", ["hf", "st", ""])
 @pytest.mark.parametrize("added", MODELS.values(), ids=MODELS)
 def test_folders_of_models_with_more_in_them(marker, monkeypatch, vit, added, kind):
     """Whoever is asked says yes; no code runs for all that, and nobody is asked."""

@@ -95,6 +95,25 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        torch.eye(3).to_sparse(),
+        torch.empty(3, 3, device="meta"),
+        torch.ones(3, 3, dtype=torch.complex64),
+        torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.qint8),
+    ],
+    ids=["sparse", "meta", "complex", "quantized"],
+)
+def test_weights_that_are_no_dense_numbers_are_refused(tmp_path, odd):
+    module = nn.Linear(3, 3)
+    before = module.bias.detach().clone()
+    torch.save({"bias": before + 1, "weight": odd, 3: torch.ones(1), (1, 2): torch.ones(1)}, tmp_path / "odd.pt")
+    with pytest.raises(ValueError, match=r"odd\.pt` to hold dense tensors of real numbers, but `weight`"):
+        load_weights(module, tmp_path / "odd.pt")
+    assert torch.equal(module.bias, before)
+
+
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("programs")
