@@ -57,10 +57,11 @@ def decode(content: bytes) -> dict[str, Any]:
     lower_is_better = expect(data, "lower_is_better", list)
     if not all(isinstance(name, str) for name in lower_is_better):
         raise ValueError(f"Expected `lower_is_better` to hold names, but got {lower_is_better!r}.")
-    info = expect(data, "info", dict)
-    for name, kind in _KINDS.items():
-        if info.get(name) is not None:
-            expect(info, name, kind)
+    info = {
+        name: value for name, value in expect(data, "info", dict).items() if value is not None or name not in _KINDS
+    }
+    for name in _KINDS.keys() & info:
+        expect(info, name, _KINDS[name])
     return {
         "rows": [Row.from_dict(row) for row in expect(data, "rows", list)],
         "rank_by": expect(data, "rank_by", str),

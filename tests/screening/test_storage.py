@@ -113,3 +113,10 @@ def test_what_could_not_be_shown_or_saved_again_is_refused(board, tmp_path, chan
     (tmp_path / "leaderboard.json").write_text(json.dumps(data))
     with pytest.raises(ValueError, match=r"leaderboard\.json"):
         Leaderboard.load(tmp_path)
+
+
+def test_what_is_not_said_of_a_run_is_left_out(board, tmp_path):
+    data = json.loads(board.save(tmp_path, figure=False)["json"].read_text())
+    data["info"].update(notes=None, overrides=None, num_classes=None)
+    (tmp_path / "leaderboard.json").write_text(json.dumps(data))
+    assert "toy" in str(Leaderboard.load(tmp_path))
