@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
-from lightning_transfer.backbones.pickles import is_whole
+from lightning_transfer.backbones.pickles import check_checkpoint, is_whole
 
 _EXPORTED_MEMBERS = re.compile(
     r"(archive_format|archive_version|byteorder|version|\.format_version|\.data/(version|serialization_id)"
@@ -88,6 +88,9 @@ def check_exported(content: bytes) -> None:
                 for kind, value in _statements(description):
                     _check_statement(kind, value)
                 _check_texts(description)
+            if member.filename.endswith(".pt"):
+                inner = archive.read(member)
+                check_checkpoint(BytesIO(inner), len(inner))
             if member.filename.endswith("_config.json"):
                 _check_sizes(
                     description, {entry.filename.rpartition("/")[2]: entry.file_size for entry in archive.infolist()}

@@ -1,5 +1,6 @@
 """Program files that would run code of their author are refused before they are opened."""
 
+import io
 import json
 import warnings
 import zipfile
@@ -156,6 +157,27 @@ def test_torchscript_that_touches_files_is_refused(tmp_path, monkeypatch):
             ProgramBackbone("bad.pt", (4,))
     assert ProgramBackbone("plain.pt", (4,)).feature_dim == 4
     assert not (tmp_path / "mark").exists()
+
+
+_PAIRS = b"".join(b"h%ch%c\x86q%c" % (number, number, number + 1) for number in range(40))  # of pairs of pairs of ...
+PICKLES = {
+    "memory": b"\x80\x02c__builtin__\nbytearray\n\x8a\x05\x00\x00\x00\x00\x02\x85R.",
+    "time": b"\x80\x02K\x01K\x02\x86q\x00" + _PAIRS + b"}h\x28K\x01s.",
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("pickled", PICKLES.values(), ids=PICKLES)
+def test_examples_of_inputs_claim_no_more_than_they_hold(exported, tmp_path, pickled):
+    examples = io.BytesIO()
+    with zipfile.ZipFile(examples, "w") as archive:
+        for name, content in (("data.pkl", pickled), ("version", b"3\n"), ("byteorder", b"little")):
+            archive.writestr(f"a/{name}", content)
+    with zipfile.ZipFile(exported) as old, zipfile.ZipFile(tmp_path / "bad.pt2", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, examples.getvalue() if name.endswith("/model.pt") else old.read(name))
+    with pytest.raises(ValueError, match=r"that only computes, but it (calls|has keys)"):
+        ProgramBackbone(tmp_path / "bad.pt2", (3, 8, 8))
 
 
 HIDDEN = {
