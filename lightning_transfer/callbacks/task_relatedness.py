@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from lightning_transfer.callbacks.monitor import FeatureMonitor
 from lightning_transfer.callbacks.publish import publish_figures
+from lightning_transfer.functional.task_relatedness import check_given
 from lightning_transfer.inputs import Key, keys_of
 from lightning_transfer.relatedness import TaskRelatednessResult
 from lightning_transfer.relatedness.config import DATA, BoundConfig, GroundCost
@@ -57,7 +58,8 @@ class TaskRelatednessMonitor(FeatureMonitor):
         input_key: Key of the inputs in a batch of either side, where the usual names do not do (see
             :func:`~lightning_transfer.inputs.split_batch`); a reference with an attribute ``input_key`` has its own.
         label_key: The same for the labels.
-        ground_cost: See :class:`~lightning_transfer.relatedness.BoundConfig`, whose defaults hold here too.
+        ground_cost: See :class:`~lightning_transfer.relatedness.BoundConfig`, whose defaults hold here too (and before
+            them a ``config`` in ``options``).
         settle: With ``options={"folds": 1}``, solve on as long as this lowers the bound by more than this share; 1 for
             one solve from each start. Halves are solved for once: transforms of the last look have seen other halves.
         prefix: Group of the names of the values.
@@ -121,9 +123,13 @@ class TaskRelatednessMonitor(FeatureMonitor):
             None if reference_samples is None else check_positive_int(reference_samples, "reference_samples")
         )
         self.settle = check_in_interval(settle, 0, 1, "settle")
-        given = {"ground_cost": ground_cost, **(options or {})}
+        given = dict(options or {})
+        config = given.pop("config", None)
+        if config is None or ground_cost != BoundConfig.ground_cost:
+            given = {"ground_cost": ground_cost, **given}
         self.data_options = {name: given.pop(name) for name in DATA if name in given}
-        self.config = BoundConfig.of(None, given)
+        self.config = BoundConfig.of(config, given)
+        check_given(self.config, **self.data_options)
         self.results: dict[int, TaskRelatednessResult] = {}
         self._digests: dict[int, str] = {}  # of the features behind the results
         self._passed = ""  # digest of the weights that the reference went through

@@ -166,8 +166,13 @@ class FeatureMoments:
             return self.mean.new_zeros(())
         outside = self.mean - vectors @ self.mean_along
         outside = outside - vectors @ (vectors.T @ outside)
-        condition = float(values.max() / values.min()) ** 0.5 if len(values) else 0.0
-        noise = 10 * torch.finfo(outside.dtype).eps * condition * float(self.mean.norm())
+        eps = torch.finfo(outside.dtype).eps
+        largest = float(values.max()) ** 0.5 if len(values) else 0.0
+        condition = largest / float(values.min()) ** 0.5 if len(values) else 0.0
+        noise = 10 * eps * condition * float(self.mean.norm())
+        # features that somebody has centred have a mean of rounding: as for singular values, their size counts too
+        size = max(self.count, self.num_features) * eps * largest
+        noise = max(noise, size / self.count**0.5, self._input_noise(None) / self.count**0.5)
         square = outside.square().sum()
         return square if float(square) > noise**2 else torch.zeros_like(square)
 

@@ -42,7 +42,8 @@ def ridge_probe(
     for a sample by the probe that was fitted without it follows from its leverage ``h`` as
     ``y - (y - prediction) / (1 - h)`` (PRESS; Allen, 1974), so one eigendecomposition gives all ``n`` probes at every
     strength of regularisation. The strength is the one with the smallest leave-one-out squared error on a grid of 28
-    values from 1e-7 to 1e2 times the mean variance of the features.
+    values from 1e-7 to 1e2 times the mean variance of the features. Strength 0 is the limit of a vanishing one: with no
+    more samples than features, the probes that interpolate with the smallest weights.
 
     Args:
         features: Shape ``(n, d)``, any floating dtype, at least 3 samples.
@@ -101,11 +102,19 @@ def fit_ridge_probe(
     values, scores = values[kept], rows @ vectors[:, kept]
     unit = float(values.sum()) / num_features or 1.0
     cross, leverages = scores.T @ centred, scores.square()
+    # samples that are met exactly without a penalty leave 0 / 0, of which the strength cancels
+    met = leverages @ (1 / values) >= 1 - 1 / n - 1e-12
+    met = met | (len(values) >= n - 1)
     best: tuple[float, Tensor, float] | None = None
     for strength in _STRENGTHS if regularization is None else [regularization]:
         weights = 1 / (values + strength * unit)
-        slack = (1 - 1 / n - leverages @ weights).clamp(min=1e-12)
-        residuals = (centred - scores @ (weights[:, None] * cross)) / slack[:, None]
+        slack = 1 - 1 / n - leverages @ weights
+        residuals = centred - scores @ (weights[:, None] * cross)
+        if bool(met.any()):
+            weights = weights * (unit / values)
+            slack = torch.where(met, leverages @ weights, slack)
+            residuals = torch.where(met[:, None], scores @ (weights[:, None] * cross), residuals)
+        residuals = residuals / slack[:, None]
         press = float(residuals.square().sum())
         if best is None or press < best[0]:
             best = (press, residuals, strength)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lightning_transfer.functional.task_relatedness import task_relatedness
+from lightning_transfer.functional.task_relatedness import check_given, task_relatedness
 from lightning_transfer.metrics.base import Health, ScoreInterval, check_width
 from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.relatedness.config import DATA, BoundConfig
@@ -34,7 +34,7 @@ class TaskRelatedness(SampleMetric):
         config: How to bound; None for the defaults.
         keep_samples: Target samples kept at most (a seeded sample, see
             :class:`~lightning_transfer.metrics.samples.SampleMetric`); None for all. The bound is certified for these.
-        seed: Seed of the sample and of the solver.
+        seed: Seed of the sample and of the solver; by default that of ``config``.
         num_resamples: Bootstrap resamples of ``compute_with_interval``.
         ignore_index: Samples with this label are left out.
         kwargs: Fields of :class:`~lightning_transfer.relatedness.BoundConfig` on top of ``config``, the tensors that
@@ -74,17 +74,20 @@ class TaskRelatedness(SampleMetric):
         *,
         config: BoundConfig | None = None,
         keep_samples: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         num_resamples: int = 100,
         ignore_index: int | None = None,
         **kwargs: Any,
     ) -> None:
         options = {name: kwargs.pop(name) for name in _OPTIONS & set(kwargs)}
+        if seed is None:
+            seed = config.seed if isinstance(config, BoundConfig) else 0
         super().__init__(
             keep_samples=keep_samples, seed=seed, num_resamples=num_resamples, ignore_index=ignore_index, **kwargs
         )
         self.data = {name: options.pop(name) for name in DATA if name in options}
         self.config = BoundConfig.of(config, {**options, "seed": seed, "num_resamples": 0})
+        check_given(self.config, **self.data)
         self.result: TaskRelatednessResult | None = None
         for name in _REFERENCE:
             self.add_state(f"kept_{name}", [], dist_reduce_fx="cat")

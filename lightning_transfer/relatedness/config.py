@@ -186,12 +186,13 @@ class BoundConfig:
         if isinstance(self.transforms, str):
             check_one_of(self.transforms, tuple(_PRESETS), "transforms")
         else:
-            unknown = sorted(map(str, set(self.transforms) - set(_TRANSFORMS)))
+            names = self.transforms if isinstance(self.transforms, Collection) else [self.transforms]
+            unknown = sorted({str(name) for name in names if name not in _TRANSFORMS})
             if unknown:
                 raise ValueError(
                     f"Expected argument `transforms` to hold only 'prior', 'labels' and 'features', but got {unknown}."
                 )
-            object.__setattr__(self, "transforms", tuple(sorted(self.transforms)))
+            object.__setattr__(self, "transforms", tuple(sorted(set(self.transforms))))
         check_one_of(self.ground_cost, GROUND_COSTS, "ground_cost")
         check_one_of(self.method, ("alternating", "published"), "method")
         check_one_of(self.feature_map, ("identity", "orthogonal", "affine", "low_rank"), "feature_map")

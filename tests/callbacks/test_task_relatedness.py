@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from lightning_transfer.callbacks import TaskRelatednessMonitor, TransferabilityMonitor
 from lightning_transfer.functional.task_relatedness import task_relatedness
-from lightning_transfer.relatedness import PublishedSchedule
+from lightning_transfer.relatedness import BoundConfig, PublishedSchedule
 
 OPTIONS = {"tau": 0.5, "rounds": 2, "ground_cost": "feature", "folds": 1}
 TERMS = ("reweighted_reference_loss", "label_mismatch", "distribution_mismatch")
@@ -350,3 +350,16 @@ def test_the_reference_is_passed_again_only_if_the_features_may_have_changed():
     assert _passes_over_the_reference(moving)[0] == 3
 
     assert _passes_over_the_reference(Net())[0] == 3
+
+
+def test_a_config_may_be_among_the_options():
+    config = BoundConfig(ground_cost="feature", tau=0.5)
+    assert _monitor(options={"config": config}).config == config
+    assert _monitor(options={"config": config, "tau": 2.0}).config == replace(config, tau=2.0)
+    assert _monitor(options={"config": config}, ground_cost="logit_range").config.ground_cost == "logit_range"
+
+
+@pytest.mark.parametrize("given", [{"label_map": "diagonal"}, {"head": 3}, {"evaluation": (1,)}, {"warm_start": {}}])
+def test_what_goes_beside_the_options_is_looked_at_at_once(given):
+    with pytest.raises(ValueError, match=f"`{next(iter(given))}`"):
+        _monitor(options=given)

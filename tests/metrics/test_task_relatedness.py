@@ -12,6 +12,7 @@ from torchmetrics import MetricCollection
 
 from lightning_transfer.functional.task_relatedness import task_relatedness
 from lightning_transfer.metrics.task_relatedness import TaskRelatedness
+from lightning_transfer.relatedness import BoundConfig
 
 OPTIONS = {"ground_cost": "logit_range", "rounds": 2}
 
@@ -135,3 +136,15 @@ def test_two_ranks_give_the_value_of_one(blobs):
     mp.spawn(_on_rank, (port, data, out), nprocs=2)
     expected = task_relatedness(*data, **OPTIONS).bound
     assert out.tolist() == pytest.approx([expected] * 4, abs=1e-9)
+
+
+def test_a_config_keeps_its_seed():
+    config = BoundConfig(seed=3, rounds=2)
+    assert (TaskRelatedness(config=config).config, TaskRelatedness(config=config).seed) == (config, 3)
+    assert TaskRelatedness(config=config, seed=0).config.seed == TaskRelatedness().config.seed == 0
+
+
+@pytest.mark.parametrize("given", [{"label_map": "diagonal"}, {"head": 3}, {"evaluation": (1,)}, {"warm_start": {}}])
+def test_what_goes_beside_the_options_is_looked_at_at_once(given):
+    with pytest.raises(ValueError, match=f"`{next(iter(given))}`"):
+        TaskRelatedness(**given)

@@ -37,6 +37,8 @@ def test_transforms(transforms, learn, learns_map):
         ({"ground_cost": "squared"}, "`ground_cost`"),
         ({"method": "other"}, "`method`"),
         ({"transforms": ["maps"]}, r"got \['maps'\]"),
+        ({"transforms": 5}, r"got \['5'\]"),
+        ({"transforms": [["labels"]]}, r"got "),
         ({"dimension": 0}, "`dimension`"),
         ({"standardize": "no"}, "`standardize`"),
         ({"block_size": 1}, "`block_size`"),
