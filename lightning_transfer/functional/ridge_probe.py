@@ -21,7 +21,7 @@ from lightning_transfer.utilities.checks import (
     check_targets,
     flatten_positions,
 )
-from lightning_transfer.utilities.linalg import rank_cutoff
+from lightning_transfer.utilities.linalg import rank_cutoff, thin_svd
 
 _STRENGTHS = torch.logspace(-7, 2, 28, dtype=torch.float64).tolist()
 
@@ -97,14 +97,20 @@ def fit_ridge_probe(
         raise ValueError(f"Expected argument `features` to hold at least 3 samples, but got {n}.")
     rows, num_features = centred_rows(features, rotate=True), features.shape[1]
     centred = truth - truth.mean(0)
-    values, vectors = torch.linalg.eigh(rows.T @ rows)
-    kept = values > rank_cutoff(values[-1].clamp(min=0), n, num_features)
-    values, scores = values[kept], rows @ vectors[:, kept]
+    weak = regularization is not None and regularization < _STRENGTHS[0]
+    if weak:
+        left, lengths, _ = thin_svd(rows)
+        values, scores = lengths.square(), left * lengths
+    else:
+        values, vectors = torch.linalg.eigh(rows.T @ rows)
+        scores = rows @ vectors
+    kept = values > rank_cutoff(values.max().clamp(min=0), n, num_features)
+    values, scores = values[kept], scores[:, kept]
     unit = float(values.sum()) / num_features or 1.0
     cross, leverages = scores.T @ centred, scores.square()
-    # samples that are met exactly without a penalty leave 0 / 0, of which the strength cancels
-    met = leverages @ (1 / values) >= 1 - 1 / n - 1e-12
-    met = met | (len(values) >= n - 1)
+    # samples that are met exactly without a penalty leave 0 / 0 with a weak one, of which the strength cancels
+    met = (leverages @ (1 / values) >= 1 - 1 / n - 1e-12) | (len(values) >= n - 1)
+    met = met & weak
     best: tuple[float, Tensor, float] | None = None
     for strength in _STRENGTHS if regularization is None else [regularization]:
         weights = 1 / (values + strength * unit)
