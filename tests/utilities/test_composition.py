@@ -39,7 +39,7 @@ def test_values_of_ones_own_pass(config):
     ("hydra.job.env_set", {"LD_PRELOAD": "x.so"}, r"hydra\.job\.env_set\.LD_PRELOAD"),
     ("hydra.job_logging.handlers", {"x": {"()": "os.system"}}, "is not allowed here: logging is made of"),
     ("hydra.job_logging.handlers", {"x": {"class": "logging.FileHandler", "filename": ".bashrc"}}, r"end in \.log"),
-    ("hydra.launcher.setup", ["rm -rf /"], "it becomes part of a script"),
+    ("hydra.launcher.setup", ["rm -rf /"], "it reaches scripts or other programs"),
     ("target.trust_program", True, "is for the command line, not for a config file"),
 ])  # fmt: skip
 def test_what_names_code_is_refused(config, key, value, message):
