@@ -224,7 +224,7 @@ class StudyTable:
         backbones = {name for frame in frames.values() for name in frame.index}
         return Evidence.learn(
             (_scores_of(frame) for frame in frames.values()),
-            origin=f"a study of {len(backbones)} backbones on {len(frames)} targets",
+            origin=f"a study of {len(backbones)} backbones on {len(frames)} target{'s' * (len(frames) != 1)}",
         )
 
     def judge(
@@ -339,7 +339,8 @@ class StudyTable:
         first = table.drop(index="chance").iloc[0]
         chance = float(table["top1_regret"]["chance"])
         said = (
-            f"Over {len(frames)} targets {title(str(first.name))} loses least by its first choice: "
+            f"Over {len(frames)} target{'s' * (len(frames) != 1)} {title(str(first.name))} loses least "
+            f"by its first choice: "
             f"{first['top1_regret']:.3f} ({first['top1_regret_lower']:.3f} to {first['top1_regret_upper']:.3f}), "
             f"a random choice {chance:.3f}."
         )

@@ -34,7 +34,7 @@ def test_a_study_from_the_command_line_in_parts(tmp_path, capsys):
     assert {row.backbone for row in table.rows} == {"pool1", "pool2", "pool4"}
     assert {path.suffix for path in (tmp_path / "rest").glob("study.*")} >= {".jsonl", ".html", ".md", ".tex", ".png"}
     printed = capsys.readouterr().out
-    assert "Over 1 targets" in printed
+    assert "Over 1 target" in printed
     assert "Written to" in printed
 
 
