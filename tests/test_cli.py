@@ -221,7 +221,10 @@ def test_features_of_an_earlier_run_are_found_again(in_process, capsys):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_a_signal_ends_says_how_to_go_on(in_process, capsys, monkeypatch, number):
+def test_what_a_signal_ends_says_how_to_go_on(in_process, capsys, monkeypatch, number, request):
+    if number == signal.SIGINT:  # it may be ignored where tests run in the background
+        given = signal.signal(number, signal.default_int_handler)
+        request.addfinalizer(lambda: signal.signal(number, given))
     before = signal.getsignal(number)
     monkeypatch.setattr("lightning_transfer.jobs.relate.run", lambda cfg: os.kill(os.getpid(), number))
     folder = str(in_process / "my 'runs'")
