@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,9 +23,9 @@ class TextBackbone(Backbone):
 
     max_length: int
 
+    @abc.abstractmethod
     def tokenize(self, texts: list[str]) -> Mapping[str, Tensor]:
         """Token ids and mask of strings, cut at :attr:`max_length`."""
-        raise NotImplementedError
 
     def preprocess(self, inputs: Any) -> Any:
         """Strings to token ids; tokens pass.

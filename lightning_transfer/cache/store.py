@@ -160,7 +160,7 @@ class FeatureCache:
         from filelock import FileLock, Timeout
 
         lock = FileLock(self._sign(key), thread_local=False)
-        with suppress(OSError, NotImplementedError):
+        with suppress(OSError, NotImplementedError):  # the latter is what filelock says of a file system without locks
             self._sign(key).parent.mkdir(parents=True, exist_ok=True)
             start = time.time()
             while not lock.is_locked:

@@ -284,10 +284,8 @@ class TextTable(Table):
         text: Column of the texts.
         label: Column of the classes: text, categories, booleans or integers; the sorted values are the class names.
         targets: Column or columns of numbers to predict, instead of ``label``.
-        split_column: Column that says ``train``, ``val`` or ``test``; without it the splits are drawn.
-        val_fraction: Share of the training rows for validation where it is drawn, stratified by class.
-        test_fraction: Share of the training rows for the test where it is drawn, stratified by class.
-        kwargs: Arguments of :class:`~lightning_transfer.data.TransferDataModule`.
+        kwargs: Further arguments of :class:`~lightning_transfer.data.Table`, such as ``split_column``, and of
+            :class:`~lightning_transfer.data.TransferDataModule`.
 
     Raises:
         ValueError: If not exactly one of ``label`` and ``targets`` is given; on reading, if the file or a column is
@@ -311,22 +309,9 @@ class TextTable(Table):
         text: str = "text",
         label: str | None = None,
         targets: str | Sequence[str] | None = None,
-        split_column: str | None = None,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.2,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            path,
-            label=label,
-            targets=targets,
-            features=text,
-            categories=text,
-            split_column=split_column,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            **kwargs,
-        )
+        super().__init__(path, label=label, targets=targets, features=text, categories=text, **kwargs)
 
     def _inputs(self, frame: pd.DataFrame, features: list[str]) -> Inputs:
         texts = frame[features[0]].tolist()
@@ -353,10 +338,8 @@ class PictureTable(Table):
         image_size: As for :class:`~lightning_transfer.data.ImageFolder`.
         on_error: What a picture that cannot be read does: ``"raise"`` a ValueError when its turn comes, or ``"skip"``:
             every picture is read once beforehand, and those that fail are left out and named in :attr:`remarks`.
-        split_column: Column that says ``train``, ``val`` or ``test``; without it the splits are drawn.
-        val_fraction: Share of the training rows for validation where it is drawn, stratified by class.
-        test_fraction: Share of the training rows for the test where it is drawn, stratified by class.
-        kwargs: Arguments of :class:`~lightning_transfer.data.TransferDataModule`.
+        kwargs: Further arguments of :class:`~lightning_transfer.data.Table`, such as ``split_column``, and of
+            :class:`~lightning_transfer.data.TransferDataModule`.
 
     Raises:
         ValueError: If not exactly one of ``label`` and ``targets`` is given; on reading, if the table, a column or all
@@ -386,22 +369,9 @@ class PictureTable(Table):
         root: str | Path | None = None,
         image_size: int = 224,
         on_error: str = "raise",
-        split_column: str | None = None,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.2,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            path,
-            label=label,
-            targets=targets,
-            features=picture,
-            categories=picture,
-            split_column=split_column,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            **kwargs,
-        )
+        super().__init__(path, label=label, targets=targets, features=picture, categories=picture, **kwargs)
         self.root = self.path.parent if root is None else check_path(root, "root")
         self.image_size = check_positive_int(image_size, "image_size")
         check_one_of(on_error, ("raise", "skip"), "on_error")

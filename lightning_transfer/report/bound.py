@@ -45,12 +45,13 @@ def draw_bound(result: TaskRelatednessResult) -> Figure:
 
 def _draw_bars(axes: Axes, result: TaskRelatednessResult) -> None:
     columns = result.certificates()
+    tallest = max(math.log(len(result.target_classes)), *(figures.bound for figures in columns.values()))
     for place, (_, figures) in enumerate(columns.items()):
         bottom = 0.0
         for key, title, color in _TERMS:
             height = getattr(figures, key)
             axes.bar(place, height, 0.6, bottom, color=color, label=title if place == 0 else None)
-            if height > 0.06 * figures.bound:
+            if height > 0.06 * tallest:
                 axes.text(place, bottom + height / 2, f"{height:.2f}", ha="center", va="center", color="white")
             bottom += height
         axes.text(place, bottom, f"{bottom:.3f}", ha="center", va="bottom", fontweight="bold")

@@ -25,6 +25,7 @@ from lightning_transfer.report.text import (
     title,
     undecided_places,
 )
+from lightning_transfer.screening.row import equal_scores
 from lightning_transfer.utilities.text import plain
 
 if TYPE_CHECKING:
@@ -214,15 +215,11 @@ def _bar_column(board: Standings, rows: list[Row], ascii_only: bool) -> _Column:
         low, high = high, low
     cells = []
     for value in values:
-        share = 0.0 if not math.isfinite(value) else 1.0 if _equal(low, high) else (value - low) / (high - low)
+        share = 0.0 if not math.isfinite(value) else 1.0 if equal_scores(low, high) else (value - low) / (high - low)
         eighths = max(round(share * 8 * _BAR_CELLS), 1 if math.isfinite(value) else 0)
         bar = "#" * math.ceil(eighths / 8) if ascii_only else "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
         cells.append(Text(bar.ljust(_BAR_CELLS), style="cyan"))
     return _Column("", tuple(cells), "left")
-
-
-def _equal(low: float, high: float) -> bool:
-    return math.isclose(low, high, rel_tol=1e-9, abs_tol=1e-12)
 
 
 def _cost_column(board: Standings, rows: list[Row], name: str) -> _Column:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_transfer.report.text import human_number, short_names, title
+from lightning_transfer.screening.row import equal_scores
 from lightning_transfer.utilities.checks import check_one_of
 from lightning_transfer.utilities.imports import require
 from lightning_transfer.utilities.text import figure_text, plain
@@ -97,6 +98,10 @@ def _draw_panel(axes: Axes, board: Standings, rows: Sequence[Row], column: str, 
         axes.plot(*zip(*places, strict=True), color="#999999", linewidth=0.8, linestyle="--", zorder=0)
     axes.set_xscale("log")
     axes.margins(x=0.25 if large else 0.15, y=0.12)
+    low, high = axes.dataLim.intervaly
+    if equal_scores(low, high):
+        axes.set_ylim(low - 0.1 * max(1.0, abs(low)), high + 0.1 * max(1.0, abs(high)))
+    axes.ticklabel_format(axis="y", useOffset=False)
     values = sorted({float(getattr(row, cost)) for row in rows})
     shown = values if large and len(values) <= 5 else [values[0], values[-1]] if len(values) > 1 else values
     axes.set_xticks(shown, [human_number(value) for value in shown])
@@ -111,7 +116,7 @@ def _draw_panel(axes: Axes, board: Standings, rows: Sequence[Row], column: str, 
         axes.set_title(figure_text(heading), loc="left", fontweight="bold")
     else:
         axes.locator_params(axis="y", nbins=4)
-        axes.set_title(figure_text(title(column) + direction), loc="left", fontsize=9)
+        axes.set_title(figure_text(title(column) + direction.replace(" is better", "")), loc="left", fontsize=9)
         axes.tick_params(labelsize=7)
 
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -23,6 +24,7 @@ from lightning_transfer.report.text import (
     title,
     undecided_places,
 )
+from lightning_transfer.screening.row import equal_scores
 from lightning_transfer.utilities.text import html_text
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from lightning_transfer.screening.standings import Standings
 
 _LARGEST_MAP = 40  # classes a side of a label map that is drawn; larger ones are listed
+_PARTS_OF_NAMES = re.compile(r"([_/.-])(?=.)")
 _FEWEST_TO_AGREE = 3  # backbones
 _TERMS = (
     ("reference", "reweighted_reference_loss", "re-weighted reference loss"),
@@ -275,7 +278,8 @@ def _cell(heading: str, inner: str, value: float | None = None, style: str = "",
 def _name_cell(row: Row) -> str:
     badge = '<span class="badge">control</span>' if row.control else ""
     why = f'<span class="why-not failed">{html_text(row.status)}</span>' if row.failed else ""
-    return f'<td role="cell" class="name">{html_text(row.backbone)}{badge}{why}</td>'
+    name = _PARTS_OF_NAMES.sub(r"\1<wbr>", html_text(row.backbone))  # long ones break there, not within a word
+    return f'<td role="cell" class="name">{name}{badge}{why}</td>'
 
 
 def _bar(board: Standings, row: Row) -> str:
@@ -284,7 +288,7 @@ def _bar(board: Standings, row: Row) -> str:
     if not math.isfinite(value) or len(values) < 2:
         return ""
     low, high = min(values), max(values)
-    share = 1.0 if math.isclose(low, high, rel_tol=1e-9, abs_tol=1e-12) else (value - low) / (high - low)
+    share = 1.0 if equal_scores(low, high) else (value - low) / (high - low)
     if not board.higher_is_better(board.rank_by) and high > low:
         share = 1 - share
     return (

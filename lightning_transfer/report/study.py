@@ -97,9 +97,11 @@ def figure_bytes(frames: Mapping[str, pd.DataFrame], order: Iterable[str]) -> by
         for axes, score in zip(row, scores, strict=True):
             if score in frame:
                 axes.scatter(frame[score], frame["truth"], s=14, color="#4477AA")
-            axes.set_title(figure_text(f"{title(score)}, {target}"), loc="left", fontsize=8)
+            axes.set_title(figure_text(target), loc="left", fontsize=8)
+            axes.set_xlabel(figure_text(title(score)), fontsize=7)
             axes.tick_params(labelsize=6)
             axes.spines[["top", "right"]].set_visible(False)
+        row[0].set_ylabel("after fine-tuning", fontsize=7)
     return png_bytes(figure)
 
 

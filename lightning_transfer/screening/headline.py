@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lightning_transfer.report.text import title
 from lightning_transfer.screening.consensus import consensus
+from lightning_transfer.screening.row import equal_scores
 
 if TYPE_CHECKING:
     from lightning_transfer.screening.row import Row
@@ -55,7 +56,7 @@ def _say_choice(board: Standings, scored: Sequence[Row]) -> str:
     if len(scored) == 1:
         others = f" ({failed} without a score)" if failed else ""
         return f"There is nothing to choose from: only {best.backbone} has a score in {score}{others}."
-    if len({row.score(board.rank_by) for row in scored}) == 1:
+    if _all_equal(scored, board.rank_by):
         return f"{score} is the same for all {len(scored)} {what}s: it does not say which one to take."
     if best.control and not all(row.control for row in scored):
         return (
@@ -95,15 +96,20 @@ def _about_scores(board: Standings, scored: Sequence[Row]) -> list[str]:
     return lines
 
 
+def _all_equal(rows: Sequence[Row], column: str) -> bool:
+    scores = [row.score(column) for row in rows]
+    return not scores or equal_scores(min(scores), max(scores))
+
+
 def _say_disagreement(board: Standings, best: Row) -> str:
     """Which scores would take another one, and what they make of it together."""
     choices: dict[str, list[str]] = {best.backbone: [title(board.rank_by)]}
     for column in board.columns:
         rows = [row for row in board.ranked(column) if math.isfinite(row.score(column))]
-        if column == board.rank_by or len({row.score(column) for row in rows}) < 2:
+        if column == board.rank_by or _all_equal(rows, column):
             continue
         first = rows[0]
-        as_good = math.isfinite(best.score(column)) and first.score(column) == best.score(column)
+        as_good = math.isfinite(best.score(column)) and equal_scores(first.score(column), best.score(column))
         open_ = board.prob_better(first.backbone, best.backbone, column) < _LEVEL
         chosen = best if as_good or open_ else first
         choices.setdefault(chosen.backbone, []).append(title(column))

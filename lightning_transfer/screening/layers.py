@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from lightning_transfer.report.text import title
 from lightning_transfer.screening.layer_scores import choose_layers
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.screen import screen
@@ -115,7 +116,7 @@ def plot_layers(board: Leaderboard, column: str | None = None) -> Figure:
     else:
         axes.set_xlabel("depth, from the first of the layers to the features")
         axes.legend(fontsize="small")
-    axes.set_ylabel(column)
+    axes.set_ylabel(_shown(title(column)))
     return figure
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from statistics import NormalDist
 from typing import Any, ClassVar
 
-from lightning_transfer.screening.row import COSTS, Row
+from lightning_transfer.screening.row import COSTS, Row, equal_scores
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of
 
 LOWER_IS_BETTER = frozenset({"task_relatedness"})
@@ -226,7 +226,7 @@ def _ranks(values: Mapping[str, float], higher_is_better: bool) -> dict[str, int
     places: dict[float, int] = {}
     leader = math.nan
     for place, value in enumerate(ordered, start=1):
-        if not math.isclose(value, leader, rel_tol=1e-9, abs_tol=1e-12):
+        if not equal_scores(value, leader):
             leader, shared = value, place
         places.setdefault(value, shared)
     return {name: places.get(value) for name, value in values.items()}

@@ -17,7 +17,7 @@ from lightning_transfer.cache import CachedPasses, FeatureCache, store
 
 KEYS = ["aa" * 32, "bb" * 32, "cc" * 32]
 FORK = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
-pytestmark = pytest.mark.skipif(FORK.get_start_method() != "fork", reason="processes are forked here")
+pytestmark = pytest.mark.skipif(FORK.get_start_method() != "fork", reason="Windows has no fork, which these need")
 
 
 def values_of(key: str) -> torch.Tensor:

@@ -59,7 +59,7 @@ def test_rows_are_read_from_mapped_memory(cache):
     entry = only(cache)
     maps = Path("/proc/self/maps")
     if not maps.exists():
-        pytest.skip("no list of mapped files here")
+        pytest.skip("only Linux lists mapped files, in /proc/self/maps")
     rows = entry.rows("features", torch.tensor([0]))
     assert len(rows) == 1
     assert str(entry.folder / "rank0-0.safetensors") in maps.read_text()

@@ -41,7 +41,7 @@ def test_configs_of_ones_own(tmp_path):
 @pytest.mark.parametrize("shell", SCRIPTS)
 def test_shells_take_the_scripts(shell):
     if shutil.which(shell) is None:
-        pytest.skip(f"needs {shell}")
+        pytest.skip(f"{shell} is not installed, and only its own parser can check its script")
     subprocess.run([shell, "-n"], input=SCRIPTS[shell], text=True, check=True)
 
 

@@ -45,14 +45,19 @@ def _add(folder, number: int) -> None:
         add_to_folder(board(row(f"net {number}", fingerprint=str(number))), folder, figure=False)
 
 
-def test_many_processes_at_once_keep_all_rows(tmp_path):
-    processes = [multiprocessing.get_context("fork").Process(target=_add, args=(tmp_path, n)) for n in range(24)]
+def _all_rows_of(work, folder) -> None:
+    """24 processes at once leave 24 rows."""
+    processes = [multiprocessing.get_context("fork").Process(target=work, args=(folder, n)) for n in range(24)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 24
-    assert sorted(names(tmp_path)) == sorted(f"net {n}" for n in range(24))
+    assert sorted(names(folder)) == sorted(f"net {n}" for n in range(24))
+
+
+def test_many_processes_at_once_keep_all_rows(tmp_path):
+    _all_rows_of(_add, tmp_path)
     assert len(pd.read_csv(tmp_path / "leaderboard.csv")) == 24
 
 
@@ -156,13 +161,7 @@ def _screen(folder, number: int) -> None:
 
 @pytest.mark.long
 def test_many_screens_at_once_keep_all_rows(tmp_path):
-    processes = [multiprocessing.get_context("fork").Process(target=_screen, args=(tmp_path, n)) for n in range(24)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * 24
-    assert sorted(names(tmp_path)) == sorted(f"net {n}" for n in range(24))
+    _all_rows_of(_screen, tmp_path)
     assert not any(row.failed for row in Leaderboard.load(tmp_path).rows)
     assert sorted(path.name for path in tmp_path.glob("leaderboard*")) == [
         f"leaderboard.{kind}" for kind in ("csv", "html", "json", "png")
