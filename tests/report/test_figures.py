@@ -78,3 +78,13 @@ def test_names_in_a_crowded_figure_stay_inside_the_panel_and_apart():
     assert panel.width > figure.bbox.width / 2
     assert all(panel.y0 - 12 < box.y0 and box.y1 < panel.y1 + 12 for box in boxes)
     assert all(above.y0 - below.y0 > 15 for below, above in pairwise(boxes))
+
+
+def test_equal_scores_look_equal():
+    rows = [Row(f"net{i}", {"logme": 0.1 * i, "h_score": 19 + 4e-15 * i}, {}, parameters=10**i) for i in (3, 4, 5)]
+    figure = Leaderboard(rows).plot()
+    (panel,) = [axes for axes in figure.axes if axes.get_title(loc="left") == "H-score"]
+    low, high = panel.get_ylim()
+    assert high - low > 1
+    assert all(len(label.get_text()) < 6 for label in panel.get_yticklabels())
+    plt.close(figure)

@@ -126,3 +126,8 @@ def test_histories_of_runs():
 
 def test_five_hundred_rows_fit():
     assert len(leaderboard_html(make_board(tuple(METRICS), 500))) < 3 * 2**20
+
+
+def test_long_names_break_at_their_parts():
+    page = leaderboard_html(Leaderboard([Row("timm/net_small.a1_in1k", {"logme": 0.1}, parameters=1)]))
+    assert ">timm/<wbr>net_<wbr>small.<wbr>a1_<wbr>in1k<" in page

@@ -130,3 +130,10 @@ def test_a_screen_finds_duplicates_for_it(tmp_path):
     again = Leaderboard.load(tmp_path)
     assert again.headline() == found.headline()
     assert any(line.startswith("At least 100% of the samples") for line in again.headline())
+
+
+def test_scores_that_rounding_alone_tells_apart_say_nothing():
+    same = {"h_score": {"a": 19.000000000000004, "b": 19.0, "c": 18.999999999999996}}
+    assert "H-score" not in " ".join(headline(board(a=0.1, b=0.2, c=0.0, more=same)))
+    said = headline(board(a=19.0, b=19.000000000000004))[0]
+    assert said == "LogME is the same for all 2 backbones: it does not say which one to take."
