@@ -116,7 +116,7 @@ def _draw_panel(axes: Axes, board: Standings, rows: Sequence[Row], column: str, 
         axes.set_title(figure_text(heading), loc="left", fontweight="bold")
     else:
         axes.locator_params(axis="y", nbins=4)
-        axes.set_title(figure_text(title(column) + direction.replace(" is better", "")), loc="left", fontsize=9)
+        axes.set_title(figure_text(title(column) + direction), loc="left", fontsize=8)
         axes.tick_params(labelsize=7)
 
 
