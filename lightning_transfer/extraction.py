@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -47,6 +47,11 @@ if TYPE_CHECKING:
     from lightning_transfer.backbones import Backbone
 
 __all__ = ["INPUTS", "Extraction", "extract", "quiet_lightning", "split_batch"]
+
+USUAL_OPTIONS = (
+    "accelerator", "devices", "precision", "logger", "enable_checkpointing", "enable_model_summary",
+    "enable_progress_bar", "inference_mode",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -235,6 +240,27 @@ def extract(
     return Extraction(metrics=metrics, num_samples=module.num_samples, seconds=module.seconds, kept=module.kept)
 
 
+def feed(
+    backbone: Backbone, batches: Iterable[Any], metrics: MetricCollection | Metric | None, keep: Sequence[str] = ()
+) -> Extraction:
+    """Like :func:`extract` of batches at hand, in this process on the CPU in full precision, without a Trainer.
+
+    Args:
+        backbone: Gives features of a batch and draws no random numbers.
+        batches: As for :func:`extract`.
+        metrics: As there.
+        keep: As there.
+    """
+    module = _FeaturePass(backbone, metrics, keep, {})
+    with preserve_rng(), preserve_modules(backbone), torch.no_grad():
+        module.eval()
+        module.begin()
+        for number, batch in enumerate(batches):
+            module.predict_step(batch, number)
+        module.end()
+    return Extraction(metrics, module.num_samples, module.seconds, module.kept)
+
+
 class _FeaturePass(LightningModule):
     """Feeds metrics from ``predict_step``."""
 
@@ -273,13 +299,17 @@ class _FeaturePass(LightningModule):
 
     def on_predict_start(self) -> None:
         leave_group_at_exit()
-        if self.metrics is not None:
-            self.metrics.to(self.device)
-            self.metrics.reset()  # here, since spawned processes begin with states in memory that they share
-            self.defer_checks(self.device.type != "cpu")
         if self.recorder is not None:
             folder = self.trainer.strategy.broadcast(str(self.recorder.folder))
             self.recorder.start(self.trainer.global_rank, folder)
+        self.begin()
+
+    def begin(self) -> None:
+        """Reset the metrics: here, since spawned processes begin with states in memory that they share."""
+        if self.metrics is not None:
+            self.metrics.to(self.device)
+            self.metrics.reset()
+            self.defer_checks(self.device.type != "cpu")
         self._start = time.perf_counter()
 
     def defer_checks(self, deferred: bool) -> None:
@@ -334,19 +364,23 @@ class _FeaturePass(LightningModule):
         self._missing_checked = True
 
     def on_predict_end(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.seconds = time.perf_counter() - self._start
-        self._raise_faults()
+        self.end(self.trainer.world_size)
         if self.recorder is not None:
             self.recorder.finish()  # before the processes meet below: then all parts are there
         count = torch.tensor(self.num_samples, device=self.device)
         self.num_samples = int(self.trainer.strategy.reduce(count, reduce_op="sum"))
-        self.kept = {name: _gather(parts, self.trainer.world_size) for name, parts in self._parts.items()}
         if self.results_file is not None:
             totals = torch.tensor([self.num_samples, self.seconds], dtype=torch.float64)
             tensors = {"totals": totals, **self.kept}
             write_results(self.results_file, self.metrics, tensors, first=self.trainer.is_global_zero)
+
+    def end(self, processes: int = 1) -> None:
+        """Take the time, and put together what was kept."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds = time.perf_counter() - self._start
+        self._raise_faults()
+        self.kept = {name: _gather(parts, processes) for name, parts in self._parts.items()}
 
     def read_back(self) -> None:
         """Take over what the spawned processes found."""

@@ -76,10 +76,11 @@ class EfficientNetLite(Backbone):
             transform=_ReleasedEvaluation(size, _NATIVE_SIZES[variant] / (_NATIVE_SIZES[variant] + 32)),
         )
         library = require("efficientnet_lite_pytorch", extra="lite")
-        with seeded_initialisation(seed):
+        with torch.device("meta") if pretrained else seeded_initialisation(seed):
             self.network = library.EfficientNet.from_name(f"efficientnet-lite{variant}", image_size=size)
         if pretrained:
-            self.network.load_state_dict(torch.load(_weights_file(variant), map_location="cpu", weights_only=True))
+            weights = torch.load(_weights_file(variant), map_location="cpu", weights_only=True)
+            self.network.load_state_dict(weights, assign=True)
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.channels_last = channels_last

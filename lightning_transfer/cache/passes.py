@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics import Metric, MetricCollection
@@ -23,7 +24,7 @@ from lightning_transfer.cache.files import FileHashes
 from lightning_transfer.cache.identity import BackboneIdentity, DataIdentity, NoIdentityError
 from lightning_transfer.cache.store import FORMAT, LOGITS, Entry, EntryWriter, FeatureCache
 from lightning_transfer.data.base import TransferDataset
-from lightning_transfer.extraction import Extraction, check_trainer, extract
+from lightning_transfer.extraction import USUAL_OPTIONS, Extraction, check_trainer, extract, feed
 from lightning_transfer.inputs import batch_size, keys_of, split_batch
 from lightning_transfer.passes import Pass, ScoringPass
 from lightning_transfer.utilities.digest import digest
@@ -139,7 +140,7 @@ class CachedPasses:
         """Find what is known of a pass; None where it cannot be told what it would give."""
         name = str(getattr(data, "name", None) or type(data).__name__)
         try:
-            numerics = self._numerics_of(options.get("trainer"))
+            numerics = self.numerics(options.get("trainer"))
             identity = BackboneIdentity(backbone, fingerprint)
         except NoIdentityError as error:
             self._say(f"The features of {backbone.name} are not cached: {error}.")
@@ -185,8 +186,15 @@ class CachedPasses:
             self._labels[same] = walk.read_labels()
         return self._labels[same]
 
-    def _numerics_of(self, trainer: Any) -> dict[str, Any]:
-        """What of a Trainer, and of PyTorch's settings, the values of features depend on."""
+    def numerics(self, trainer: Any) -> dict[str, Any]:
+        """What of a Trainer, and of PyTorch's settings, the values of features depend on.
+
+        Args:
+            trainer: As for :func:`~lightning_transfer.extraction.extract`.
+
+        Raises:
+            ValueError: If no Trainer can be built from it.
+        """
         if self._numerics is None or self._numerics[0] is not trainer:
             runner = check_trainer(trainer)
             accelerator = type(runner.accelerator).__name__
@@ -218,7 +226,7 @@ class CachedPasses:
         try:
             with _notes_nothing(backbone) if self.watch is None else self.watch(backbone) as notes:
                 extraction = extract(backbone, data, metrics, recorder=writer, **options)
-            result = CachedExtraction(**vars(extraction), notes=notes)
+            result = CachedExtraction(**vars(extraction), notes=lru_cache(notes))
             if search is not None and writer is not None:
                 self._finish(search, writer, result)
         finally:
@@ -257,13 +265,26 @@ class CachedPasses:
     ) -> CachedExtraction:
         known = {name: value for name, value in options.items() if name in ("trainer", "keep", "progress", "title")}
         data: Any = DataLoader(_Numbered(entry.num_samples, search.labels), batch_size=entry.largest_batch)
-        if entry.batches and self._numerics_of(options.get("trainer"))["processes"] == 1:
+        if entry.batches and self.numerics(options.get("trainer"))["processes"] == 1:
             data = list(data.dataset.batches(entry.batches))  # sums in the very same order
-        extraction = extract(_StoredFeatures(entry, backbone, search.identity.layers), data, metrics, **known)
+        stored = _StoredFeatures(entry, backbone, search.identity.layers)
+        if entry.batches and self._is_plain(**known):
+            extraction = feed(stored, data, metrics, known.get("keep", ()))
+        else:
+            extraction = extract(stored, data, metrics, **known)
         return CachedExtraction(
             **vars(extraction) | {"seconds": entry.seconds}, cached=True, error=entry.error,
             saved=max(0.0, entry.seconds - extraction.seconds), notes=lambda: entry.notes,
         )  # fmt: skip
+
+    def _is_plain(self, trainer: Any = None, progress: bool | None = None, **_: Any) -> bool:
+        """Whether a Trainer would only hand batches in memory to scores: no device, cast, callback or bar."""
+        numerics = self.numerics(trainer)
+        kind = (numerics["accelerator"], numerics["precision"], numerics["processes"])
+        shows_bar = sys.stderr.isatty() if progress is None else progress
+        if isinstance(trainer, Trainer) or shows_bar or kind != ("CPUAccelerator", "32-true", 1):
+            return False
+        return all(name in USUAL_OPTIONS or name.startswith("_") for name in trainer or ())
 
     def _say(self, line: str) -> None:
         """Say a line once."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.wrappers.abstract import WrapperMetric
 
@@ -158,10 +158,9 @@ def screen(
         ('logme', ('h_score', 'logme'), 64)
     """
     from lightning_transfer.cache import CachedPasses, FeatureCache
-    from lightning_transfer.extraction import check_trainer
     from lightning_transfer.passes import ScoringPass
 
-    extract = CachedPasses(FeatureCache.of(cache), cache_key, watch_duplicates)
+    extract = CachedPasses(FeatureCache.of(cache), cache_key, _watch)
     backbones, target = load_features(backbones, target)
     candidates = name_candidates(backbones)
     if race is not None and not (reference is None and resume is None):
@@ -193,7 +192,7 @@ def screen(
     check_one_of(aggregate, (None, *AGGREGATIONS), "aggregate")
     ScoringPass(data, split=split, max_samples=max_samples, seed=seed)  # refuses a wrong split or number now
     check_positive_int(seed, "seed", minimum=0)
-    precision = check_trainer(trainer).precision
+    precision = extract.numerics(trainer)["precision"]
     kept = check_positive_int(picture_memory, "picture_memory", minimum=0) if len(candidates) > 1 else 0
     board = _Board(rank_by, plan, output_dir, precision, info or {})
     if race is not None:
@@ -320,8 +319,7 @@ def _screen_one(
         )  # fmt: skip
         if finished and all(before.fingerprint == row.fingerprint for before in finished):
             return finished, info
-        cost = backbone.cost(measure=False)
-        row = replace(row, parameters=cost.parameters, flops=cost.flops)
+        row = replace(row, parameters=sum(parameter.numel() for parameter in backbone.parameters()))
         scored = backbone if plan.layers is None else LayeredBackbone(backbone, plan.layers)
         rows, info, saved = _score(row, scored, plan, {**plan.passes, "reading": reading, "title": bar})
         start -= saved
@@ -358,8 +356,10 @@ def _score(row: Row, backbone: Any, plan: _Plan, passes: Mapping[str, Any]) -> t
     if remark := remark_on_duplicates(share, judged):
         info["notes"] = [remark]
     remarks = (*_remarks_on_data(plan), *remarks_on_cache(extraction))
+    flops = extraction.notes().get("flops")
     row = replace(
-        row, images_per_second=extraction.images_per_second, cached=extraction.cached, remarks=remarks
+        row, flops=flops if isinstance(flops, int) else _flops_of(backbone), cached=extraction.cached, remarks=remarks,
+        images_per_second=extraction.images_per_second,
     )  # fmt: skip
     rows = []
     for layer, columns in slices.items():
@@ -368,6 +368,18 @@ def _score(row: Row, backbone: Any, plan: _Plan, passes: Mapping[str, Any]) -> t
         width = len(range(*columns.indices(backbone.feature_dim)))
         rows.append(_add_all(replace(named, feature_dim=width), scores.of(layer), plan, *sides))
     return rows if plan.aggregate is None else [_aggregate(row, rows, plan)], info, saved
+
+
+@contextmanager
+def _watch(module: nn.Module) -> Iterator[Callable[[], dict[str, Any]]]:
+    """What is kept beside features, so that a screen over them needs no pass of any kind."""
+    with watch_duplicates(module) as duplicates:
+        yield lambda: {**duplicates(), "flops": _flops_of(module)}
+
+
+def _flops_of(backbone: Any) -> int:
+    flops: int = getattr(backbone, "backbone", backbone).cost(measure=False).flops
+    return flops
 
 
 def _columns(kept: Kept, columns: slice) -> Kept:

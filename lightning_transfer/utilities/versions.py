@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 _DISTRIBUTIONS = (
@@ -20,6 +21,11 @@ def versions() -> dict[str, str]:
         >>> list(versions())[:3]
         ['python', 'lightning-transfer', 'torch']
     """
+    return dict(_find_versions())
+
+
+@cache
+def _find_versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in _DISTRIBUTIONS:
         with suppress(PackageNotFoundError):
