@@ -21,6 +21,7 @@ from lightning_transfer._compat import datamodule_of
 from lightning_transfer.backbones import Backbone, load_backbone
 from lightning_transfer.data.base import TransferDataModule
 from lightning_transfer.inputs import describe_batch, keys_of, match_labels, split_batch, task_of
+from lightning_transfer.passes import read_input_shape
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
 from lightning_transfer.utilities.distributed import leave_group_at_exit
 from lightning_transfer.utilities.imports import require
@@ -149,7 +150,8 @@ class FineTuningModule(pl.LightningModule):
         """Build the module that fits a target: its task, number of outputs and, for regression, scale.
 
         Args:
-            backbone: The backbone, or its name.
+            backbone: The backbone, its name, or a module, which takes the shape of the target's inputs if it does not
+                say its own.
             target: The target. A datamodule of your own says ``num_classes`` (or ``class_names``), and its ``task`` if
                 that is not classification; what it does not say is given by ``task`` and ``num_outputs``.
             options: Further arguments of the class.
@@ -171,7 +173,7 @@ class FineTuningModule(pl.LightningModule):
                 f"Expected `{type(target).__name__}` to say `num_classes`, or the argument `num_outputs` "
                 "(finetuning.num_outputs=N on the command line), but got neither."
             )
-        return cls(backbone, **options)
+        return cls(load_backbone(backbone, shape=partial(read_input_shape, target)), **options)
 
     @property
     def objective(self) -> str:

@@ -7,6 +7,7 @@ samples of a loader that a Trainer runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from copy import copy
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -26,15 +27,19 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from lightning_transfer.inputs import Key, batch_size, first_samples
-from lightning_transfer.pictures import prepare_pictures
+from lightning_transfer.inputs import Key, batch_size, first_samples, split_batch
+from lightning_transfer.pictures import is_pictures, prepare_pictures
 from lightning_transfer.utilities.checks import check_one_of, check_positive_int
+from lightning_transfer.utilities.isolation import find_random_sources, preserve_rng
 from lightning_transfer.workers import Reader, SharedReading, as_batches, as_wanted, options_of
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 _STAGES = {"train": "fit", "val": "validate", "test": "test", "predict": "predict"}
+_LOOKED_AT = 8  # samples that tell the shape of inputs
+_SHAPED = "inputs of one shape for a module that does not say what it takes"
+_SAY_SHAPE = "wrap it, `ModuleBackbone(module, input_shape=(3, 224, 224))`"
 _BATCH_SIZE = 64  # where a batch sampler of the user's own does not say
 
 
@@ -355,6 +360,60 @@ class ScoringPass(LightningDataModule):
         if hasattr(self.source, "split_dataloader") and self.split != "predict":
             return self.source.split_dataloader(self.split)
         return getattr(self.source, f"{self.split}_dataloader")()
+
+
+@contextmanager
+def opened(scoring_pass: ScoringPass) -> Iterator[list[Pass]]:
+    """The walks of a pass, on this process and without a Trainer; data and random states are afterwards as before.
+
+    Args:
+        scoring_pass: The pass.
+    """
+    source = scoring_pass.source
+    with ExitStack() as stack:
+        stack.enter_context(preserve_rng(*find_random_sources(source)))
+        if isinstance(source, LightningDataModule):
+            stack.callback(setattr, source, "trainer", source.trainer)
+        stack.callback(scoring_pass.teardown, "predict")
+        scoring_pass.prepare_data()
+        scoring_pass.setup("predict")
+        yield scoring_pass.predict_dataloader()
+
+
+def read_input_shape(data: Any, split: str = "train", keys: Mapping[str, Key | None] | None = None) -> tuple[int, ...]:
+    """Shape of one input, told by a few samples; of a picture ``(3, height, width)``.
+
+    Args:
+        data: A datamodule, a loader or an iterable of batches.
+        split: Which loader of a datamodule is asked.
+        keys: Keywords of :func:`~lightning_transfer.inputs.split_batch`.
+
+    Raises:
+        ValueError: If inputs are no tensors or pictures of one size, or can be read once only.
+
+    Example:
+        >>> from lightning_transfer.data import Digits
+        >>> from lightning_transfer.passes import read_input_shape
+        >>> read_input_shape(Digits(max_samples=50))
+        (1, 8, 8)
+    """
+    scoring_pass = ScoringPass(data, split=split, max_samples=_LOOKED_AT, keys=keys)
+    with opened(scoring_pass) as walks:
+        if isinstance(walks[0].loader, Iterator):
+            raise ValueError(f"Expected {_SHAPED}, but got an iterator, which is read once only: {_SAY_SHAPE}.")
+        batch: Any = next(iter(walks[0]), None)
+        for hook in (scoring_pass.on_before_batch_transfer, scoring_pass.on_after_batch_transfer):
+            batch = hook(batch, 0)
+        inputs = split_batch(batch, **(keys or {}))[0]
+    if is_pictures(inputs):
+        sizes = sorted({(picture.height, picture.width) for picture in inputs})
+        if len(sizes) == 1:
+            return (3, *sizes[0])
+        raise ValueError(f"Expected {_SHAPED}, but got pictures of sizes such as {sizes[:3]}: {_SAY_SHAPE}.")
+    if not isinstance(inputs, Tensor) or inputs.ndim < 2:
+        shape = f" of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else ""
+        raise ValueError(f"Expected {_SHAPED}, but got a batch of {type(inputs).__name__}{shape}: {_SAY_SHAPE}.")
+    return tuple(inputs.shape[1:])
 
 
 def as_loaders(loaders: Any) -> list[Any]:

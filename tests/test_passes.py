@@ -11,7 +11,9 @@ import torch
 from _training import Points, Stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import CombinedLoader
+from PIL import Image
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -19,10 +21,12 @@ from torch.utils.data import (
     RandomSampler,
     SequentialSampler,
     SubsetRandomSampler,
+    TensorDataset,
     WeightedRandomSampler,
 )
 
-from lightning_transfer.passes import Pass, Places, as_loaders, draw, evenly, places_in
+from lightning_transfer.data import Samples
+from lightning_transfer.passes import Pass, Places, as_loaders, draw, evenly, places_in, read_input_shape
 
 
 class Numbers(torch.utils.data.Dataset):
@@ -234,3 +238,50 @@ def test_the_length_is_not_known_of_what_comes_in_batches():
 def test_unknown_length_counts_all():
     assert Places(None).take(3)[1].all()
     assert Places(None, max_samples=2).take(3)[1].tolist() == [True, True, False]
+
+
+class Resized(LightningDataModule):
+    """Someone's datamodule, whose hook cuts the batches."""
+
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(torch.zeros(9, 1, 8, 8), torch.arange(9)), batch_size=4, num_workers=0)
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return batch[0][..., :6], batch[1]
+
+
+def picture(size):
+    return Image.new("RGB", size)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: Samples((torch.zeros(5, 3), torch.arange(5))), (3,)),
+        (lambda: [(torch.zeros(2, 1, 4, 4), torch.zeros(2))], (1, 4, 4)),
+        (lambda: Samples(([picture((6, 4))] * 3, [0, 1, 0])), (3, 4, 6)),
+        (Resized, (1, 8, 6)),
+    ],
+    ids=["vectors", "batches", "pictures", "hook"],
+)
+def test_shape_of_inputs(make, shape):
+    before = torch.get_rng_state()
+    assert read_input_shape(make()) == shape
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Samples(([picture((6, 4)), picture((4, 4))], [0, 1])),
+            r"pictures of sizes such as \[\(4, 4\), \(4, 6\)",
+        ),
+        (lambda: iter([torch.zeros(2, 3)]), "an iterator, which is read once only"),
+        (lambda: [(["one", "two"], torch.arange(2))], "a batch of list"),
+        (lambda: [(torch.zeros(2), torch.arange(2))], r"a batch of Tensor of shape \(2,\)"),
+    ],
+)
+def test_inputs_without_one_shape_are_refused_with_the_way_out(make, message):
+    with pytest.raises(ValueError, match=f"{message}.*input_shape="):
+        read_input_shape(make())

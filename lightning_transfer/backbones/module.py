@@ -179,7 +179,7 @@ def _input_shape(module: nn.Module, input_shape: Sequence[int] | None) -> tuple[
     if not isinstance(example, Tensor):
         raise ValueError(
             "Expected argument `input_shape` to be given for a module without an `example_input_array` tensor, "
-            "but got None."
+            "but got None: ModuleBackbone(module, input_shape=(3, 224, 224))."
         )
     return tuple(example.shape[1:])
 

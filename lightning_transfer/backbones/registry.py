@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, partial
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_transfer.backbones.base import Backbone
 from lightning_transfer.backbones.checkpoints import CheckpointBackbone, ProgramBackbone
@@ -149,7 +149,12 @@ def expand_names(names: Iterable[Any], max_parameters: float | None = None) -> l
     return expanded
 
 
-def load_backbone(backbone: str | Path | Mapping[str, Any] | nn.Module, **overrides: Any) -> Backbone:
+def load_backbone(
+    backbone: str | Path | Mapping[str, Any] | nn.Module,
+    *,
+    shape: Callable[[], Sequence[int]] | None = None,
+    **overrides: Any,
+) -> Backbone:
     """Build a backbone from its name, its config or a module.
 
     Args:
@@ -158,6 +163,7 @@ def load_backbone(backbone: str | Path | Mapping[str, Any] | nn.Module, **overri
             of a program file, of a checkpoint (beside ``module=``) or of a folder that one of the libraries saved; a
             config with ``_target_``; a module, which is wrapped by
             :class:`~lightning_transfer.backbones.ModuleBackbone`; or a backbone, which is returned.
+        shape: Gives the ``input_shape`` of a module that does not say what it takes, such as that of the data.
         **overrides: Arguments of the backbone, such as ``input_size=64`` or ``pretrained=False``.
 
     Returns:
@@ -178,7 +184,7 @@ def load_backbone(backbone: str | Path | Mapping[str, Any] | nn.Module, **overri
             raise ValueError(f"Expected no further arguments beside a finished backbone, but got {sorted(overrides)}.")
         return backbone
     if isinstance(backbone, nn.Module):
-        return ModuleBackbone(backbone, **overrides)
+        return _wrap(backbone, shape, **overrides)
     if isinstance(backbone, (str, Path)):
         try:
             return _by_name(str(backbone))(**overrides)
@@ -187,7 +193,13 @@ def load_backbone(backbone: str | Path | Mapping[str, Any] | nn.Module, **overri
     from lightning_transfer.utilities.instantiate import instantiate
 
     built = instantiate(backbone, **overrides)
-    return built if isinstance(built, Backbone) else ModuleBackbone(built)
+    return built if isinstance(built, Backbone) else _wrap(built, shape)
+
+
+def _wrap(module: nn.Module, shape: Callable[[], Sequence[int]] | None, **overrides: Any) -> ModuleBackbone:
+    if shape is not None and not isinstance(getattr(module, "example_input_array", None), Tensor):
+        overrides = {"input_shape": shape(), **overrides}
+    return ModuleBackbone(module, **overrides)
 
 
 def _by_name(name: str) -> Callable[..., Backbone]:

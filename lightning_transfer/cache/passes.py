@@ -26,10 +26,9 @@ from lightning_transfer.cache.store import FORMAT, LOGITS, Entry, EntryWriter, F
 from lightning_transfer.data.base import TransferDataset
 from lightning_transfer.extraction import USUAL_OPTIONS, Extraction, check_trainer, extract, feed
 from lightning_transfer.inputs import batch_size, keys_of, split_batch
-from lightning_transfer.passes import Pass, ScoringPass
+from lightning_transfer.passes import Pass, ScoringPass, opened
 from lightning_transfer.utilities.digest import digest
 from lightning_transfer.utilities.errors import Failure
-from lightning_transfer.utilities.isolation import find_random_sources, preserve_rng
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -149,7 +148,7 @@ class CachedPasses:
             return None
         search = _Search(identity, {"backbone": backbone.name, **identity.parts(), "data": name})
         try:
-            with _walk(data, backbone, options) as walk:
+            with _Walk(data, backbone, options).opened() as walk:
                 if numerics["processes"] > 1 and not walk.is_one_set:
                     raise NoIdentityError("its samples have no numbers by which several processes could share them")
                 same = (id(data), role, *walk.choices)
@@ -346,15 +345,11 @@ class _Walk:
         """Whether the data are gone when they have been read."""
         return any(isinstance(walk.loader, Iterator) for walk in self.passes)
 
-    def open(self) -> None:
-        """Prepare the data."""
-        self._source.prepare_data()
-        self._source.setup("predict")
-        self.passes = self._source.predict_dataloader()
-
-    def close(self) -> None:
-        """Let the datamodule tear down what was set up."""
-        self._source.teardown("predict")
+    @contextmanager
+    def opened(self) -> Iterator[_Walk]:
+        """Prepare the data, for a while."""
+        with opened(self._source) as self.passes:
+            yield self
 
     def read_labels(self) -> tuple[dict[str, Tensor], int]:
         """Labels or targets of all samples, which may be none, and the number of samples."""
@@ -371,18 +366,6 @@ class _Walk:
         batch = self.owner.on_before_batch_transfer(batch, 0)
         batch = self.owner.on_after_batch_transfer(batch, 0)
         return batch_size(batch, **self.keys), split_batch(batch, **self.keys)[1]
-
-
-@contextmanager
-def _walk(data: Any, backbone: Backbone, options: Mapping[str, Any]) -> Iterator[_Walk]:
-    walk = _Walk(data, backbone, options)
-    with ExitStack() as stack:
-        stack.enter_context(preserve_rng(*find_random_sources(data)))
-        if isinstance(data, LightningDataModule):
-            stack.callback(setattr, data, "trainer", data.trainer)
-        stack.callback(walk.close)
-        walk.open()
-        yield walk
 
 
 def _blank(_: Any) -> Tensor:

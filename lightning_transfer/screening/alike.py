@@ -109,6 +109,7 @@ def alike_tasks(
     from lightning_transfer.backbones import load_backbone
     from lightning_transfer.cache import CachedPasses, FeatureCache
     from lightning_transfer.functional.task_relatedness import task_relatedness
+    from lightning_transfer.passes import read_input_shape
 
     extract = CachedPasses(FeatureCache.of(cache), watch=watch_duplicates)
     arguments = check_relatedness(options)
@@ -119,7 +120,7 @@ def alike_tasks(
         raise ValueError(
             f"Expected argument `tasks` to hold two tasks or more of different names, but got {list(named)}."
         )
-    built = load_backbone(backbone)
+    built = load_backbone(backbone, shape=lambda: read_input_shape(next(iter(named.values())), split))
     kept = {
         name: extract(
             built, data, keep=("features", "labels"), split=split, max_samples=max_samples, trainer=trainer,

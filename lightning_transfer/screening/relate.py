@@ -75,13 +75,16 @@ def relate(
     from lightning_transfer.cache import CachedPasses, FeatureCache
     from lightning_transfer.extraction import check_trainer
     from lightning_transfer.functional.task_relatedness import task_relatedness
+    from lightning_transfer.passes import read_input_shape
 
     extract = CachedPasses(FeatureCache.of(cache), cache_key, watch_duplicates)
     arguments = {"baselines": NUM_BASELINES, **check_relatedness(options)}
     check_trainer(trainer)
     keys = {"input_key": input_key, "label_key": label_key}
     sides = {"reference": load_data(reference, "reference", keys), "target": load_data(target, "target", keys)}
-    built = load_backbone(backbone)
+    built = load_backbone(
+        backbone, shape=lambda: read_input_shape(sides["target"], split, keys_of(sides["target"], input_key, label_key))
+    )
     fingerprint = built.fingerprint()
 
     def features_of(side: str, of_split: str) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -93,7 +93,8 @@ def screen(
 
     Args:
         backbones: A name, :class:`~lightning_transfer.backbones.Backbone`, module or config; a list of these; or a dict
-            from the name in the table to one of these. Or features that were computed elsewhere, as in
+            from the name in the table to one of these. A module that does not say what it takes gets the shape of the
+            target's inputs. Or features that were computed elsewhere, as in
             ``{"a": features, "b": (features, source_probs)}``.
         target: A datamodule, a config of one, a name such as ``"photo_patches"``, or anything that
             :func:`~lightning_transfer.data.as_datamodule` takes: a loader, a data set, a pair ``(inputs, labels)``, a
@@ -158,7 +159,7 @@ def screen(
         ('logme', ('h_score', 'logme'), 64)
     """
     from lightning_transfer.cache import CachedPasses, FeatureCache
-    from lightning_transfer.passes import ScoringPass
+    from lightning_transfer.passes import ScoringPass, read_input_shape
 
     extract = CachedPasses(FeatureCache.of(cache), cache_key, _watch)
     backbones, target = load_features(backbones, target)
@@ -184,6 +185,7 @@ def screen(
         keys=keys,
         relatedness=check_relatedness(relatedness),
         extract=extract,
+        shape=lru_cache(partial(read_input_shape, data, split, keys_of(data, input_key, label_key))),
         layers=layers,
         aggregate=aggregate,
     )  # fmt: skip
@@ -228,6 +230,7 @@ class _Plan:
     keys: Mapping[str, Any]
     relatedness: Mapping[str, Any]
     extract: CachedPasses
+    shape: Callable[[], Sequence[int]]
     layers: str | Sequence[str] | None = None
     aggregate: str | None = None
 
@@ -312,7 +315,7 @@ def _screen_one(
     start = time.perf_counter()
     row, info = Row(name), dict[str, Any]()
     try:
-        backbone = load_backbone(candidate)
+        backbone = load_backbone(candidate, shape=plan.shape)
         control = any(called.endswith("_random") for called in (name, backbone.name))
         row = replace(
             row, feature_dim=backbone.feature_dim, fingerprint=backbone.fingerprint(), control=control
@@ -499,7 +502,7 @@ def _run_on(
 
     start = time.perf_counter()
     try:
-        backbone = load_backbone(candidate)
+        backbone = load_backbone(candidate, shape=plan.shape)
         if row.backbone not in kept:
             kept[row.backbone] = _Kept(plan.metrics.build(backbone))
             cost = backbone.cost(measure=False)

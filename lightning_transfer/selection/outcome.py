@@ -18,6 +18,7 @@ from lightning_transfer.backbones import Backbone, load_backbone
 from lightning_transfer.data.base import TransferDataModule
 from lightning_transfer.extraction import extract, quiet_lightning
 from lightning_transfer.finetuning import FineTuningModule
+from lightning_transfer.passes import read_input_shape
 from lightning_transfer.utilities.checks import check_one_of, check_positive_int
 from lightning_transfer.utilities.isolation import preserve_rng
 
@@ -132,7 +133,7 @@ def find_outcome(
         target.split_dataset(split)  # refuses what is not there
     start = time.perf_counter()
     if mode == "head":
-        values, setting, tried = _fit_heads(fresh_backbone(backbone), target, trainer)
+        values, setting, tried = _fit_heads(fresh_backbone(backbone, target), target, trainer)
     else:
         train = partial(_train, backbone, target, mode, epochs, trainer=trainer or {})
         tried = {rate: train(rate, seed=0, split="val")[0] for rate in rates}
@@ -163,13 +164,15 @@ def measure(task: str, outputs: Tensor, truth: Tensor) -> float:
     return float(r2_score(outputs.double(), truth.reshape(len(truth), -1).double()))
 
 
-def fresh_backbone(candidate: Any) -> Backbone:
+def fresh_backbone(candidate: Any, data: TransferDataModule) -> Backbone:
     """A backbone to train: a module is copied.
 
     Args:
         candidate: What :func:`~lightning_transfer.backbones.load_backbone` takes.
+        data: What it is for; tells the shape of inputs where a module does not.
     """
-    return load_backbone(copy.deepcopy(candidate) if isinstance(candidate, nn.Module) else candidate)
+    fresh = copy.deepcopy(candidate) if isinstance(candidate, nn.Module) else candidate
+    return load_backbone(fresh, shape=partial(read_input_shape, data))
 
 
 def _best_of(tried: Mapping[float, float]) -> float:
@@ -197,7 +200,7 @@ def _train(
     with preserve_rng(), quiet_lightning():
         torch.manual_seed(seed)
         module = FineTuningModule.for_target(
-            fresh_backbone(candidate), shuffled, mode=mode, backbone_factor=1.0,
+            fresh_backbone(candidate, target), shuffled, mode=mode, backbone_factor=1.0,
             optimizer=partial(torch.optim.AdamW, lr=rate, weight_decay=1e-2),
         )  # fmt: skip
         arguments: dict[str, Any] = {

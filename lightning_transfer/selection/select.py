@@ -411,7 +411,7 @@ class _Halving:
         with preserve_rng(), quiet_lightning():
             torch.manual_seed(int(self.settings["seed"]))
             module = FineTuningModule.for_target(
-                fresh_backbone(self.candidates[name]), self.data, backbone_factor=1.0,
+                fresh_backbone(self.candidates[name], self.data), self.data, backbone_factor=1.0,
                 optimizer=partial(torch.optim.AdamW, lr=self.settings["learning_rate"], weight_decay=1e-2),
             )  # fmt: skip
             path = self.checkpoint(name)

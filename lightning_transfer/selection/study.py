@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning_transfer.backbones import load_backbone
 from lightning_transfer.data.base import TransferDataModule
 from lightning_transfer.finetuning import adaptable_layers
 from lightning_transfer.metrics.registry import read_metrics
+from lightning_transfer.passes import read_input_shape
 from lightning_transfer.report.text import human_seconds
 from lightning_transfer.screening.candidates import load_data, name_candidates
 from lightning_transfer.screening.row import Row
@@ -102,12 +104,14 @@ def study(
     if others := sorted({row.settings for row in table.rows} - {settings}):
         raise ValueError(f"Expected `{folder}` to hold rows of this study ({settings}), but got those of {others}.")
     done = {(row.backbone, row.target): (row.row.fingerprint, row.fingerprint) for row in table.rows if not row.failed}
-    built = {name: load_backbone(candidates[name]).fingerprint() for name in {name for name, _ in done} & {*candidates}}
+    fingerprints: dict[str, str] = {}
     pairs = [(name, target) for target in data for name in candidates][first::of]
     waiting = [
         (name, target)
         for name, target in pairs
-        if (name, target) not in done or done[name, target] != (built[name], data[target].fingerprint("train"))
+        if (name, target) not in done
+        or done[name, target]
+        != (_fingerprint_of(name, candidates[name], data[target], fingerprints), data[target].fingerprint("train"))
     ]
     start = time.perf_counter()
     try:
@@ -180,7 +184,7 @@ def _run_pair(
     outcomes: dict[str, Outcome] = {}
     try:
         for mode in modes if row.scores else ():
-            if mode != "lora" or _can_adapt(candidate):
+            if mode != "lora" or _can_adapt(candidate, data):
                 outcomes[mode] = find_outcome(candidate, data, mode=mode, **recipe)
     except Exception as error:  # any failure of one pair is its row; the others go on
         failure = Failure.of(error)
@@ -199,8 +203,24 @@ def _run_pair(
     )
 
 
-def _can_adapt(candidate: Any) -> bool:
-    return bool(adaptable_layers(load_backbone(candidate)))
+def _fingerprint_of(name: str, candidate: Any, data: TransferDataModule, known: dict[str, str]) -> str:
+    """That of a candidate, which is built once unless it takes its shape from the data."""
+    if name in known:
+        return known[name]
+    asked: list[tuple[int, ...]] = []
+
+    def shape() -> tuple[int, ...]:
+        asked.append(read_input_shape(data))
+        return asked[0]
+
+    found = load_backbone(candidate, shape=shape).fingerprint()
+    if not asked:
+        known[name] = found
+    return found
+
+
+def _can_adapt(candidate: Any, data: TransferDataModule) -> bool:
+    return bool(adaptable_layers(load_backbone(candidate, shape=partial(read_input_shape, data))))
 
 
 def _tell(row: StudyRow, number: int, count: int, seconds: float) -> None:

@@ -18,7 +18,7 @@ from torchmetrics import Metric
 from lightning_transfer.backbones import ModuleBackbone, Preprocessing
 from lightning_transfer.data import Digits
 from lightning_transfer.metrics import TaskRelatedness
-from lightning_transfer.screening import Leaderboard, screen
+from lightning_transfer.screening import Leaderboard, alike_tasks, relate, screen
 from lightning_transfer.screening.merging import add_to_folder
 
 
@@ -317,3 +317,18 @@ def test_another_bound_stands_beside_the_column_of_the_reference(digits):
     assert board.columns == ("h_score", "at_half", "task_relatedness")
     assert board["linear"].score("at_half") == pytest.approx(board["linear"].score("task_relatedness"), rel=1e-6)
     assert not board.higher_is_better("at_half")
+
+
+def test_modules_take_the_shape_of_the_inputs(digits):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+    inputs, labels = torch.randn(40, 7), torch.arange(40) % 2
+    board = screen({"net": net, "config": {"_target_": "torch.nn.Flatten"}}, digits, "h_score", cache=False)
+    assert [(row.status, row.feature_dim) for row in board.rows] == [("ok", 64), ("ok", 64)]
+    board = screen({"net": nn.Linear(7, 3), "other": nn.Linear(6, 3)}, (inputs, labels), "h_score", cache=False)
+    assert (board["net"].status, board["net"].feature_dim) == ("ok", 7)
+    assert board["other"].failed
+
+    quick = {"max_samples": 40, "rounds": 1, "folds": 1, "cache": False}
+    tasks = ["digits_0_4", "digits_5_9"]
+    assert alike_tasks(nn.Flatten(), tasks, **quick).bounds
+    assert relate(nn.Flatten(), *tasks, baselines=0, **quick).bound > 0

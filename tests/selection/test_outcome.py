@@ -44,6 +44,12 @@ def test_full_fine_tuning_learns_and_leaves_the_backbone_alone(digits):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_module_takes_the_shape_of_the_inputs(digits):
+    assert find_outcome(nn.Flatten(), digits, mode="head").mean > 0.5
+    module = FineTuningModule.for_target(nn.Flatten(), digits, mode="head")
+    assert module.backbone.input_shape == (1, 8, 8)
+
+
 def test_heads_need_no_seeds(digits):
     outcome = find_outcome(small_net(), digits, mode="head")
     assert len(outcome.values) == 1
