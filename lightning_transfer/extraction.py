@@ -23,6 +23,7 @@ from torchmetrics import Metric, MetricCollection
 
 from lightning_transfer._compat import spawns_processes
 from lightning_transfer.inputs import (
+    GROUPS,
     INPUTS,
     SOURCE_INPUTS,
     Key,
@@ -148,6 +149,7 @@ def extract(
     title: str | None = None,
     input_key: Key | None = None,
     label_key: Key | None = None,
+    group_key: Key | None = None,
     reading: SharedReading | None = None,
     optimize: Collection[str] = (),
     recorder: Recorder | None = None,
@@ -170,13 +172,15 @@ def extract(
         trainer: Arguments of a Trainer (``accelerator``, ``devices``, ``precision``, ...; a ``_target_`` beside them is
             ignored), or a Trainer. In several processes every sample is seen once, and ``compute`` of the metrics
             merges the processes.
-        keep: Names among :data:`INPUTS` to return as tensors.
+        keep: Names among :data:`INPUTS`, and ``"groups"``, to return as tensors.
         seed: Seed of the subset that ``max_samples`` draws.
         progress: Show a bar on standard error; by default if that is a terminal.
         title: What stands in front of the bar; by default the backbone's name.
         input_key: Key of the inputs in a batch, or their position in a tuple, where the usual names do not do; by
             default the attribute ``input_key`` of ``data``, if it has one.
         label_key: The same for the labels or targets.
+        group_key: The same for what says which samples belong together (a patient, a document); metrics get it as
+            ``groups``.
         reading: Loader workers and decoded pictures that last from one pass to the next; without it they end with the
             pass. (Not shared with processes that the Trainer spawns.)
         optimize: ``"channels_last"`` lays the weights of convolutions out for speed, ``"compile"`` compiles the forward
@@ -202,11 +206,11 @@ def extract(
         >>> result.num_samples, result.kept["features"].shape
         (4, torch.Size([4, 3]))
     """
-    unknown = [name for name in keep if name not in INPUTS]
+    unknown = [name for name in keep if name not in (*INPUTS, GROUPS)]
     if unknown:
-        raise ValueError(f"Expected argument `keep` to hold names among {INPUTS}, but got {unknown}.")
+        raise ValueError(f"Expected argument `keep` to hold names among {(*INPUTS, GROUPS)}, but got {unknown}.")
     optimize = check_optimizations(optimize)
-    keys = keys_of(data, input_key, label_key)
+    keys = keys_of(data, input_key, label_key, group_key)
     transform = backbone.transform if backbone.takes_pictures else None
     scoring_pass = ScoringPass(
         data, split=split, max_samples=max_samples, seed=seed, keys=keys, transform=transform
@@ -241,7 +245,11 @@ def extract(
 
 
 def feed(
-    backbone: Backbone, batches: Iterable[Any], metrics: MetricCollection | Metric | None, keep: Sequence[str] = ()
+    backbone: Backbone,
+    batches: Iterable[Any],
+    metrics: MetricCollection | Metric | None,
+    keep: Sequence[str] = (),
+    group_key: Key | None = None,
 ) -> Extraction:
     """Like :func:`extract` of batches at hand, in this process on the CPU in full precision, without a Trainer.
 
@@ -250,8 +258,9 @@ def feed(
         batches: As for :func:`extract`.
         metrics: As there.
         keep: As there.
+        group_key: As there.
     """
-    module = _FeaturePass(backbone, metrics, keep, {})
+    module = _FeaturePass(backbone, metrics, keep, keys_of(batches, group_key=group_key))
     with preserve_rng(), preserve_modules(backbone), torch.no_grad():
         module.eval()
         module.begin()

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from lightning_transfer.pictures import Prepared, is_pictures
+from lightning_transfer.utilities.groups import read_groups
 
 Task = Literal["classification", "multilabel", "regression"]
 Key = str | int  # of an entry in a batch
@@ -18,6 +19,8 @@ Key = str | int  # of an entry in a batch
 INPUTS = ("features", "labels", "targets", "source_outputs", "source_probs", "source_labels")
 #: Those of them that are made of the logits ``(n, k)`` of the original head.
 SOURCE_INPUTS = INPUTS[3:]
+#: What a batch calls the ids of samples that belong together, beside what scores read.
+GROUPS = "groups"
 
 INPUT_KEYS = (
     "inputs", "input", "image", "images", "img", "imgs", "x", "features", "pixel_values", "input_values",
@@ -38,7 +41,7 @@ _TASK_WORDS: dict[str, Task] = {
 
 
 def split_batch(
-    batch: Any, *, input_key: Key | None = None, label_key: Key | None = None
+    batch: Any, *, input_key: Key | None = None, label_key: Key | None = None, group_key: Key | None = None
 ) -> tuple[Any, dict[str, Tensor]]:
     """Take a batch apart into the inputs of the network and what they are scored against.
 
@@ -49,9 +52,12 @@ def split_batch(
             too; or inputs alone: a tensor, a list of texts or of pictures.
         input_key: Key of the inputs in the batch, or their position in a tuple, where the usual names do not do.
         label_key: Key or position of the labels or targets.
+        group_key: Key or position of what tells samples apart that belong together: whole numbers or text. Nothing is
+            taken for it unless it is given.
 
     Returns:
-        The inputs, and a dict with ``labels`` (int64), ``targets`` (floating values) or nothing.
+        The inputs, and a dict with ``labels`` (int64), ``targets`` (floating values) or neither, and with ``group_key``
+        the ids ``groups`` (int64).
 
     Raises:
         ValueError: If no inputs are found, or nothing under a key; the message lists the keys that there are.
@@ -65,15 +71,20 @@ def split_batch(
         >>> split_batch({"image": torch.zeros(1, 2), "species": torch.tensor([7])}, label_key="species")[1]
         {'labels': tensor([7])}
     """
-    inputs = _find_inputs(batch) if input_key is None else _pick(batch, input_key, "input_key")
-    values = _find_labels(batch) if label_key is None else _pick(batch, label_key, "label_key")
-    if isinstance(inputs, Mapping) and label_key is not None:
-        inputs = {name: value for name, value in inputs.items() if name != label_key}
-    if not isinstance(values, Tensor):
-        return inputs, {}
-    if values.is_floating_point():
-        return inputs, {"targets": values}
-    return inputs, {"labels": values.long()}
+    inputs = _find_inputs(batch) if input_key is None else pick(batch, input_key, "input_key")
+    rest = batch if group_key is None else _without_entry(batch, group_key)
+    values = _find_labels(rest) if label_key is None else pick(batch, label_key, "label_key")
+    apart = {key for key in (label_key, group_key) if key is not None}
+    if isinstance(inputs, Mapping) and apart:
+        inputs = {name: value for name, value in inputs.items() if name not in apart}
+    named: dict[str, Tensor] = {}
+    if isinstance(values, Tensor):
+        named = {"targets": values} if values.is_floating_point() else {"labels": values.long()}
+    if group_key is not None:
+        found = pick(batch, group_key, "group_key")
+        groups = read_groups(found, name=str(group_key))
+        named[GROUPS] = groups.to(found.device) if isinstance(found, Tensor) else groups
+    return inputs, named
 
 
 def names_targets(batch: Any) -> bool:
@@ -112,8 +123,8 @@ def split_sample(sample: Any, *, input_key: Key | None = None, label_key: Key | 
     else:
         first = _find_inputs(sample) if isinstance(sample, Mapping) and input_key is None else sample
         label = _find_labels(sample)
-    inputs = first if input_key is None else _pick(sample, input_key, "input_key")
-    return inputs, label if label_key is None else _pick(sample, label_key, "label_key")
+    inputs = first if input_key is None else pick(sample, input_key, "input_key")
+    return inputs, label if label_key is None else pick(sample, label_key, "label_key")
 
 
 def match_labels(named: Mapping[str, Tensor], wanted: str | None) -> dict[str, Tensor]:
@@ -126,7 +137,7 @@ def match_labels(named: Mapping[str, Tensor], wanted: str | None) -> dict[str, T
         wanted: ``"labels"``, ``"targets"``, or ``None`` where either will do.
 
     Returns:
-        The values by that name, in int64 or in floating point.
+        The values by that name, in int64 or in floating point; groups stay beside them.
 
     Raises:
         ValueError: If values that are no whole numbers should be labels.
@@ -145,11 +156,16 @@ def match_labels(named: Mapping[str, Tensor], wanted: str | None) -> dict[str, T
                 "Expected labels to be whole numbers (classes, or 0 and 1), but got other values; "
                 '`task = "regression"` of the datamodule or the module makes them targets.'
             )
-        return {"labels": labels}
+        return {**_without(named, "targets"), "labels": labels}
     if wanted == "targets" and "labels" in named:
         values = named["labels"]
-        return {"targets": values.float() if values.device.type == "mps" else values.double()}  # it has no float64
+        values = values.float() if values.device.type == "mps" else values.double()  # it has no float64
+        return {**_without(named, "labels"), "targets": values}
     return dict(named)
+
+
+def _without(named: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {other: values for other, values in named.items() if other != name}
 
 
 def needs_of(metric: Any) -> tuple[str, ...]:
@@ -175,7 +191,12 @@ def wanted_labels(needs: Iterable[str]) -> str | None:
 
 
 def keys_of(
-    data: object, input_key: Key | None = None, label_key: Key | None = None, *, own_first: bool = False
+    data: object,
+    input_key: Key | None = None,
+    label_key: Key | None = None,
+    group_key: Key | None = None,
+    *,
+    own_first: bool = False,
 ) -> dict[str, Any]:
     """The keywords of :func:`split_batch` for some data, which may have attributes of that name.
 
@@ -183,6 +204,7 @@ def keys_of(
         data: A datamodule or a loader.
         input_key: Key of the inputs.
         label_key: Key of the labels or targets.
+        group_key: Key of the groups; the keyword is there only if one is given or the data have one.
         own_first: The attributes of the data come before the arguments (as for a reference, where these are about a
             target in the first place) and not after them.
 
@@ -190,12 +212,15 @@ def keys_of(
     they call their columns is no key of a batch.
     """
     if getattr(data, "names_batches", False):
-        return {"input_key": None, "label_key": None}
+        own = getattr(data, "group_key", None)
+        return {"input_key": None, "label_key": None, **({} if own is None else {"group_key": own})}
     keys = {}
-    for name, given in {"input_key": input_key, "label_key": label_key}.items():
+    for name, given in {"input_key": input_key, "label_key": label_key, "group_key": group_key}.items():
         attribute = getattr(data, name, None)
         first, second = (attribute, given) if own_first else (given, attribute)
         keys[name] = second if first is None else first
+    if keys["group_key"] is None:
+        del keys["group_key"]
     return keys
 
 
@@ -263,9 +288,11 @@ def derive_source_inputs(logits: Tensor, names: Collection[str] = SOURCE_INPUTS)
     return {name: make() for name, make in makers.items() if name in names}
 
 
-def batch_size(batch: Any, input_key: Key | None = None, label_key: Key | None = None) -> int:
+def batch_size(
+    batch: Any, input_key: Key | None = None, label_key: Key | None = None, group_key: Key | None = None
+) -> int:
     """Number of samples of a batch; keys as for :func:`split_batch`."""
-    inputs, named = split_batch(batch, input_key=input_key, label_key=label_key)
+    inputs, named = split_batch(batch, input_key=input_key, label_key=label_key, group_key=group_key)
     some = next(iter(named.values()), inputs)
     return len(next(iter(some.values())) if isinstance(some, Mapping) else some)
 
@@ -331,8 +358,28 @@ def _warn_of_choice(batch: Sequence[Any]) -> None:
         )
 
 
-def _pick(batch: Any, key: Key, argument: str) -> Any:
-    """The entry of a batch under a key, also of a dict in a tuple."""
+def _without_entry(batch: Any, key: Key) -> Any:
+    """A batch without the entry under a key, so that it is not taken for the labels."""
+    if isinstance(batch, Mapping):
+        return {name: entry for name, entry in batch.items() if name != key}
+    if isinstance(batch, (list, tuple)) and isinstance(key, int) and -len(batch) <= key < len(batch):
+        return [entry for place, entry in enumerate(batch) if place != key % len(batch)]
+    if isinstance(batch, (list, tuple)) and not _is_one_column(batch):
+        return [_without_entry(entry, key) if isinstance(entry, Mapping) else entry for entry in batch]
+    return batch
+
+
+def pick(batch: Any, key: Key, argument: str) -> Any:
+    """The entry of a batch or a sample under a key, also of a dict in a tuple.
+
+    Args:
+        batch: A dict, or a tuple.
+        key: Name or position.
+        argument: What the key is called in messages.
+
+    Raises:
+        ValueError: If there is no such entry.
+    """
     if isinstance(key, int) and isinstance(batch, (list, tuple)) and -len(batch) <= key < len(batch):
         return batch[key]
     places = [batch, *batch] if isinstance(batch, (list, tuple)) else [batch]

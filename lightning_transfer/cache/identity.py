@@ -74,6 +74,7 @@ class DataIdentity:
         changed = [name for name in _HOOKS if getattr(type(owner), name) is not getattr(LightningDataModule, name)]
         if changed:
             raise NoIdentityError(f"its hook `{changed[0]}` may change the batches")
+        keys = {name: key for name, key in keys.items() if name != "group_key"}
         return digest([], *(self._of_walk(walk, keys) for walk in walks))
 
     def _of_walk(self, walk: Any, keys: Keys) -> str:

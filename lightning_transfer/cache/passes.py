@@ -25,7 +25,7 @@ from lightning_transfer.cache.identity import BackboneIdentity, DataIdentity, No
 from lightning_transfer.cache.store import FORMAT, LOGITS, Entry, EntryWriter, FeatureCache
 from lightning_transfer.data.base import TransferDataset
 from lightning_transfer.extraction import USUAL_OPTIONS, Extraction, check_trainer, extract, feed
-from lightning_transfer.inputs import batch_size, keys_of, split_batch
+from lightning_transfer.inputs import GROUPS, batch_size, keys_of, split_batch
 from lightning_transfer.passes import Pass, ScoringPass, opened
 from lightning_transfer.utilities.digest import digest
 from lightning_transfer.utilities.errors import Failure
@@ -267,10 +267,11 @@ class CachedPasses:
         if entry.batches and self.numerics(options.get("trainer"))["processes"] == 1:
             data = list(data.dataset.batches(entry.batches))  # sums in the very same order
         stored = _StoredFeatures(entry, backbone, search.identity.layers)
+        group_key = GROUPS if GROUPS in search.labels else None
         if entry.batches and self._is_plain(**known):
-            extraction = feed(stored, data, metrics, known.get("keep", ()))
+            extraction = feed(stored, data, metrics, known.get("keep", ()), group_key)
         else:
-            extraction = extract(stored, data, metrics, **known)
+            extraction = extract(stored, data, metrics, group_key=group_key, **known)
         return CachedExtraction(
             **vars(extraction) | {"seconds": entry.seconds}, cached=True, error=entry.error,
             saved=max(0.0, entry.seconds - extraction.seconds), notes=lambda: entry.notes,
@@ -321,7 +322,7 @@ class _Walk:
     """The passes over some data, on one process and without a Trainer."""
 
     def __init__(self, data: Any, backbone: Backbone, options: Mapping[str, Any]) -> None:
-        self.keys = keys_of(data, options.get("input_key"), options.get("label_key"))
+        self.keys = keys_of(*(data, *(options.get(name) for name in ("input_key", "label_key", "group_key"))))
         self.data = data
         self._chosen = {name: options[name] for name in ("split", "max_samples", "seed") if name in options}
         transform = backbone.transform if backbone.takes_pictures else None
@@ -352,7 +353,7 @@ class _Walk:
             yield self
 
     def read_labels(self) -> tuple[dict[str, Tensor], int]:
-        """Labels or targets of all samples, which may be none, and the number of samples."""
+        """Labels or targets, and groups, of all samples, which may be none, and the number of samples."""
         if all(isinstance(getattr(walk.loader, "dataset", None), TransferDataset) for walk in self.passes):
             named = [_truth_of(walk.loader) for walk in self.passes]
         else:
@@ -375,7 +376,8 @@ def _blank(_: Any) -> Tensor:
 
 def _truth_of(loader: Any) -> tuple[int, dict[str, Tensor]]:
     indices = torch.as_tensor(list(loader.sampler), dtype=torch.long)
-    return len(indices), {loader.dataset.key: loader.dataset.truth[indices]}
+    columns = {loader.dataset.key: loader.dataset.truth, GROUPS: loader.dataset.groups}
+    return len(indices), {name: values[indices] for name, values in columns.items() if values is not None}
 
 
 class _Numbered(Dataset[dict[str, Tensor]]):

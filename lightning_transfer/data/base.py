@@ -17,11 +17,12 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from lightning_transfer.data.sampling import stratified_order
-from lightning_transfer.inputs import Task
+from lightning_transfer.data.sampling import grouped_order, stratified_order
+from lightning_transfer.inputs import GROUPS, Key, Task
 from lightning_transfer.pictures import KeptPictures, collate_pictures, is_pictures
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
 from lightning_transfer.utilities.digest import combine_digests, digest
+from lightning_transfer.utilities.groups import number_groups, read_groups
 
 SPLITS = ("train", "val", "test")
 _SPLIT_WORDS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
@@ -47,9 +48,10 @@ class TransferDataset(Dataset[dict[str, Tensor]]):
         inputs: ``n`` inputs: uint8 images ``(n, c, h, w)`` or float32 vectors ``(n, d)``.
         truth: ``n`` labels (int64) or targets (float32; float64 where that would round too much away).
         key: What the truth is called in a sample: ``"labels"`` or ``"targets"``.
+        groups: Ids of samples that belong together, int64 ``(n,)``; a sample then has ``"groups"`` too.
 
     Raises:
-        ValueError: If inputs and truth differ in number.
+        ValueError: If inputs, truth and groups differ in number.
 
     Example:
         >>> import torch
@@ -58,12 +60,16 @@ class TransferDataset(Dataset[dict[str, Tensor]]):
         {'inputs': tensor([0., 0.]), 'labels': tensor(1)}
     """
 
-    def __init__(self, inputs: Inputs, truth: Tensor, key: Literal["labels", "targets"]) -> None:
-        if len(inputs) != len(truth):
-            raise ValueError(f"Expected as many `{key}` as inputs ({len(inputs)}), but got {len(truth)}.")
+    def __init__(
+        self, inputs: Inputs, truth: Tensor, key: Literal["labels", "targets"], groups: Tensor | None = None
+    ) -> None:
+        for name, values in ((key, truth), (GROUPS, groups)):
+            if values is not None and len(inputs) != len(values):
+                raise ValueError(f"Expected as many `{name}` as inputs ({len(inputs)}), but got {len(values)}.")
         self.inputs = inputs
         self.truth = truth
         self.key = key
+        self.groups = groups
 
     @property
     def answers(self) -> Tensor:
@@ -75,30 +81,33 @@ class TransferDataset(Dataset[dict[str, Tensor]]):
         return len(self.truth)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"inputs": self.inputs[index], self.key: self.truth[index]}
+        sample = {"inputs": self.inputs[index], self.key: self.truth[index]}
+        return sample if self.groups is None else {**sample, GROUPS: self.groups[index]}
 
     def select(self, indices: Tensor) -> TransferDataset:
         """Keep the samples with the given indices, in that order."""
-        return TransferDataset(self.inputs[indices], self.truth[indices], self.key)
+        groups = None if self.groups is None else self.groups[indices]
+        return TransferDataset(self.inputs[indices], self.truth[indices], self.key, groups)
 
     def originals(self) -> TransferDataset:
         """The same samples with pictures as they lie on disk as inputs; the data set itself where it has none."""
         originals = getattr(self.inputs, "originals", None)
-        return self if originals is None else self._with_inputs(originals())
+        return self if originals is None else self.with_inputs(originals())
 
     def keeping(self, kept: KeptPictures) -> TransferDataset:
         """The same samples, of which decoded pictures are kept; the data set itself where it decodes none."""
         keeping = getattr(self.inputs, "keeping", None)
-        return self if keeping is None else self._with_inputs(keeping(kept))
+        return self if keeping is None else self.with_inputs(keeping(kept))
 
-    def _with_inputs(self, inputs: Any) -> TransferDataset:
+    def with_inputs(self, inputs: Any) -> TransferDataset:
+        """Give the same samples other inputs."""
         dataset = copy(self)
         dataset.inputs = inputs
         return dataset
 
     def relabel(self, truth: Tensor) -> TransferDataset:
         """Give the same inputs another truth."""
-        return TransferDataset(self.inputs, truth, self.key)
+        return TransferDataset(self.inputs, truth, self.key, self.groups)
 
 
 @dataclass(frozen=True)
@@ -151,6 +160,8 @@ class TransferDataModule(LightningDataModule, ABC):
 
     default_name = "data"
     names_batches = True  # batches have inputs and labels or targets, whatever the data call them
+    reads_groups = False  # whether `load` finds the groups of samples under the name `groups`
+    groups: Key | None = None  # where samples say which of them belong together
 
     def __init__(
         self,
@@ -229,6 +240,46 @@ class TransferDataModule(LightningDataModule, ABC):
         order = stratified_order(train.truth, self.seed, every_class_first=True)
         kept = train.select(order[: self.max_samples].sort().values)
         return replace(data, splits={**data.splits, "train": kept})
+
+    @property
+    def group_key(self) -> str | None:
+        """What batches call the ids of samples that belong together; ``None`` where nobody asked for them."""
+        return None if self.groups is None else GROUPS
+
+    def with_groups(self, groups: Any, split: str = "train") -> TransferDataModule:
+        """The same data, in which samples belong together.
+
+        Args:
+            groups: The group of each sample of the split, in its order (whole numbers or text); or the name of the
+                column or key under which the data have it, where :attr:`reads_groups` is true.
+            split: ``"train"``, ``"val"`` or ``"test"``: the split that ids are of.
+
+        Raises:
+            ValueError: If ids are missing, not as many as samples, or all the same, or the data have no columns.
+
+        Example:
+            >>> from lightning_transfer.data import Digits
+            >>> data = Digits(max_samples=6).with_groups(["a", "a", "b", "b", "c", "c"])
+            >>> data.train_dataset.groups
+            tensor([0, 0, 1, 1, 2, 2])
+        """
+        part = copy(self)
+        if isinstance(groups, (str, int)):
+            if not self.reads_groups:
+                raise ValueError(
+                    f"Expected argument `groups` to hold one id a sample of `{self.name}`, which has no columns to "
+                    f"read them from, but got {groups!r}."
+                )
+            part.groups = groups
+            part.__dict__.pop("_data", None)
+            return part
+        dataset = self.split_dataset(split)
+        numbers = number_groups(read_groups(groups, len(dataset)))[0]
+        split = "train" if split == "predict" else split
+        grouped = {split: TransferDataset(dataset.inputs, dataset.truth, dataset.key, numbers)}
+        part.groups = GROUPS
+        part.__dict__["_data"] = replace(self._data, splits={**self._data.splits, **grouped})
+        return part
 
     @property
     def task(self) -> Task:
@@ -343,7 +394,8 @@ class TransferDataModule(LightningDataModule, ABC):
         dataset = self.split_dataset(split)
         some = torch.linspace(0, len(dataset) - 1, min(_LOOKED_AT, len(dataset))).long().tolist()
         inputs = [_digest_input(dataset[index]["inputs"]) for index in some]
-        return combine_digests([digest([dataset.truth]), *inputs])
+        groups = [] if dataset.groups is None else [digest([dataset.groups])]
+        return combine_digests([digest([dataset.truth]), *inputs, *groups])
 
     def _loader(self, dataset: TransferDataset, *, shuffle: bool = False) -> DataLoader[dict[str, Tensor]]:
         # generators of their own: without them a loader draws from the global state, and workers would change the order
@@ -443,6 +495,8 @@ def draw_splits(
 ) -> dict[str, TransferDataset]:
     """Draw the splits that a data set does not come with, stratified by class where there are classes.
 
+    Samples of a group are in one split; shares are then those that whole groups come closest to from below.
+
     Args:
         given: ``train``, and the splits that exist. With ``train`` alone both others are drawn from it; with a test
             split only validation samples are, and with a validation split nothing is.
@@ -467,7 +521,12 @@ def draw_splits(
             f"Expected arguments `val_fraction` and `test_fraction` to leave samples for training, "
             f"but got {tuple(fractions.values())} of {len(train)} samples."
         )
-    parts = torch.split(stratified_order(train.truth, seed), [*sizes, len(train) - sum(sizes)])
+    if train.groups is None:
+        parts = torch.split(stratified_order(train.truth, seed), [*sizes, len(train) - sum(sizes)])
+    else:
+        order, ends = grouped_order(train.truth, train.groups, seed)
+        cuts = [int(ends[ends <= end].max()) if bool((ends <= end).any()) else 0 for end in (sizes[0], sum(sizes))]
+        parts = torch.split(order, [cuts[0], cuts[1] - cuts[0], len(train) - cuts[1]])
     drawn = {
         split: train.select(part.sort().values) for split, part in zip(("val", "test", "train"), parts, strict=True)
     }

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from lightning_transfer.data.base import split_of
-from lightning_transfer.data.samples import LazyInputs, SampleModule, as_input
+from lightning_transfer.data.samples import Found, LazyInputs, SampleModule, as_input
 from lightning_transfer.data.truth import encode_truth
 from lightning_transfer.inputs import INPUT_KEYS, LABEL_KEYS
 from lightning_transfer.utilities.imports import require
@@ -28,6 +28,7 @@ class HuggingFace(SampleModule):
             ``save_to_disk`` wrote one of them to.
         input_key: Column of the inputs.
         label_key: Column of the labels or targets.
+        group_key: Column that says which samples belong together (a patient, a document), as whole numbers or text.
         task: ``"classification"``, ``"multilabel"`` or ``"regression"``; by default what the labels look like.
         class_names: Names by class id, where the column has none.
         val_fraction: Share of the training samples for validation where it is drawn.
@@ -53,11 +54,13 @@ class HuggingFace(SampleModule):
         val_fraction: float = 0.1,
         test_fraction: float = 0.2,
         on_error: str = "raise",
+        group_key: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             input_key=input_key,
             label_key=label_key,
+            group_key=group_key,
             task=task,
             class_names=class_names,
             val_fraction=val_fraction,
@@ -67,7 +70,7 @@ class HuggingFace(SampleModule):
         )
         self.data = Path(data) if isinstance(data, str) else data
 
-    def read(self, remarks: list[str]) -> tuple[dict[str, Any], dict[str, Any], Sequence[str] | None]:
+    def read(self, remarks: list[str]) -> Found:
         """Find the columns and the labels of all samples."""
         data = _load(self.data) if isinstance(self.data, Path) else self.data
         parts = _name_splits(data if isinstance(data, Mapping) else {"train": data})
@@ -77,17 +80,22 @@ class HuggingFace(SampleModule):
                     f"Expected argument `data` to be a `Dataset` of datasets, but got {type(part).__name__}."
                 )
         features = parts["train"].features
-        input_key, label_key = find_columns(features, **self.keys)
-        inputs: dict[str, Any] = {}
-        raw: dict[str, Any] = {}
+        input_key, label_key = find_columns(
+            {name: kind for name, kind in features.items() if name != self.groups}, **self.keys
+        )
+        found = Found(names=names_of_column(features[label_key]))
         for split, part in parts.items():
-            for key in (input_key, label_key):
-                if key not in part.column_names:
+            for key in (input_key, label_key, self.groups):
+                if key is not None and key not in part.column_names:
                     raise ValueError(f"Expected split {split!r} to have a column {key!r}, but got {part.column_names}.")
             plain = part if part.format["type"] == "custom" else part.with_format(None).select_columns([input_key])
             labels = part.with_format(None).select_columns([label_key])[:][label_key]
-            inputs[split], raw[split] = self.keep_readable(LazyInputs(plain, Column(input_key)), labels, split, remarks)
-        return inputs, raw, names_of_column(features[label_key])
+            groups = None
+            if self.groups is not None:
+                groups = part.with_format(None).select_columns([self.groups])[:][self.groups]
+            inputs = LazyInputs(plain, Column(input_key))
+            self.keep_readable(found, inputs, labels, split, remarks, groups=groups)
+        return found
 
 
 class Column:

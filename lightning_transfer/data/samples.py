@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
@@ -24,9 +24,10 @@ from lightning_transfer.data.base import (
 )
 from lightning_transfer.data.images import open_rgb
 from lightning_transfer.data.truth import TASKS, encode_truth
-from lightning_transfer.inputs import Key, names_targets, split_sample
+from lightning_transfer.inputs import Key, names_targets, pick, split_sample
 from lightning_transfer.pictures import KeptInputs, KeptPictures, is_pictures
 from lightning_transfer.utilities.checks import check_one_of
+from lightning_transfer.utilities.groups import read_groups
 
 _LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "y")  # where data sets keep the labels of all samples
 _NAME_ATTRIBUTES = ("classes", "class_names", "categories")
@@ -78,12 +79,31 @@ class PickInput:
         return split_sample(sample, input_key=self.input_key, label_key=self.label_key)[0]
 
 
+@dataclass
+class Found:
+    """The samples of somebody's data, by split.
+
+    Attributes:
+        inputs: Inputs.
+        labels: Raw labels of all of them.
+        groups: What says which of them belong together, where that was asked for.
+        names: Names of the classes where the data know them.
+    """
+
+    inputs: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, Any] = field(default_factory=dict)
+    groups: dict[str, Any] = field(default_factory=dict)
+    names: Sequence[str] | None = None
+
+
 class SampleModule(TransferDataModule):
     """Base of the datamodules of somebody's own samples, whose labels may be anything.
 
     Args:
         input_key: Key of the inputs in a sample, or their position, where the usual names do not do.
         label_key: Key or position of the labels or targets.
+        group_key: Key or position of what says which samples belong together (a patient, a document), as whole numbers
+            or text; it is read once of every sample.
         task: ``"classification"``, ``"multilabel"`` or ``"regression"``; by default what the labels look like.
         class_names: Names by class id, or of the columns of labels or targets.
         val_fraction: Share of the samples for validation where it is drawn.
@@ -106,45 +126,73 @@ class SampleModule(TransferDataModule):
         val_fraction: float,
         test_fraction: float,
         on_error: str,
+        group_key: Key | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_one_of(on_error, ("raise", "skip"), "on_error")
         check_one_of(task, (None, *TASKS), "task")
         self.keys = {"input_key": input_key, "label_key": label_key}  # of samples; batches have the usual ones
+        self.groups = group_key
         self.wanted_task = task
         self.known_names = None if class_names is None else list(class_names)
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.on_error = on_error
 
+    reads_groups = True
+
     @abstractmethod
-    def read(self, remarks: list[str]) -> tuple[dict[str, Any], dict[str, Any], Sequence[str] | None]:
+    def read(self, remarks: list[str]) -> Found:
         """Find the samples.
 
         Args:
             remarks: Where it is said what was left out.
-
-        Returns:
-            By split the inputs and the raw labels of all samples; and names of the classes where the data know them.
         """
 
     def load(self) -> LoadedData:
         """Find the samples and what their labels are."""
         remarks: list[str] = []
-        inputs, raw, names = self.read(remarks)
-        truth = encode_truth(raw, self.known_names or names, self.wanted_task)
-        datasets = {split: TransferDataset(inputs[split], truth.values[split], truth.key) for split in inputs}
+        found = self.read(remarks)
+        truth = encode_truth(found.labels, self.known_names or found.names, self.wanted_task)
+        datasets = {
+            split: TransferDataset(inputs, truth.values[split], truth.key, self._number(found.groups.get(split)))
+            for split, inputs in found.inputs.items()
+        }
         splits = draw_splits(datasets, self.seed, self.val_fraction, self.test_fraction)
         return LoadedData(truth.task, splits, truth.names, tuple(remarks))
 
+    def _number(self, groups: Any) -> Tensor | None:
+        """Groups of a split by numbers from 0; None where nobody asked for them."""
+        return None if groups is None else read_groups(groups, name=str(self.groups)).unique(return_inverse=True)[1]
+
     def keep_readable(
-        self, inputs: Any, labels: Any, split: str, remarks: list[str], part: Any = None
-    ) -> tuple[Any, Any]:
-        """Read the samples once if some may have to be left out, or if ``part`` has to be asked for the labels."""
+        self,
+        found: Found,
+        inputs: Any,
+        labels: Any,
+        split: str,
+        remarks: list[str],
+        part: Any = None,
+        groups: Any = None,
+    ) -> None:
+        """Read the samples once if some may have to be left out, or if ``part`` has to be asked for the labels.
+
+        Args:
+            found: Where the samples of the split go.
+            inputs: Inputs of the split.
+            labels: Raw labels; None where ``part`` has to be asked.
+            split: Name of the split.
+            remarks: Where it is said what was left out.
+            part: The samples with labels.
+            groups: What says which samples belong together, one entry a sample, or None.
+        """
+        found.inputs[split], found.labels[split] = inputs, labels
+        if groups is not None:
+            found.groups[split] = groups
         checked = self.on_error == "skip" and not isinstance(inputs, Tensor)
         if labels is not None and not checked:
-            return inputs, labels
+            return
         readable: dict[int, Any] = {}
         for index in range(len(inputs)):
             label, error = self._try(part, inputs if checked else None, labels, index)
@@ -157,7 +205,10 @@ class SampleModule(TransferDataModule):
             where = "" if split == "train" else f" of {split}"
             count = len(inputs) - len(readable)
             remarks.append(f"{count} of {len(inputs)} samples{where} could not be read and were left out: {bad}")
-        return inputs[torch.tensor(list(readable), dtype=torch.long)], list(readable.values())
+        found.inputs[split] = inputs[torch.tensor(list(readable), dtype=torch.long)]
+        found.labels[split] = list(readable.values())
+        if groups is not None:
+            found.groups[split] = [groups[index] for index in readable]
 
     def _try(self, part: Any, inputs: Any, labels: Any, index: int) -> tuple[Any, Exception | None]:
         """The raw label of a sample, and what went wrong in reading it."""
@@ -189,6 +240,8 @@ class Samples(SampleModule):
         test: Test samples; without them (and ``val``) ``test_fraction`` of ``train`` is taken.
         input_key: Key of the inputs in a sample, or their position, where the usual names do not do.
         label_key: Key or position of the labels or targets.
+        group_key: Key or position of what says which samples belong together (a patient, a document), as whole numbers
+            or text; it is read once of every sample.
         task: ``"classification"``, ``"multilabel"`` or ``"regression"``; by default what the labels look like.
         class_names: Names by class id, or of the columns of labels or targets.
         val_fraction: Share of the samples for validation where it is drawn.
@@ -223,11 +276,13 @@ class Samples(SampleModule):
         val_fraction: float = 0.0,
         test_fraction: float = 0.0,
         on_error: str = "raise",
+        group_key: Key | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             input_key=input_key,
             label_key=label_key,
+            group_key=group_key,
             task=task,
             class_names=class_names,
             val_fraction=val_fraction,
@@ -242,26 +297,41 @@ class Samples(SampleModule):
         for split, part in self.given.items():
             _check_part(part, split)
 
-    def read(self, remarks: list[str]) -> tuple[dict[str, Any], dict[str, Any], Sequence[str] | None]:
+    def read(self, remarks: list[str]) -> Found:
         """Take the pairs apart and ask the data sets for their labels."""
-        parts = {split: self._read(part, split, remarks) for split, part in self.given.items()}
-        raw = {split: labels for split, (_, labels) in parts.items()}
-        names = _names_of(self.given["train"], raw["train"])
-        return {split: inputs for split, (inputs, _) in parts.items()}, raw, names
+        found = Found()
+        for split, part in self.given.items():
+            self._read(part, split, remarks, found)
+        found.names = _names_of(self.given["train"], found.labels["train"])
+        return found
 
-    def _read(self, part: Any, split: str, remarks: list[str]) -> tuple[Any, Any]:
-        """The inputs of a split, and the raw labels of all its samples."""
-        if isinstance(part, TensorDataset) and not any(key is not None for key in self.keys.values()):
+    def _read(self, part: Any, split: str, remarks: list[str], found: Found) -> None:
+        """Find the inputs of a split, and the raw labels of all its samples."""
+        if isinstance(part, TensorDataset) and not any(key is not None for key in (*self.keys.values(), self.groups)):
             part = part.tensors[:2]
         if isinstance(part, (tuple, list)) and not _are_samples(part):
-            return self.keep_readable(as_inputs(part[0], remarks), part[1], split, remarks)
+            if self.groups is not None:
+                raise ValueError(
+                    f"Expected argument `group_key` with samples that have keys, but got {self.groups!r} beside a pair "
+                    "(inputs, labels): `with_groups` takes ids."
+                )
+            self.keep_readable(found, as_inputs(part[0], remarks), part[1], split, remarks)
+            return
         inputs = LazyInputs(part, PickInput(**self.keys))
         labels = _labels_of(part) if self.keys["label_key"] is None else None
         asked = labels is None and self.keys["label_key"] is None and self.wanted_task is None
-        inputs, labels = self.keep_readable(inputs, labels, split, remarks, part)
+        groups = None
+        if self.groups is not None:
+            groups = [_group_of(part[index], self.groups) for index in range(len(part))]
+        self.keep_readable(found, inputs, labels, split, remarks, part, groups)
+        labels = found.labels[split]
         if asked and len(labels) and names_targets(part[0]):  # as in batches: targets are real values, whole or not
-            labels = [float(value) if _is_whole(value) else value for value in labels]
-        return inputs, labels
+            found.labels[split] = [float(value) if _is_whole(value) else value for value in labels]
+
+
+def _group_of(sample: Any, key: Key) -> Any:
+    value = pick(sample, key, "group_key")
+    return value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
 
 
 def _title(inputs: Any, index: int) -> str:

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_transfer.utilities.groups import number_groups, rows_of_groups
+
 
 def stratified_order(labels: Tensor, seed: int, *, every_class_first: bool = False) -> Tensor:
     """Order samples so that every prefix holds the classes in proportion.
@@ -44,3 +46,39 @@ def stratified_order(labels: Tensor, seed: int, *, every_class_first: bool = Fal
     members = shuffled[by_class]
     ties = generator.permutation(len(members))
     return torch.from_numpy(members[np.lexsort((ties, rank))])
+
+
+def grouped_order(
+    labels: Tensor, groups: Tensor, seed: int, *, every_class_first: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Order samples so that those of a group follow each other, and prefixes hold the classes in proportion.
+
+    Groups are ordered as :func:`stratified_order` orders samples, each by the class that most of its samples have.
+
+    Args:
+        labels: Class ids of shape ``(n,)``; with anything else groups are ordered at random.
+        groups: Ids of groups, shape ``(n,)``.
+        seed: Seed of the order.
+        every_class_first: Put a group of every class in front.
+
+    Returns:
+        A permutation of ``0 .. n - 1``, and where its groups end: the lengths of the prefixes that divide none.
+
+    Raises:
+        ValueError: If there is one group only.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.data.sampling import grouped_order
+        >>> order, ends = grouped_order(torch.tensor([0, 1, 0, 1]), torch.tensor([7, 2, 7, 5]), seed=0)
+        >>> sorted(torch.tensor([7, 2, 7, 5])[order[: ends[0]]].unique().tolist()) in ([2], [5], [7])
+        True
+    """
+    members = rows_of_groups(number_groups(groups)[0])
+    if labels.ndim == 1 and not labels.is_floating_point():
+        usual = torch.stack([labels[rows].mode().values for rows in members])
+    else:
+        usual = torch.zeros(len(members), 1)
+    order = stratified_order(usual, seed, every_class_first=every_class_first)
+    chosen = [members[place] for place in order.tolist()]
+    return torch.cat(chosen), torch.tensor([len(rows) for rows in chosen]).cumsum(0)

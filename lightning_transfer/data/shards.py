@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_transfer.data.images import open_rgb
-from lightning_transfer.data.samples import LazyInputs, SampleModule
+from lightning_transfer.data.samples import Found, LazyInputs, SampleModule
 
 _PICTURES = ("jpg", "jpeg", "png", "webp", "ppm", "pgm", "pnm", "bmp", "gif", "tif", "tiff", "jp2", "avif")
 _LABELS = ("cls", "txt", "json")
@@ -75,6 +75,7 @@ class Shards(SampleModule):
         test: Shards of test samples; without them (and ``val``) they are drawn.
         input_key: Ending of the files of inputs, such as ``"png"``, where several would do.
         label_key: Ending of the files of labels, such as ``"cls"``; ``"json.species"`` is an entry of a ``.json`` file.
+        group_key: Ending of the files, or entry of a ``.json`` file, that say which samples belong together.
         task: ``"classification"``, ``"multilabel"`` or ``"regression"``; by default what the labels look like.
         class_names: Names by class id.
         val_fraction: Share of the training samples for validation where it is drawn.
@@ -101,11 +102,13 @@ class Shards(SampleModule):
         val_fraction: float = 0.1,
         test_fraction: float = 0.2,
         on_error: str = "raise",
+        group_key: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             input_key=input_key,
             label_key=label_key,
+            group_key=group_key,
             task=task,
             class_names=class_names,
             val_fraction=val_fraction,
@@ -116,17 +119,17 @@ class Shards(SampleModule):
         given = {"train": path, "val": val, "test": test}
         self.paths = {split: part for split, part in given.items() if part is not None}
 
-    def read(self, remarks: list[str]) -> tuple[dict[str, Any], dict[str, Any], Sequence[str] | None]:
+    def read(self, remarks: list[str]) -> Found:
         """Look through the shards for samples, and read their labels."""
-        inputs: dict[str, Any] = {}
-        raw: dict[str, Any] = {}
+        found = Found()
         for split, part in self.paths.items():
             samples = list_samples(find_shards(part))
             input_end, label_end = self._endings(samples)
             lazy = LazyInputs([sample[input_end] for sample in samples], _read_text if input_end == "txt" else _open)
             labels = [_read_label(sample, label_end) for sample in samples]
-            inputs[split], raw[split] = self.keep_readable(lazy, labels, split, remarks)
-        return inputs, raw, None
+            groups = None if self.groups is None else [_read_group(sample, str(self.groups)) for sample in samples]
+            self.keep_readable(found, lazy, labels, split, remarks, groups=groups)
+        return found
 
     def _endings(self, samples: Sequence[Mapping[str, Member]]) -> tuple[str, str]:
         """Endings of the files that every sample has as input and as label."""
@@ -241,6 +244,12 @@ def _read_text(member: Member) -> str:
         return member.read().decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"Expected {member.name} in {member.shard} to be text, but got: {error}") from error
+
+
+def _read_group(sample: Mapping[str, Member], end: str) -> Any:
+    if end.partition(".")[0] not in sample:
+        raise ValueError(f"Expected every sample to have a file {end!r} (`group_key`), but one has {sorted(sample)}.")
+    return _read_label(sample, end)
 
 
 def _read_label(sample: Mapping[str, Member], end: str) -> Any:

@@ -45,6 +45,7 @@ class Batches(LightningDataModule):
         class_names: Names of the classes by id, where they are known.
         input_key: Key or position of the inputs in a batch, where the usual names do not do.
         label_key: Key or position of the labels or targets.
+        group_key: Key or position of what says which samples belong together, as whole numbers or text.
         name: Name in tables and files.
 
     Raises:
@@ -61,6 +62,7 @@ class Batches(LightningDataModule):
         class_names: Iterable[str] | None = None,
         input_key: Key | None = None,
         label_key: Key | None = None,
+        group_key: Key | None = None,
         name: str = "batches",
     ) -> None:
         super().__init__()
@@ -69,7 +71,7 @@ class Batches(LightningDataModule):
         elif isinstance(loader, Iterator):
             raise ValueError("Expected argument `task` to say what labels are, since an iterator is read once only.")
         self.loader, self.name = loader, name
-        self.input_key, self.label_key = input_key, label_key
+        self.input_key, self.label_key, self.group_key = input_key, label_key, group_key
         self.class_names = tuple(class_names or ())
         self.task: Task = task or self._guess_task()  # type: ignore[assignment]
 
@@ -89,7 +91,8 @@ class Batches(LightningDataModule):
     def _guess_task(self) -> Task:
         with preserve_rng():
             batch = self._first_batch()
-        named = split_batch(batch, input_key=self.input_key, label_key=self.label_key)[1] if batch is not None else {}
+        keys = {"input_key": self.input_key, "label_key": self.label_key, "group_key": self.group_key}
+        named = split_batch(batch, **keys)[1] if batch is not None else {}
         values = next(iter(named.values()), None)
         if values is not None and values.ndim == 2 and bool(((values == 0) | (values == 1)).all()):
             return "multilabel"
@@ -104,7 +107,13 @@ class Batches(LightningDataModule):
 
 
 def as_datamodule(
-    data: Any, *, input_key: Any = None, label_key: Any = None, name: str | None = None, **options: Any
+    data: Any,
+    *,
+    input_key: Any = None,
+    label_key: Any = None,
+    group_key: Any = None,
+    name: str | None = None,
+    **options: Any,
 ) -> LightningDataModule:
     """Make a datamodule of what holds data.
 
@@ -115,6 +124,7 @@ def as_datamodule(
             path: a folder of pictures, one that ``datasets`` saved, one of ``.tar`` shards, an ``.npz`` file.
         input_key: Key, column or position of the inputs, where the usual names do not do.
         label_key: Key, column or position of the labels or targets.
+        group_key: Key, column or position of what says which samples belong together.
         name: Name in tables and files.
         options: Further arguments of the class that fits: :class:`Batches`, :class:`~lightning_transfer.data.Samples`,
             :class:`~lightning_transfer.data.HuggingFace`, :class:`~lightning_transfer.data.Shards`,
@@ -132,7 +142,7 @@ def as_datamodule(
     if isinstance(data, LightningDataModule):
         return data
     named: dict[str, Any] = {**options, **({} if name is None else {"name": name})}
-    keys = {"input_key": input_key, "label_key": label_key}
+    keys = {"input_key": input_key, "label_key": label_key, **({} if group_key is None else {"group_key": group_key})}
     if isinstance(data, (str, Path)):
         return _from_path(Path(data), named, keys)
     splits = isinstance(data, Mapping) and bool(data) and all(split_of(str(word)) for word in data)
@@ -160,6 +170,11 @@ def _from_path(path: Path, named: dict[str, Any], keys: dict[str, Any]) -> Light
         return HuggingFace(path, **keys, **named)
     if path.suffix == ".tar" or (path.is_dir() and any(path.glob("*.tar"))):
         return Shards(path, **keys, **named)
+    if "group_key" in keys:
+        raise ValueError(
+            f"Expected argument `groups` to hold one id a sample of {path}, which has no columns to read them from, "
+            f"but got {keys['group_key']!r}."
+        )
     if path.is_dir():
         return ImageFolder(path, **named)
     if path.suffix.lower() == ".npz" and path.is_file():
@@ -174,6 +189,8 @@ def _from_path(path: Path, named: dict[str, Any], keys: dict[str, Any]) -> Light
 
 
 def _from_stream(data: Any, named: dict[str, Any], keys: dict[str, Any]) -> Batches:
+    if "group_key" in keys:
+        raise ValueError("Expected argument `groups` with data in memory or in batches, but got it with a stream.")
     stream = Stream(data, **keys, class_names=named.pop("class_names", None))
     size = named.pop("batch_size", 64)
     loader: DataLoader[Any] = DataLoader(stream, size, collate_fn=collate_pictures)

@@ -33,6 +33,7 @@ from lightning_transfer.utilities.checks import (
     check_positive_int,
     check_targets,
 )
+from lightning_transfer.utilities.groups import number_groups, read_groups
 from lightning_transfer.utilities.imports import require
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Table(TransferDataModule):
         standardize: Subtract the training split's mean from every feature and divide by its standard deviation, in
             float64 (constant features become 0). The statistics are those before classes are chosen, so that a
             reference and a target cut from one table agree.
+        groups: Column that says which rows belong together (a patient, a document): no feature, and none of them is
+            divided by splits that are drawn, leave-one-out scores, intervals or the halves of the bound.
         val_fraction: Share of the training rows for validation where it is drawn, stratified by class.
         test_fraction: Share of the training rows for the test where it is drawn, stratified by class.
         kwargs: Arguments of :class:`~lightning_transfer.data.TransferDataModule`.
@@ -80,6 +83,7 @@ class Table(TransferDataModule):
     """
 
     default_name = "table"
+    reads_groups = True
 
     def __init__(
         self,
@@ -92,6 +96,7 @@ class Table(TransferDataModule):
         standardize: bool = True,
         val_fraction: float = 0.1,
         test_fraction: float = 0.2,
+        groups: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -103,6 +108,7 @@ class Table(TransferDataModule):
         self.features = None if features is None else _listed(features)
         self.categories = _listed(categories)
         self.split_column = split_column
+        self.groups = groups
         self.standardize = standardize
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
@@ -111,17 +117,22 @@ class Table(TransferDataModule):
         """Read the table, split its rows and standardise the features, all in float64."""
         frame, remarks = self._frame()
         truth = self.targets if self.label is None else [self.label]
-        features = self._features(frame, {*truth, self.split_column}, remarks)
-        used = [*features, *truth] if self.split_column is None else [*features, *truth, self.split_column]
+        given = [str(column) for column in (self.split_column, self.groups) if column is not None]
+        features = self._features(frame, {*truth, *given}, remarks)
+        used = [*features, *truth, *given]
         self._check_columns(frame, used, numbers=[*self._numbers(features), *self.targets])
         inputs = self._inputs(frame, features)
+        groups = None
+        if self.groups is not None:
+            found = read_groups(frame[self.groups].tolist(), name=f"column {self.groups!r} of {self.path}")
+            groups = number_groups(found, f"column {self.groups!r} of {self.path}")[0]
         if self.label is None:
             values = check_targets(torch.tensor(frame[self.targets].to_numpy(np.float64)), len(frame))
-            dataset = TransferDataset(inputs, round_targets({"all": values})["all"], "targets")
+            dataset = TransferDataset(inputs, round_targets({"all": values})["all"], "targets", groups)
             names = tuple(self.targets)
         else:
             codes, classes = self._classes(frame[self.label])
-            dataset = TransferDataset(inputs, torch.from_numpy(codes.astype(np.int64)), "labels")
+            dataset = TransferDataset(inputs, torch.from_numpy(codes.astype(np.int64)), "labels", groups)
             names = tuple(str(value) for value in classes)
         splits = draw_splits(self._given(frame, dataset), self.seed, self.val_fraction, self.test_fraction)
         splits = self._finish(splits, frame[features], remarks)
@@ -166,7 +177,7 @@ class Table(TransferDataModule):
             splits = _standardized(splits, 4 * torch.tensor(noise, dtype=torch.float64))
         elif lost := int(rounded_away(inputs).sum()):
             remarks.append(f"float32 rounds too much away of {lost} columns that are not standardised")
-        return {split: TransferDataset(_as_float32(d.inputs), d.truth, d.key) for split, d in splits.items()}
+        return {split: d.with_inputs(_as_float32(d.inputs)) for split, d in splits.items()}
 
     def _classes(self, column: pd.Series) -> tuple[np.ndarray, Any]:
         try:
@@ -222,7 +233,7 @@ class Table(TransferDataModule):
             raise ValueError(f"the first row of {self.path} has {cells} cells and its header {names}")
         return ["the first cell of each row has no name in the header and is left out"] if cells > names else []
 
-    def _features(self, frame: pd.DataFrame, apart: set[str | None], remarks: list[str]) -> list[str]:
+    def _features(self, frame: pd.DataFrame, apart: set[str], remarks: list[str]) -> list[str]:
         """The columns of the inputs; one without a name, as an index leaves it, is none unless it is asked for."""
         if self.features is not None:
             return self.features
@@ -284,7 +295,7 @@ class TextTable(Table):
         text: Column of the texts.
         label: Column of the classes: text, categories, booleans or integers; the sorted values are the class names.
         targets: Column or columns of numbers to predict, instead of ``label``.
-        kwargs: Further arguments of :class:`~lightning_transfer.data.Table`, such as ``split_column``, and of
+        kwargs: Further arguments of :class:`~lightning_transfer.data.Table`, such as ``groups``, and of
             :class:`~lightning_transfer.data.TransferDataModule`.
 
     Raises:
@@ -338,7 +349,7 @@ class PictureTable(Table):
         image_size: As for :class:`~lightning_transfer.data.ImageFolder`.
         on_error: What a picture that cannot be read does: ``"raise"`` a ValueError when its turn comes, or ``"skip"``:
             every picture is read once beforehand, and those that fail are left out and named in :attr:`remarks`.
-        kwargs: Further arguments of :class:`~lightning_transfer.data.Table`, such as ``split_column``, and of
+        kwargs: Further arguments of :class:`~lightning_transfer.data.Table`, such as ``groups``, and of
             :class:`~lightning_transfer.data.TransferDataModule`.
 
     Raises:
@@ -506,4 +517,4 @@ def _standardized(splits: dict[str, TransferDataset], noise: Tensor) -> dict[str
     scaled = {
         split: torch.where(varies, (x - mean) / torch.where(varies, spread, 1.0), 0.0) for split, x in features.items()
     }
-    return {split: TransferDataset(scaled[split], d.truth, d.key) for split, d in splits.items()}
+    return {split: d.with_inputs(scaled[split]) for split, d in splits.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from lightning_transfer.utilities.checks import (
     check_targets,
     flatten_positions,
 )
+from lightning_transfer.utilities.groups import groups_of_positions, number_groups, rows_of_groups
 from lightning_transfer.utilities.linalg import rank_cutoff, thin_svd
 
 _STRENGTHS = torch.logspace(-7, 2, 28, dtype=torch.float64).tolist()
@@ -34,7 +36,12 @@ class RidgeProbeResult(NamedTuple):
 
 
 def ridge_probe(
-    features: Tensor, labels: Tensor, *, regularization: float | None = None, ignore_index: int | None = None
+    features: Tensor,
+    labels: Tensor,
+    *,
+    regularization: float | None = None,
+    ignore_index: int | None = None,
+    groups: Tensor | None = None,
 ) -> Tensor:
     """Leave-one-out accuracy (class ids, attributes) or R² (real targets) of a linear ridge probe; higher is better.
 
@@ -51,6 +58,9 @@ def ridge_probe(
             shape ``(n, l)``; or floating targets, shape ``(n,)`` or ``(n, m)``.
         regularization: A fixed strength relative to the mean variance of the features, or None to choose it.
         ignore_index: Samples with this class id are left out.
+        groups: Ids of samples that belong together, shape ``(n,)``, any integer dtype: a sample is predicted by the
+            probe that was fitted without its group, from the block of the leverages of the group (strengths below
+            1e-7: by fitting anew).
 
     Returns:
         0-d float64: the share of samples whose class is predicted (ties go to the smallest id); the share of attributes
@@ -58,7 +68,8 @@ def ridge_probe(
         error of the leave-one-out mean, at most 1.
 
     Raises:
-        ValueError: If an input is malformed, not finite, holds fewer than two classes, or every target is constant.
+        ValueError: If an input is malformed, not finite, holds fewer than two classes, every target is constant, or
+            there is one group only.
 
     Example:
         >>> import torch
@@ -69,15 +80,25 @@ def ridge_probe(
         >>> ridge_probe(features, 2 * features.flatten() + 1)
         tensor(1.0000, dtype=torch.float64)
     """
-    return fit_ridge_probe(features, labels, regularization=regularization, ignore_index=ignore_index).score
+    return fit_ridge_probe(
+        features, labels, regularization=regularization, ignore_index=ignore_index, groups=groups
+    ).score
 
 
 def fit_ridge_probe(
-    features: Tensor, labels: Tensor, *, regularization: float | None = None, ignore_index: int | None = None
+    features: Tensor,
+    labels: Tensor,
+    *,
+    regularization: float | None = None,
+    ignore_index: int | None = None,
+    groups: Tensor | None = None,
 ) -> RidgeProbeResult:
     """Fit the probe of :func:`ridge_probe` and also say which strength was chosen."""
     if regularization is not None:
         check_in_interval(regularization, 0, float("inf"), "regularization")
+    ids = groups_of_positions(groups, features, labels, ignore_index)
+    members = None if ids is None else rows_of_groups(number_groups(ids)[0])
+    alike = _stack_alike(members or ())
     features, labels = flatten_positions(features, labels, ignore_index)
     features = check_features(features)
     n = len(features)
@@ -114,13 +135,18 @@ def fit_ridge_probe(
     best: tuple[float, Tensor, float] | None = None
     for strength in _STRENGTHS if regularization is None else [regularization]:
         weights = 1 / (values + strength * unit)
-        slack = 1 - 1 / n - leverages @ weights
         residuals = centred - scores @ (weights[:, None] * cross)
-        if bool(met.any()):
-            weights = weights * (unit / values)
-            slack = torch.where(met, leverages @ weights, slack)
-            residuals = torch.where(met[:, None], scores @ (weights[:, None] * cross), residuals)
-        residuals = residuals / slack[:, None]
+        if members is not None and weak:
+            residuals = _fitted_anew(rows, centred, members, strength * unit, num_features)
+        elif members is not None:
+            residuals = _without_groups(scores * weights.sqrt(), residuals, alike)
+        else:
+            slack = 1 - 1 / n - leverages @ weights
+            if bool(met.any()):
+                weights = weights * (unit / values)
+                slack = torch.where(met, leverages @ weights, slack)
+                residuals = torch.where(met[:, None], scores @ (weights[:, None] * cross), residuals)
+            residuals = residuals / slack[:, None]
         press = float(residuals.square().sum())
         if best is None or press < best[0]:
             best = (press, residuals, strength)
@@ -131,8 +157,73 @@ def fit_ridge_probe(
     if not regression:
         predicted = (truth - residuals).argmax(1)
         return RidgeProbeResult((predicted == labels).double().mean(), strength)
-    spread = (centred * n / (n - 1)).square().sum(0)  # squared error of the mean of the other samples
+    spread = _spread(centred, members)
     varies = spread > 0
     if not bool(varies.any()):
         raise ValueError("Expected argument `targets` to vary, but got constant targets.")
     return RidgeProbeResult((1 - residuals.square().sum(0)[varies] / spread[varies]).mean(), strength)
+
+
+def _spread(centred: Tensor, members: list[Tensor] | None) -> Tensor:
+    """Squared error of the mean of the other samples, or of those of the other groups, shape ``(m,)``."""
+    n = len(centred)
+    if members is None:
+        return (centred * n / (n - 1)).square().sum(0)
+    errors = [centred[some] + centred[some].sum(0) / (n - len(some)) for some in members]
+    return torch.cat(errors).square().sum(0)
+
+
+def _stack_alike(members: Sequence[Tensor]) -> list[Tensor]:
+    """Rows of the groups of each size, shape ``(groups, size)``."""
+    by_size: dict[int, list[Tensor]] = {}
+    for some in members:
+        by_size.setdefault(len(some), []).append(some)
+    return [torch.stack(some) for some in by_size.values()]
+
+
+def _without_groups(factor: Tensor, residuals: Tensor, members: list[Tensor]) -> Tensor:
+    """Residuals of each sample under the probe that was fitted without its group.
+
+    They are ``(I - H)^-1`` times the residuals of the group, for the block ``H`` of leverages of its samples; a block
+    that is larger than the rank is inverted by way of a matrix of that rank. Groups of one size go together.
+
+    Args:
+        factor: Rows whose products are the leverages less ``1 / n``, shape ``(n, r)``.
+        residuals: Of the probe that was fitted on all samples, shape ``(n, m)``.
+        members: Rows of the groups of each size, shape ``(groups, size)``.
+    """
+    n = len(factor)
+    factor = torch.cat([factor, factor.new_full((n, 1), n**-0.5)], dim=1)
+    left = torch.empty_like(residuals)
+    for some in members:
+        blocks, inside = factor[some], residuals[some]
+        size = min(blocks.shape[1:])
+        if some.shape[1] <= blocks.shape[2]:
+            left[some] = torch.linalg.solve(torch.eye(size).to(blocks) - blocks @ blocks.mT, inside)
+        else:
+            matrix = torch.eye(size).to(blocks) - blocks.mT @ blocks
+            left[some] = inside + blocks @ torch.linalg.solve(matrix, blocks.mT @ inside)
+    return left
+
+
+def _fitted_anew(rows: Tensor, centred: Tensor, members: list[Tensor], penalty: float, num_features: int) -> Tensor:
+    """The same by one fit for each group: with next to no penalty nothing is left of what a group's block would tell.
+
+    Args:
+        rows: Centred features, shape ``(n, r)``.
+        centred: Centred targets, shape ``(n, m)``.
+        members: Rows of each group.
+        penalty: Of the squared weights; 0 for the smallest weights that fit best.
+        num_features: Width of the features.
+    """
+    left = torch.empty_like(centred)
+    for some in members:
+        others = torch.ones(len(rows), dtype=torch.bool, device=rows.device).index_fill_(0, some, False)
+        mean, level = rows[others].mean(0), centred[others].mean(0)
+        basis, lengths, directions = thin_svd(rows[others] - mean)
+        values = lengths.square()
+        kept = values > rank_cutoff(values.max(), int(others.sum()), num_features)
+        gains = torch.where(kept, lengths / (values + penalty), 0.0)
+        weights = directions @ (gains[:, None] * (basis.T @ (centred[others] - level)))
+        left[some] = centred[some] - level - (rows[some] - mean) @ weights
+    return left

@@ -26,8 +26,9 @@ from lightning_transfer.relatedness.estimate import (
 )
 from lightning_transfer.relatedness.head import SoftmaxHead
 from lightning_transfer.relatedness.population import SMOOTHING, mean_bound, smoothed
-from lightning_transfer.relatedness.problem import EvaluationData, Problem, check_classes, one_row_each
+from lightning_transfer.relatedness.problem import EvaluationData, Groups, Problem, check_classes, one_row_each
 from lightning_transfer.relatedness.result import TaskRelatednessResult
+from lightning_transfer.utilities.groups import check_groups, number_groups, rows_of_groups
 
 _FEWEST = 8  # samples a side that can be cut in halves
 
@@ -47,6 +48,8 @@ def task_relatedness(
     warm_start: TaskRelatednessResult | None = None,
     reference_class_names: Sequence[str] | None = None,
     target_class_names: Sequence[str] | None = None,
+    reference_groups: Tensor | None = None,
+    target_groups: Tensor | None = None,
     **options: Any,
 ) -> TaskRelatednessResult:
     r"""Bound the loss that a reference task guarantees on a target task; lower is better.
@@ -80,6 +83,11 @@ def task_relatedness(
             those of its halves, if it has some).
         reference_class_names: Names by class id.
         target_class_names: Names by class id.
+        reference_groups: Ids of reference samples that belong together (of a patient, of a document), shape ``(n_R,)``
+            like the samples, any integer dtype. Halves, the parts that a head is chosen on, and resamples of the
+            standard error divide no group. None: all samples are independent.
+        target_groups: The same for the target. With ``confidence`` a group is one draw: the population bound is then
+            one of the loss of a random sample of a new group.
         options: Fields of :class:`~lightning_transfer.relatedness.BoundConfig`, on top of ``config``.
 
     Returns:
@@ -88,7 +96,8 @@ def task_relatedness(
     Raises:
         ValueError: If an option is unknown or impossible, an input is malformed, widths differ, a target class has no
             samples, the head has another width, a deterministic label map is asked for with fewer reference than target
-            classes, or the warm start does not fit.
+            classes, the warm start does not fit, groups are malformed or leave nothing to hold out, or a statement on
+            the population is asked for of an ``evaluation`` or of classes of one group only.
 
     Example:
         >>> import torch
@@ -105,10 +114,21 @@ def task_relatedness(
     began = time.perf_counter()
     config = BoundConfig.of(config, options)
     check_given(config, head=head, label_map=label_map, evaluation=evaluation, warm_start=warm_start)
+    groups = (
+        _check_groups(reference_groups, reference_features, "reference"),
+        _check_groups(target_groups, target_features, "target"),
+    )
+    grouped = any(ids is not None for ids in groups)
+    if evaluation is not None and grouped and (config.confidence is not None or config.num_resamples):
+        raise ValueError(
+            "Expected `confidence` and `num_resamples` without argument `evaluation` where samples come in groups: the "
+            "groups of its samples are not known."
+        )
     reference_features, reference_labels, _ = one_row_each(reference_features, reference_labels, "reference_features")
     target_features, labels_or_zeros, unlabelled = one_row_each(target_features, target_labels, "target_features")
     data = reference_features, reference_labels, target_features, None if unlabelled else labels_or_zeros
     given: dict[str, Any] = {"head": head, "label_map": label_map}
+    given["groups"] = groups
     result = _answer(data, config, evaluation=evaluation, start=warm_start, **given)
     if config.baselines:
         alike = replace(config, feature_map="orthogonal", baselines=0, num_resamples=0, confidence=None)
@@ -145,18 +165,30 @@ def check_given(
         )
 
 
+def _check_groups(groups: Tensor | None, features: Tensor, side: str) -> Tensor | None:
+    """One id a sample or position, on at least two groups."""
+    if groups is None or not isinstance(features, Tensor) or not features.ndim:
+        return None
+    shape = tuple(features.shape[:2] if features.ndim == 3 else (len(features), *features.shape[2:]))
+    shape = shape if features.ndim > 2 else shape[:1]
+    ids = check_groups(groups, shape, name=f"{side}_groups")
+    number_groups(ids, f"{side}_groups")
+    return ids
+
+
 def _answer(
     data: Data,
     config: BoundConfig,
     *,
     evaluation: EvaluationData | None = None,
     start: TaskRelatednessResult | None = None,
+    groups: Groups = (None, None),
     **given: Any,
 ) -> TaskRelatednessResult:
     """Learn and evaluate on halves, or on what was asked for."""
     few = min(len(data[0]), len(data[2])) < _FEWEST
     if evaluation is not None or config.folds == 1 or few:
-        result = _solve(data, config, evaluation=evaluation, start=start, **given)
+        result = _solve(data, config, evaluation=evaluation, start=start, groups=groups, **given)
         if config.folds > 1 and few and evaluation is None:
             result = replace(result, messages=(*result.messages, "too few samples to hold some of them out"))
         return result
@@ -167,12 +199,18 @@ def _answer(
     share = None if config.confidence is None else (1 + config.confidence) / 2
     half = replace(config, confidence=share, num_target_classes=num_classes)
     starts = () if start is None else start.folds
-    parts, alone = [], 0
-    for fold, (learn, rest, single) in enumerate(folds(data, config.seed)):
+    parts, alone, grouped = [], 0, any(ids is not None for ids in groups)
+    for fold, (learn, rest, single) in enumerate(folds(data, config.seed, groups)):
+        if groups[1] is not None and config.confidence is not None and single[1]:
+            raise ValueError(
+                f"Expected argument `target_groups` to have every class in at least two groups for `confidence`, but "
+                f"{single[1]} samples are of a class that one half alone has."
+            )
         first = starts[fold] if len(starts) == 2 else None
-        parts.append(_solve(learn, half, evaluation=rest, start=first, **given))
-        alone = single
-    return combine(parts, alone)
+        part: dict[str, Any] = {"evaluation": rest.data, "groups": learn.groups, "evaluation_groups": rest.groups}
+        parts.append(_solve(learn.data, half, start=first, **part, **given))
+        alone = sum(single)
+    return combine(parts, alone, grouped)
 
 
 def _solve(
@@ -183,11 +221,13 @@ def _solve(
     label_map: LabelMap,
     evaluation: EvaluationData | None,
     start: TaskRelatednessResult | None,
+    groups: Groups = (None, None),
+    evaluation_groups: Groups = (None, None),
     brief: bool = False,
 ) -> TaskRelatednessResult:
     """Learn on all of the data, and evaluate there or on other data; a brief answer is there for its bound."""
     began = time.perf_counter()
-    problem = Problem.build(*data, head=head, config=config)
+    problem = Problem.build(*data, head=head, config=config, groups=groups)
     if problem.head is not None and config.tau != "auto":
         problem.head = problem.head.limited(config.tau)
     first, request = None, config
@@ -215,12 +255,14 @@ def _solve(
     log_prior = (counts / counts.sum()).log()
     population = None
     if evaluation is not None:
-        reference, target = problem.evaluation_samples(evaluation, solution.transforms)
+        reference, target = problem.evaluation_samples(evaluation, solution.transforms, evaluation_groups)
         certificate = certify(chosen, reference, target, config.ground_cost, config.block_size)
         if config.confidence is not None:
             log_p = smoothed(chosen.log_probabilities(target.features), log_prior)
             largest = -float(log_prior.min()) - math.log(SMOOTHING)
             losses = -log_p.gather(1, target.labels[:, None])[:, 0]
+            if target.groups is not None:
+                losses = torch.stack([losses[rows].mean() for rows in rows_of_groups(number_groups(target.groups)[0])])
             population = mean_bound(losses, largest, config.confidence)
     margin = None
     if config.ground_cost == "loss" and config.baselines:

@@ -59,6 +59,7 @@ def run(cfg: DictConfig) -> float:
         max_samples=cfg.max_samples,
         input_key=cfg.input_key,
         label_key=cfg.label_key,
+        groups=cfg.groups,
         picture_memory=cfg.picture_memory,
         optimize=cfg.optimize,
         cache=feature_cache(cfg) or False,

@@ -25,6 +25,7 @@ from lightning_transfer.utilities.checks import (
     check_targets,
     flatten_positions,
 )
+from lightning_transfer.utilities.groups import check_groups
 
 if TYPE_CHECKING:
     from lightning_transfer._compat import AxesType, PlotType
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _ROUNDING = 1e-9  # by which a score may pass its limits
 _WIDE = 8  # features from which an effective rank below the next number is worth a word
 _COLLAPSED = 1.5
+_ALONE, _GROUPED = 1, 2  # what samples are, in the state that tells
 
 
 @dataclass(frozen=True)
@@ -127,9 +129,11 @@ class TransferMetric(Metric, ABC):
     higher_is_better: bool | None = True
     full_state_update: bool = False
     ignore_index: int | None = None
+    grouping: Tensor
 
     def __init__(self, *, task: Task | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.add_state("grouping", torch.zeros((), dtype=torch.long), dist_reduce_fx="max")
         self.task: Task = self.tasks[0] if task is None else task
         check_one_of(self.task, self.tasks, "task")
         if self.task == "regression":
@@ -279,6 +283,41 @@ class TransferMetric(Metric, ABC):
         check_width(self._width, values, name)
         return [values, self._check_truth(truth, len(values))]
 
+    def _check_groups(self, groups: Tensor | None, positions: Sequence[int], labels: Tensor | None) -> Tensor | None:
+        """Check the groups of a batch before any state changes.
+
+        Args:
+            groups: Ids of what belongs together, or None.
+            positions: ``(n,)``, or the shape of the labels where these are of tokens or pixels.
+            labels: The labels as they were handed in, where there are some.
+
+        Returns:
+            One id for each sample or position that is not left out, or None.
+
+        Raises:
+            ValueError: If groups are malformed, or came with some batches only.
+        """
+        before = count_in(self.grouping)
+        if before and (before == _GROUPED) != (groups is not None):
+            raise ValueError("Expected argument `groups` with every batch or with none, but got it with some.")
+        if groups is None:
+            return None
+        kept = None
+        if self.ignore_index is not None and labels is not None and tuple(labels.shape) == tuple(positions):
+            kept = labels != self.ignore_index
+        return check_groups(groups, positions, kept).to(self.device)
+
+    @property
+    def _has_groups(self) -> bool:
+        """Whether samples came with groups."""
+        return count_in(self.grouping) == _GROUPED
+
+    def _note_grouping(self, groups: Tensor | None) -> None:
+        """Note whether samples come with groups; the state stays the same tensor, which other metrics may share."""
+        wanted = _ALONE if groups is None else _GROUPED
+        if count_in(self.grouping) != wanted:
+            set_count(self.grouping, wanted)
+
     def _require_data(self, count: int) -> None:
         if not count:
             raise ValueError(f"Expected `update` to be called with samples before `compute` of {type(self).__name__}.")
@@ -382,6 +421,23 @@ def set_count(state: Tensor, number: int) -> None:
     state.fill_(number)
     if not state.is_inference():
         memo(state)["number"] = state._version, number
+
+
+def positions_of(values: Tensor, labels: Tensor | None) -> tuple[int, ...]:
+    """Shape of what has a label: ``(n,)``, and of tokens or pixels that of the labels."""
+    dense = labels is not None and values.ndim > 2
+    return tuple(labels.shape) if dense and labels is not None else (len(values),)
+
+
+def check_same_grouping(states: Sequence[Any]) -> Any:
+    """The largest of some states ``grouping``.
+
+    Raises:
+        ValueError: If samples came with groups in some places and without in others.
+    """
+    if {_ALONE, _GROUPED} <= {int(state) for state in states}:
+        raise ValueError("Expected argument `groups` with every batch or with none, but got it on some ranks only.")
+    return max(states, key=int)
 
 
 def ignore_code(ignore_index: int | None) -> list[int]:

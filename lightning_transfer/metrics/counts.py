@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from lightning_transfer.functional.counts import add_joint_, check_cells, check_label_columns, conditional_entropy
-from lightning_transfer.metrics.base import Health, gather_rows, ignore_code, outside_inference
+from lightning_transfer.metrics.base import Health, check_same_grouping, gather_rows, ignore_code, outside_inference
 from lightning_transfer.metrics.jackknife import JackknifeMetric
+from lightning_transfer.utilities.groups import parts_of
 
 _LARGE_BIAS = 0.1  # nats
 
@@ -51,11 +52,14 @@ class CountMetric(JackknifeMetric):
         return columns
 
     @outside_inference
-    def _count(self, source_labels: Tensor, columns: Tensor) -> None:
-        """Add checked labels of shape ``(n,)`` and ``(n, columns)`` to the counts."""
+    def _count(self, source_labels: Tensor, columns: Tensor, groups: Tensor | None = None) -> None:
+        """Add checked labels of shape ``(n,)`` and ``(n, columns)``, perhaps with groups ``(n,)``, to the counts."""
         self._grow(columns.shape[1], int(source_labels.max()) + 1, int(columns.max()) + 1)
+        self._note_grouping(groups)
+        parts = None if groups is None else parts_of(groups, self.jackknife_groups)
         for group in range(self.jackknife_groups):
-            turn = slice((group - int(self.seen)) % self.jackknife_groups, None, self.jackknife_groups)
+            turn: slice | Tensor = slice((group - int(self.seen)) % self.jackknife_groups, None, self.jackknife_groups)
+            turn = turn if parts is None else parts == group
             add_joint_(self.joint_counts[group], source_labels[turn], columns[turn])
         self.seen += len(columns)
 
@@ -69,13 +73,16 @@ class CountMetric(JackknifeMetric):
             self.joint_counts = torch.nn.functional.pad(self.joint_counts, padding)
 
     def _align_ranks(self, gather: Callable[..., list[Tensor]], group: Any) -> None:
-        shapes = gather_rows(torch.tensor(self.joint_counts.shape[1:], device=self.device), gather, group)
+        shape = [*self.joint_counts.shape[1:], int(self.grouping)]
+        shapes = gather_rows(torch.tensor(shape, device=self.device), gather, group)
         self._check_same_columns(shapes[:, 0].tolist())
-        self._grow(*shapes.amax(0).tolist())
+        check_same_grouping(shapes[:, 3].tolist())
+        self._grow(*shapes[:, :3].amax(0).tolist())
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
         theirs = incoming_state["joint_counts"]
         self._check_same_columns([self.joint_counts.shape[1], theirs.shape[1]])
+        self.grouping = check_same_grouping([self.grouping, incoming_state["grouping"]])
         self._grow(*theirs.shape[1:])
         self.joint_counts[tuple(slice(size) for size in theirs.shape)] += theirs
         self.seen = self.seen + incoming_state["seen"]
@@ -89,6 +96,9 @@ class CountMetric(JackknifeMetric):
         """Joint counts of all samples, shape ``(columns, source classes, classes)``."""
         self._require_data(int(self.seen))
         return self.joint_counts.sum(0)
+
+    def _sizes(self) -> Tensor:
+        return self.joint_counts[:, 0].sum((1, 2))
 
     def _totals_without_each(self) -> Iterator[Tensor]:
         totals = self._totals()

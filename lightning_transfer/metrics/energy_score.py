@@ -51,16 +51,18 @@ class Energy(SampleMetric):
         check_fraction(lowest_fraction)
         self.lowest_fraction = lowest_fraction
 
-    def update(self, source_outputs: Tensor) -> None:  # type: ignore[override]
+    def update(self, source_outputs: Tensor, groups: Tensor | None = None) -> None:  # type: ignore[override]
         """Add the energies of a batch.
 
         Args:
             source_outputs: Shape ``(n, d)``, any floating dtype.
+            groups: Ids of samples that belong together, shape ``(n,)``, any integer dtype: for the interval.
 
         Raises:
             ValueError: If ``source_outputs`` is malformed or not finite.
         """
-        self._keep(source_outputs=sample_energies(source_outputs))
+        energies = sample_energies(source_outputs)
+        self._keep(self._check_groups(groups, energies.shape, None), source_outputs=energies)
 
     def _score(self, *, source_outputs: Tensor) -> Tensor:  # type: ignore[override]
         return mean_of_lowest(source_outputs, self.lowest_fraction)

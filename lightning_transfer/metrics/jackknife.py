@@ -14,7 +14,10 @@ from lightning_transfer.utilities.checks import check_in_interval, check_positiv
 
 
 class JackknifeMetric(TransferMetric):
-    """Base of scores of sums over samples, which are kept as partial sums of groups, over samples taken in turn.
+    """Base of scores of sums over samples, which are kept as partial sums, over samples taken in turn.
+
+    Samples that come with ``groups`` are added to a partial sum by the id of their group, see
+    :func:`~lightning_transfer.utilities.groups.parts_of`: none of them is divided.
 
     Args:
         jackknife_groups: Number of partial sums (and times the memory) for ``compute_with_interval``; 1 for none.
@@ -36,6 +39,10 @@ class JackknifeMetric(TransferMetric):
         """Sums over the samples of all groups but one, for each group in turn."""
 
     @abstractmethod
+    def _sizes(self) -> Tensor:
+        """Samples behind each partial sum, shape ``(jackknife_groups,)``."""
+
+    @abstractmethod
     def _score(self, totals: Any) -> Tensor:
         """Compute the score from sums."""
 
@@ -54,7 +61,8 @@ class JackknifeMetric(TransferMetric):
             :func:`jackknife_interval`.
 
         Raises:
-            ValueError: If the metric was made with fewer than two ``jackknife_groups``.
+            ValueError: If the metric was made with fewer than two ``jackknife_groups``, or all samples are of one
+                group.
         """
         check_in_interval(level, 0, 1, "level")
         if self.jackknife_groups < 2:
@@ -64,11 +72,22 @@ class JackknifeMetric(TransferMetric):
             )
         with self.sync_context(should_sync=not self._is_synced, should_unsync=True):
             value = float(self._finish(self._score(self._totals())))
-            without = [self._score(totals) for totals in self._totals_without_each()]
-        return jackknife_interval(value, without, level)
+            if not self._has_groups:
+                return jackknife_interval(value, [self._score(part) for part in self._totals_without_each()], level)
+            sizes = self._sizes().tolist()
+            filled = [size for size in sizes if size]
+            if len(filled) < 2:
+                raise ValueError(
+                    f"Expected argument `groups` to fill at least 2 of {self.jackknife_groups} `jackknife_groups`, "
+                    f"but got {len(filled)}."
+                )
+            parts = zip(self._totals_without_each(), sizes, strict=True)
+            return jackknife_interval(value, [self._score(part) for part, size in parts if size], level, filled)
 
 
-def jackknife_interval(value: float, without: Sequence[Tensor], level: float) -> ScoreInterval:
+def jackknife_interval(
+    value: float, without: Sequence[Tensor], level: float, sizes: Sequence[float] | None = None
+) -> ScoreInterval:
     """Delete-a-group jackknife interval, from Student's t with one degree of freedom less than there are groups.
 
     The interval is centred on the value less its estimated bias: scores such as the H-score grow with the number of
@@ -78,11 +97,19 @@ def jackknife_interval(value: float, without: Sequence[Tensor], level: float) ->
         value: Score of all data.
         without: Scores without each group in turn, 0-d.
         level: Nominal coverage.
+        sizes: Samples of each group, where they are not equal (Busing, Meijer and van der Leeden, 1999, eq. 1, 5, 6).
     """
     from scipy.stats import t
 
     parts, groups = torch.stack(list(without)), len(without)
-    error = float(((groups - 1) / groups * (parts - parts.mean()).square().sum()).sqrt())
+    if sizes is None:
+        error = float(((groups - 1) / groups * (parts - parts.mean()).square().sum()).sqrt())
+        bias = (groups - 1) * (float(parts.mean()) - value)
+    else:
+        shares = torch.tensor(sizes, dtype=torch.float64, device=parts.device) / sum(sizes)
+        corrected = groups * value - ((1 - shares) * parts).sum()
+        pseudo = value / shares - (1 / shares - 1) * parts
+        error = float(((pseudo - corrected).square() * shares / (1 - shares)).mean().sqrt())
+        bias = value - float(corrected)
     half = float(t.ppf(0.5 + level / 2, groups - 1)) * error
-    bias = (groups - 1) * (float(parts.mean()) - value)
     return ScoreInterval(value, error, value - bias - half, value - bias + half, level, "jackknife", bias)

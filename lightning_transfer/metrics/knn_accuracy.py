@@ -29,7 +29,8 @@ class KNNAccuracy(SampleMetric):
     - ``knn_accuracy`` (:class:`~torch.Tensor`): 0-d float64 in ``[0, 1]``, see
       :func:`lightning_transfer.functional.knn_accuracy`.
 
-    The interval of ``compute_with_interval`` resamples which samples are classified; their neighbours stay.
+    Samples that come with ``groups`` have no neighbours in their group. The interval of ``compute_with_interval``
+    resamples which samples (or groups) are classified; their neighbours stay.
 
     Args:
         k: Number of neighbours.
@@ -56,6 +57,7 @@ class KNNAccuracy(SampleMetric):
     name = "knn_accuracy"
     title = "kNN accuracy"
     leave_one_out = True
+    _reads_groups = True
     tasks = ("classification", "multilabel")
 
     def __init__(self, *, k: int = 1, distance: Distance = "euclidean", **kwargs: Any) -> None:
@@ -72,8 +74,9 @@ class KNNAccuracy(SampleMetric):
         """Limits ``[0, 1]``."""
         return 0.0, 1.0
 
-    def _prepare(self, *, features: Tensor, labels: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
-        return {"outcomes": knn_outcomes(features, labels, k=self.k, distance=self.distance)}
+    def _prepare(self, **samples: Tensor) -> dict[str, Tensor]:
+        features, labels, groups = samples["features"], samples["labels"], samples.get("groups")
+        return {"outcomes": knn_outcomes(features, labels, k=self.k, distance=self.distance, groups=groups)}
 
     def _score(self, *, outcomes: Tensor) -> Tensor:  # type: ignore[override]
         return outcomes.mean()

@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_transfer.functional.counts import check_sample_columns
 from lightning_transfer.functional.leep import leep
 from lightning_transfer.functional.task_hardness import task_hardness
+from lightning_transfer.metrics.base import positions_of
 from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.utilities.checks import check_one_of
 
@@ -70,12 +71,15 @@ class LEEP(SampleMetric):
         # metrics with other caches must not share states: collections compare states by value
         self.add_state("cache_code", torch.tensor(_CACHES.index(cache)), dist_reduce_fx="max")
 
-    def update(self, source_probs: Tensor, labels: Tensor) -> None:  # type: ignore[override]
+    def update(  # type: ignore[override]
+        self, source_probs: Tensor, labels: Tensor, groups: Tensor | None = None
+    ) -> None:
         """Add a batch of source probabilities and class ids to the samples.
 
         Args:
             source_probs: Shape ``(n, k)``, any floating dtype.
             labels: Shape ``(n,)`` or ``(n, m)``, any integer dtype.
+            groups: Ids of samples that belong together, shape ``(n,)``, any integer dtype: for the interval.
 
         Raises:
             ValueError: If an input is malformed, not finite, or of another width than before.
@@ -84,7 +88,8 @@ class LEEP(SampleMetric):
         if checked is not None and self.cache is not None:
             dtype = getattr(torch, self.cache)
             checked[0] = checked[0].to(dtype) if checked[0].dtype.itemsize > dtype.itemsize else checked[0]
-        self._keep_checked(checked)
+        if checked is not None:
+            self._keep_checked(checked, self._check_groups(groups, positions_of(source_probs, labels), labels))
 
     def _check_truth(self, truth: Tensor, n: int) -> Tensor:
         columns = check_sample_columns(truth, n)

@@ -111,14 +111,17 @@ class LabelMSE(LinearMSE):
         # A state of its own, so that no collection takes these moments of outputs for moments of features.
         self.add_state("of_outputs", self._zeros(1), dist_reduce_fx="max")
 
-    def update(self, source_outputs: Tensor, targets: Tensor) -> None:  # type: ignore[override]
+    def update(  # type: ignore[override]
+        self, source_outputs: Tensor, targets: Tensor, groups: Tensor | None = None
+    ) -> None:
         """Add a batch of source outputs and targets to the sums.
 
         Args:
             source_outputs: Shape ``(n, s)`` or ``(n,)``, any floating dtype.
             targets: Shape ``(n,)`` or ``(n, m)``, any floating dtype.
+            groups: Ids of samples that belong together, shape ``(n,)``, any integer dtype: for the interval.
 
         Raises:
             ValueError: If an input is malformed, not finite, or of another width than before.
         """
-        super().update(check_source_outputs(source_outputs), targets=targets)
+        super().update(check_source_outputs(source_outputs), targets=targets, groups=groups)

@@ -16,17 +16,20 @@ from lightning_transfer.functional.moments import ClassMoments, TargetMoments
 from lightning_transfer.inputs import Task
 from lightning_transfer.metrics.base import (
     Health,
+    check_same_grouping,
     collapse_message,
     count_in,
     gather_rows,
     ignore_code,
     memo,
     outside_inference,
+    positions_of,
     set_count,
 )
 from lightning_transfer.metrics.deferral import FAULTS, count_faults, describe_faults
 from lightning_transfer.metrics.jackknife import JackknifeMetric
 from lightning_transfer.utilities.checks import check_labels, check_positive_int
+from lightning_transfer.utilities.groups import parts_of
 from lightning_transfer.utilities.linalg import add_gram_
 
 _CHUNK = 1024  # rows that wait for one product
@@ -153,9 +156,10 @@ class MomentMetric(JackknifeMetric):
     """Base of scores that follow from the moments of features with class ids, 0/1 columns or targets.
 
     Rows wait in ``pending_rows`` (shifted, float64) until a chunk is full; every sum has a leading dimension of
-    ``jackknife_groups`` partial sums, over samples taken in turn. Scores of up to a chunk are computed from the rows.
-    Sums of squares lose digits with the square of the ratio between the largest and the smallest direction of the
-    features: at 1e4, from where :meth:`health` warns of collinear features, eight digits are left, at 1e6 four.
+    ``jackknife_groups`` partial sums, over samples taken in turn or by their groups. Scores of up to a chunk are
+    computed from the rows. Sums of squares lose digits with the square of the ratio between the largest and the
+    smallest direction of the features: at 1e4, from where :meth:`health` warns of collinear features, eight digits are
+    left, at 1e6 four.
 
     Args:
         task: Kind of task, one of those of the class. Columns of zeros and ones are taken for targets.
@@ -176,6 +180,7 @@ class MomentMetric(JackknifeMetric):
     target_shift: Tensor
     pending_rows: Tensor
     pending_truth: Tensor
+    pending_parts: Tensor
     pending_count: Tensor
     seen: Tensor
     single: Tensor
@@ -206,6 +211,7 @@ class MomentMetric(JackknifeMetric):
             self.add_state(name, empty, dist_reduce_fx="sum")
         self.add_state("pending_rows", self._zeros(0, 0), dist_reduce_fx=_first)
         self.add_state("pending_truth", self._zeros(0), dist_reduce_fx=_first)
+        self.add_state("pending_parts", torch.zeros(0, dtype=torch.long), dist_reduce_fx=_first)
         self.add_state("pending_count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("seen", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("single", torch.zeros((), dtype=torch.long), dist_reduce_fx="max")  # 1: not all in float64
@@ -240,7 +246,13 @@ class MomentMetric(JackknifeMetric):
             )
         return targets.double()
 
-    def update(self, features: Tensor, labels: Tensor | None = None, targets: Tensor | None = None) -> None:
+    def update(
+        self,
+        features: Tensor,
+        labels: Tensor | None = None,
+        targets: Tensor | None = None,
+        groups: Tensor | None = None,
+    ) -> None:
         """Add a batch to the sums.
 
         Args:
@@ -249,6 +261,7 @@ class MomentMetric(JackknifeMetric):
             labels: Class ids of shape ``(n,)`` (``(b, t)``, ``(b, h, w)``), any integer dtype; with
                 ``task="multilabel"`` zeros and ones of shape ``(n, l)``, any dtype.
             targets: With ``task="regression"`` in place of labels: shape ``(n,)`` or ``(n, m)``, any dtype.
+            groups: Ids of samples that belong together, shape ``(n,)``, any integer dtype: for the interval.
 
         Raises:
             ValueError: If an input is malformed, not finite, or of another width than before.
@@ -256,16 +269,17 @@ class MomentMetric(JackknifeMetric):
         checked = self._checked(features, labels, targets)
         if checked is None:
             return
+        groups = self._check_groups(groups, positions_of(features, labels), labels)
         features, truth = checked
         if self.defer_checks:
             truth = self._note_faults(features, truth)
         if self.task == "classification":
             most = self.num_classes if self.defer_checks else None
-            self._accumulate(features, truth, most or int(truth.max()) + 1)
+            self._accumulate(features, truth, most or int(truth.max()) + 1, groups)
             return
         if not len(self.target_shift):
             self.target_shift = truth.mean(0)
-        self._accumulate(features, truth - self.target_shift, truth.shape[1])
+        self._accumulate(features, truth - self.target_shift, truth.shape[1], groups)
 
     @property
     def _reads_values(self) -> bool:
@@ -296,34 +310,41 @@ class MomentMetric(JackknifeMetric):
         return self.shift.device.type != "cpu"
 
     @outside_inference
-    def _accumulate(self, features: Tensor, truth: Tensor, truth_size: int) -> None:
+    def _accumulate(self, features: Tensor, truth: Tensor, truth_size: int, groups: Tensor | None) -> None:
         """Add validated samples to the states.
 
         Args:
             features: Shape ``(n, d)``.
             truth: Class ids ``(n,)`` or shifted targets ``(n, m)``.
             truth_size: Number of classes or targets that the sums need room for.
+            groups: Ids of groups, shape ``(n,)``, or None.
         """
+        self._note_grouping(groups)
         if not self._width:
             self.shift = features.double().mean(0)
         if features.dtype != torch.float64:
             self.single.fill_(1)
         self._resize(features.shape[1], truth_size)
-        groups, start = self.jackknife_groups, 0
-        idle = self._takes_whole_batches and not count_in(self.pending_count) and count_in(self.seen) % groups == 0
+        count, start = self.jackknife_groups, 0
+        parts = None if groups is None or count == 1 else parts_of(groups, count)
+        idle = self._takes_whole_batches and not count_in(self.pending_count) and count_in(self.seen) % count == 0
         if idle and len(features) >= _CHUNK:
-            start = len(features) - len(features) % groups
-            self._add(features[:start] - self.shift, truth[:start])
+            start = len(features) - len(features) % count
+            self._add(features[:start] - self.shift, truth[:start], None if parts is None else parts[:start])
         if start < len(features) and not len(self.pending_rows):
             # zeros, not empty: collections compare the states of metrics by value
             self.pending_rows = features.new_zeros((_CHUNK, features.shape[1]), dtype=torch.float64)
             self.pending_truth = truth.new_zeros((_CHUNK, *truth.shape[1:]))
+            if parts is not None:
+                self.pending_parts = parts.new_zeros(_CHUNK)
         while start < len(features):
             fill = count_in(self.pending_count)
             stop = min(len(features), start + _CHUNK - fill)
             rows = self.pending_rows[fill : fill + stop - start]
             torch.sub(features[start:stop], self.shift, out=rows)
             self.pending_truth[fill : fill + stop - start] = truth[start:stop]
+            if parts is not None:
+                self.pending_parts[fill : fill + stop - start] = parts[start:stop]
             set_count(self.pending_count, fill + stop - start)
             if fill + stop - start == _CHUNK:
                 self._flush()
@@ -334,17 +355,18 @@ class MomentMetric(JackknifeMetric):
         """Add the waiting rows to the sums, in place, so that metrics which share the states see it."""
         count = count_in(self.pending_count)
         if count:
-            self._add(self.pending_rows[:count], self.pending_truth[:count])
+            parts = self.pending_parts[:count] if len(self.pending_parts) else None
+            self._add(self.pending_rows[:count], self.pending_truth[:count], parts)
             set_count(self.pending_count, 0)
 
-    def _add(self, rows: Tensor, truth: Tensor) -> None:
-        """Add shifted samples to the partial sums in turn."""
+    def _add(self, rows: Tensor, truth: Tensor, parts: Tensor | None) -> None:
+        """Add shifted samples to the partial sums: in turn, or to given ones."""
         groups, seen = self.jackknife_groups, count_in(self.seen)
         for group in range(groups):
-            turn = slice((group - seen) % groups, None, groups)
-            if len(rows[turn]):
+            turn = slice((group - seen) % groups, None, groups) if parts is None else (parts == group).nonzero()[:, 0]
+            if len(chosen := rows[turn]):
                 sums = {name: getattr(self, name)[group] for name in self._sums.names}
-                self._sums.add_(sums, rows[turn], truth[turn])
+                self._sums.add_(sums, chosen, truth[turn])
         set_count(self.seen, seen + len(rows))
 
     def _resize(self, width: int, truth_size: int) -> None:
@@ -371,8 +393,13 @@ class MomentMetric(JackknifeMetric):
     def _align_ranks(self, gather: Callable[..., list[Tensor]], group: Any) -> None:
         self._flush()
         sizes = gather_rows(
-            torch.tensor([self._width, self._truth_size, count_in(self.seen)], device=self.device), gather, group
+            torch.tensor(
+                [self._width, self._truth_size, count_in(self.seen), count_in(self.grouping)], device=self.device
+            ),
+            gather,
+            group,
         )
+        check_same_grouping(sizes[:, 3].tolist())
         width, truth_size = int(sizes[:, 0].max()), int(sizes[:, 1].max())
         filled = sizes[:, 2] > 0
         if width and bool((sizes[filled, 0] != width).any()):
@@ -392,6 +419,7 @@ class MomentMetric(JackknifeMetric):
         self.pending_rows, self.pending_truth = self._zeros(0, 0), self._zeros(0)
         self.pending_rows = self.pending_rows.to(self.device)
         self.pending_truth = self.pending_truth.to(self.device)
+        self.pending_parts = self.pending_parts[:0]
 
     def _shift_targets_to(self, shift: Tensor) -> None:
         """Express the sums about another origin of the targets."""
@@ -421,6 +449,7 @@ class MomentMetric(JackknifeMetric):
                 other._shift_targets_to(self.target_shift)
             for name in (*self._sums.names, "seen"):
                 setattr(self, name, getattr(self, name) + getattr(other, name))
+            self.grouping = check_same_grouping([self.grouping, other.grouping])
             self.single = torch.maximum(self.single, other.single)
             self.faults = self.faults + other.faults
 
@@ -439,12 +468,24 @@ class MomentMetric(JackknifeMetric):
         """Whether no sample is in the sums yet."""
         return count_in(self.pending_count) > 0 and not count_in(self.seen)
 
+    def _waiting_parts(self) -> Tensor:
+        """The partial sum that each of the waiting rows belongs to."""
+        count = count_in(self.pending_count)
+        if len(self.pending_parts):
+            return self.pending_parts[:count]
+        return torch.arange(count, device=self.device) % self.jackknife_groups
+
+    def _sizes(self) -> Tensor:
+        if self._all_wait:
+            return torch.bincount(self._waiting_parts(), minlength=self.jackknife_groups)
+        counts: Tensor = getattr(self, self._sums.names[0])
+        return counts.reshape(self.jackknife_groups, -1).sum(1)
+
     def _moments_of(self, groups: Sequence[int]) -> Any:
         """Moments of some of the groups; as long as all samples wait, of the samples themselves."""
         origin, count = self._origin(), count_in(self.pending_count)
         if self._all_wait:
-            group = torch.arange(count, device=self.device) % self.jackknife_groups
-            chosen = torch.isin(group, torch.tensor(groups, device=self.device))
+            chosen = torch.isin(self._waiting_parts(), torch.tensor(groups, device=self.device))
             rows, truth = self.pending_rows[:count][chosen], self.pending_truth[:count][chosen]
             return self._sums.of_rows(rows, truth, **origin)
         if self.jackknife_groups == 1:

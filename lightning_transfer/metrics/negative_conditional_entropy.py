@@ -56,12 +56,13 @@ class NCE(CountMetric):
         super().__init__(**kwargs)
         self.source_log_likelihood = source_log_likelihood
 
-    def update(self, source_labels: Tensor, labels: Tensor) -> None:
+    def update(self, source_labels: Tensor, labels: Tensor, groups: Tensor | None = None) -> None:
         """Add a batch of source and target class ids to the counts.
 
         Args:
             source_labels: Shape ``(n,)``, any integer dtype.
             labels: Shape ``(n,)`` or ``(n, m)``, any integer dtype.
+            groups: Ids of samples that belong together, shape ``(n,)``, any integer dtype: for the interval.
 
         Raises:
             ValueError: If an input is malformed.
@@ -70,7 +71,9 @@ class NCE(CountMetric):
         if all_ignored(labels, self.ignore_index):
             return
         columns = self._checked_columns(flat)
-        self._count(check_labels(source, len(columns), name="source_labels"), columns)
+        source = check_labels(source, len(columns), name="source_labels")
+        positions = labels.shape if source_labels.shape == labels.shape else labels.shape[:1]
+        self._count(source, columns, self._check_groups(groups, positions, labels))
 
     def score_range(self) -> tuple[float, float]:
         """Limits ``[-H(Y), 0]``, moved by the correction and ``source_log_likelihood``."""

@@ -15,6 +15,7 @@ from lightning_transfer.functional.pactran import (
     pactran_gamma,
     unconverged,
 )
+from lightning_transfer.metrics.base import positions_of
 from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.utilities.checks import check_one_of
 
@@ -112,7 +113,11 @@ class PACTran(SampleMetric):
         return bool(self.options["variant"] == "paper")
 
     def update(
-        self, features: Tensor | None = None, labels: Tensor | None = None, source_probs: Tensor | None = None
+        self,
+        features: Tensor | None = None,
+        labels: Tensor | None = None,
+        source_probs: Tensor | None = None,
+        groups: Tensor | None = None,
     ) -> None:
         """Add a batch to the samples.
 
@@ -121,6 +126,7 @@ class PACTran(SampleMetric):
                 with the Gaussian prior. With the others the first argument may be ``source_probs``.
             labels: Class ids of shape ``(n,)`` (``(b, t)``, ``(b, h, w)``), any integer dtype.
             source_probs: Rows of probabilities, shape ``(n, k)``, any floating dtype; read with the other priors.
+            groups: Ids of samples that belong together, shape ``(n,)``, any integer dtype: for the interval.
 
         Raises:
             ValueError: If an input is malformed, not finite, or of another width than before.
@@ -128,7 +134,9 @@ class PACTran(SampleMetric):
         values = features if self.prior == "gauss" or source_probs is None else source_probs
         if values is None:
             raise ValueError(f"Expected argument `{self.requires[0]}` with every batch, but got None.")
-        self._keep_checked(self._checked(values, labels))
+        checked = self._checked(values, labels)
+        if checked is not None:
+            self._keep_checked(checked, self._check_groups(groups, positions_of(values, labels), labels))
 
     def score_range(self) -> tuple[float, float]:
         """A bound on a cross-entropy is not negative; with the Gamma prior it is one after convergence only."""

@@ -15,7 +15,8 @@ from lightning_transfer.utilities.checks import check_in_interval
 class RidgeProbe(SampleMetric):
     """Leave-one-out accuracy or R² of a linear ridge probe, in closed form; higher is better.
 
-    Leaving a sample out needs the sample, so this score keeps at most ``keep_samples`` of them.
+    Leaving a sample out needs the sample, so this score keeps at most ``keep_samples`` of them. Samples that come with
+    ``groups`` are left out a group at a time.
 
     As input to ``forward`` and ``update`` the metric accepts the following input:
 
@@ -50,6 +51,7 @@ class RidgeProbe(SampleMetric):
     name = "ridge_probe"
     title = "Ridge probe"
     leave_one_out = True
+    _reads_groups = True
     tasks = ("classification", "multilabel", "regression")
     plot_upper_bound: float = 1.0
 
@@ -65,4 +67,4 @@ class RidgeProbe(SampleMetric):
 
     def _score(self, **samples: Tensor) -> Tensor:
         features, truth = (samples[name] for name in self.requires)
-        return ridge_probe(features, truth, regularization=self.regularization)
+        return ridge_probe(features, truth, regularization=self.regularization, groups=samples.get("groups"))

@@ -16,14 +16,18 @@ from lightning_transfer.metrics.base import (
     Health,
     ScoreInterval,
     TransferMetric,
+    check_same_grouping,
     collapse_message,
     gather_rows,
     ignore_code,
     memo,
     outside_inference,
+    positions_of,
+    set_count,
 )
 from lightning_transfer.metrics.jackknife import jackknife_interval
 from lightning_transfer.utilities.checks import check_in_interval, check_positive_int
+from lightning_transfer.utilities.groups import number_groups, parts_of, rows_of_groups
 
 _DTYPES = [
     torch.float64,
@@ -35,7 +39,7 @@ _DTYPES = [
     torch.uint8,
     torch.bool,
 ]
-_GROUPS = 16  # that the jackknife leaves out in turn
+_PARTS = 16  # that the jackknife leaves out in turn
 _MOST_LEFT = 2**20  # contents left out that are counted
 _MIX = (-7046029254386353131, -4417276706812531889)  # odd constants of a 64-bit finaliser
 
@@ -49,6 +53,9 @@ class SampleMetric(TransferMetric):
     ``(v + 1) / m``, ..., and the samples at the lowest places of all are kept. So equal samples are kept in their
     share. For that the hashes of samples that were left out are counted, up to a million different ones.
 
+    Of samples that come with ``groups`` intervals draw or leave out whole groups, and scores that leave a sample out
+    leave out its group.
+
     Args:
         keep_samples: Samples kept at most, over all ranks; None for all.
         seed: Seed of the choice and of the bootstrap.
@@ -58,6 +65,7 @@ class SampleMetric(TransferMetric):
     """
 
     _bias_counts: bool = False  # beside the standard error, so that the interval has to be moved by it
+    _reads_groups: bool = False  # whether the score itself takes `groups` beside its samples
     seen: Tensor
     kept_ranks: list[Tensor]
     kept_times: list[Tensor]
@@ -82,7 +90,7 @@ class SampleMetric(TransferMetric):
         self.seed = check_positive_int(seed, "seed", 0)
         self.num_resamples = check_positive_int(num_resamples, "num_resamples", 2)
         self.ignore_index = ignore_index
-        for name in self._lists:
+        for name in [*self._lists, "kept_groups"]:
             self.add_state(name, [], dist_reduce_fx="cat")
         self.add_state("seen", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         code = [*ignore_code(ignore_index), seed, keep_samples or 0]
@@ -91,8 +99,13 @@ class SampleMetric(TransferMetric):
     @property
     def _lists(self) -> list[str]:
         """Names of the states that grow: rows with hash and number of equal samples, and both of those left out."""
-        rows = [*self.requires, "ranks", "times"]
+        rows = [*self._columns, "ranks", "times"]
         return [f"kept_{name}" for name in rows] + ["left_ranks", "left_times"]
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        """What is kept of a sample."""
+        return (*self.requires, "groups") if self._has_groups else tuple(self.requires)
 
     def _prepare(self, **samples: Tensor) -> dict[str, Tensor]:
         """Do what all bootstrap resamples share, such as a fit; one row a sample goes in and comes out."""
@@ -103,20 +116,32 @@ class SampleMetric(TransferMetric):
         """Compute the score from what :meth:`_prepare` returns, by default the kept samples, named like the inputs."""
 
     @outside_inference
-    def _keep(self, **samples: Tensor) -> None:
-        """Add validated samples to those kept."""
+    def _keep(self, groups: Tensor | None = None, **samples: Tensor) -> None:
+        """Add validated samples, perhaps with groups, to those kept."""
         first = samples[self.requires[0]]
         self.seen += len(first)
-        for name in self.requires:
+        self._note_grouping(groups)
+        if groups is not None:
+            samples["groups"] = groups
+        for name in self._columns:
             getattr(self, f"kept_{name}").append(samples[name].detach().clone())
-        self.kept_ranks.append(content_ranks([samples[name] for name in self.requires], self.seed))
+        self.kept_ranks.append(content_ranks([samples[name] for name in self._columns], self.seed))
         self.kept_times.append(torch.ones_like(self.kept_ranks[-1]))
         if self.keep_samples is not None and sum(map(len, self.kept_ranks)) > 2 * _room(self.keep_samples):
             self._thin(self.keep_samples)
 
-    @outside_inference
     def _kept(self) -> dict[str, Tensor]:
-        """The chosen samples by name, in an order of their own."""
+        """The chosen samples by the names of the inputs, in an order of their own."""
+        samples = self._kept_columns()
+        return {name: samples[name] for name in self.requires}
+
+    def _kept_groups(self) -> Tensor | None:
+        """Ids of the groups of the chosen samples, in the same order; None without groups."""
+        groups: Tensor | None = self._kept_columns().get("groups")
+        return groups
+
+    @outside_inference
+    def _kept_columns(self) -> dict[str, Tensor]:
         count, most = int(self.seen), self.keep_samples
         self._require_data(count)
         cache = memo(self.seen)
@@ -124,18 +149,20 @@ class SampleMetric(TransferMetric):
             if most is None or count <= most:
                 rows = {name: _joined(getattr(self, name)) for name in self._lists}
                 ranks = rows["kept_ranks"]
+                if self._has_groups and len(rows["kept_groups"]) != len(ranks):
+                    check_same_grouping([1, 2])
                 if bool((ranks.diff() < 0).any()):
                     order = ranks.argsort(stable=True)
                     rows |= {name: rows[name][order] for name in self._lists if name.startswith("kept_")}
                 self._replace(rows)
-                samples = {name: rows[f"kept_{name}"] for name in self.requires}
+                samples = {name: rows[f"kept_{name}"] for name in self._columns}
             else:
                 rows = self._thin(most)
                 copies = share_out(rows["kept_ranks"], rows["kept_times"], most)
                 alone = bool((copies[:most] == 1).all()) and not bool(copies[most:].any())
                 index: Any = slice(most) if alone else torch.arange(len(copies), device=copies.device)
                 index = index if alone else index.repeat_interleave(copies)
-                samples = {name: rows[f"kept_{name}"][index] for name in self.requires}
+                samples = {name: rows[f"kept_{name}"][index] for name in self._columns}
             cache |= {"seen": count, "samples": samples}
         return dict(cache["samples"])
 
@@ -151,7 +178,7 @@ class SampleMetric(TransferMetric):
         kept = order[row[order] < n][: _room(most)]
         left = torch.ones_like(ids, dtype=torch.bool).index_fill_(0, kept, False)
         left_ids = order[left[order]][:_MOST_LEFT]
-        thinned = {f"kept_{name}": rows[f"kept_{name}"][row[kept]] for name in self.requires}
+        thinned = {f"kept_{name}": rows[f"kept_{name}"][row[kept]] for name in self._columns}
         thinned |= {"kept_ranks": ids[kept], "kept_times": times[kept]}
         thinned |= {"left_ranks": ids[left_ids], "left_times": times[left_ids]}
         self._replace(thinned)
@@ -167,13 +194,15 @@ class SampleMetric(TransferMetric):
 
     def reset(self) -> None:
         """Forget all data."""
-        for name in self._lists:  # new lists: torchmetrics would empty those that somebody else may hold
+        for name in [*self._lists, "kept_groups"]:  # new lists: torchmetrics would empty those that others may hold
             setattr(self, name, [])
         super().reset()
 
     def _align_ranks(self, gather: Callable[..., list[Tensor]], group: Any) -> None:
         if self.keep_samples is not None and int(self.seen) > self.keep_samples:
             self._thin(self.keep_samples)
+        groupings = gather_rows(self.grouping.reshape(1), gather, group)
+        set_count(self.grouping, int(check_same_grouping(groupings.flatten().tolist())))
         for name in self._lists:
             self._match_empty(name, gather, group)
 
@@ -193,7 +222,8 @@ class SampleMetric(TransferMetric):
         return self._finish(self._score(**self._prepared()))
 
     def _prepared(self) -> dict[str, Tensor]:
-        return self._prepare(**self._kept())
+        groups = self._kept_groups() if self._reads_groups else None
+        return self._prepare(**self._kept(), **({} if groups is None else {"groups": groups}))
 
     def compute_with_interval(self, level: float = 0.95) -> ScoreInterval:
         """Compute the score with an interval over the kept samples.
@@ -208,38 +238,47 @@ class SampleMetric(TransferMetric):
             :func:`lightning_transfer.metrics.jackknife.jackknife_interval`.
 
         Raises:
+            ValueError: If all samples are of one group.
             RuntimeError: If too few resamples could be scored.
         """
         check_in_interval(level, 0, 1, "level")
         with self.sync_context(should_sync=not self._is_synced, should_unsync=True):
-            samples = self._prepared()
+            samples, groups = self._prepared(), self._kept_groups()
+            numbers = None if groups is None else number_groups(groups)[0]
             value = float(self._finish(self._score(**samples)))
         unconverged = self._unconverged
         try:
-            return (self._jackknife if self._bias_counts else self._bootstrap)(samples, value, level)
+            return (self._jackknife if self._bias_counts else self._bootstrap)(samples, numbers, value, level)
         finally:
             self._unconverged = unconverged
 
-    def _jackknife(self, samples: Mapping[str, Tensor], value: float, level: float) -> ScoreInterval:
+    def _jackknife(
+        self, samples: Mapping[str, Tensor], numbers: Tensor | None, value: float, level: float
+    ) -> ScoreInterval:
         first = next(iter(samples.values()))
-        groups = min(_GROUPS, len(first))
-        group = torch.arange(len(first), device=first.device) % groups
+        units = torch.arange(len(first), device=first.device) if numbers is None else numbers
+        parts = min(_PARTS, int(units.max()) + 1)
+        part = units % parts if numbers is None else parts_of(numbers, parts)
         try:
-            without = [self._score(**{name: x[group != left] for name, x in samples.items()}) for left in range(groups)]
+            without = [self._score(**{name: x[part != left] for name, x in samples.items()}) for left in range(parts)]
         except ValueError as error:  # a class can be lost
             raise RuntimeError(f"The score without a group of samples could not be computed: {error}") from error
-        return jackknife_interval(value, without, level)
+        return jackknife_interval(value, without, level, None if numbers is None else torch.bincount(part).tolist())
 
-    def _bootstrap(self, samples: Mapping[str, Tensor], value: float, level: float) -> ScoreInterval:
+    def _bootstrap(
+        self, samples: Mapping[str, Tensor], numbers: Tensor | None, value: float, level: float
+    ) -> ScoreInterval:
         from scipy.stats import norm
 
         generator = torch.Generator().manual_seed(self.seed)
         first = next(iter(samples.values()))
-        n = len(first)
+        members = None if numbers is None else rows_of_groups(numbers)
+        n = len(first if members is None else members)
         scores: list[float] = []
         reason = ""
         for _ in range(self.num_resamples):
-            rows = torch.randint(n, (n,), generator=generator).to(first.device)
+            rows = torch.randint(n, (n,), generator=generator)
+            rows = rows.to(first.device) if members is None else torch.cat([members[unit] for unit in rows.tolist()])
             try:
                 scores.append(float(self._score(**{name: values[rows] for name, values in samples.items()})))
             except (ValueError, RuntimeError) as error:  # a resample can lose a class
@@ -269,7 +308,13 @@ class SampleMetric(TransferMetric):
             messages.append(f"computed on a seeded sample of {n} of {int(self.seen)} samples (`keep_samples`)")
         return Health(num_samples=n, messages=tuple(messages), **record)
 
-    def update(self, features: Tensor, labels: Tensor | None = None, targets: Tensor | None = None) -> None:
+    def update(
+        self,
+        features: Tensor,
+        labels: Tensor | None = None,
+        targets: Tensor | None = None,
+        groups: Tensor | None = None,
+    ) -> None:
         """Add a batch to the samples.
 
         Args:
@@ -278,15 +323,17 @@ class SampleMetric(TransferMetric):
             labels: Class ids of shape ``(n,)`` (``(b, t)``, ``(b, h, w)``), any integer dtype; where the task has
                 several labels a sample, zeros and ones of shape ``(n, l)``, any dtype.
             targets: With ``task="regression"`` in place of labels: shape ``(n,)`` or ``(n, m)``, any dtype.
+            groups: Ids of samples that belong together, shape ``(n,)``, any integer dtype.
 
         Raises:
             ValueError: If an input is malformed, not finite, or of another width than before.
         """
-        self._keep_checked(self._checked(features, labels, targets))
-
-    def _keep_checked(self, checked: Sequence[Tensor] | None) -> None:
+        checked = self._checked(features, labels, targets)
         if checked is not None:
-            self._keep(**dict(zip(self.requires, checked, strict=True)))
+            self._keep_checked(checked, self._check_groups(groups, positions_of(features, labels), labels))
+
+    def _keep_checked(self, checked: Sequence[Tensor], groups: Tensor | None) -> None:
+        self._keep(groups, **dict(zip(self.requires, checked, strict=True)))
 
     @property
     def _width(self) -> int:

@@ -51,11 +51,12 @@ class TaskHardness(CountMetric):
     tasks = ("classification", "multilabel")
     requires = ("labels",)
 
-    def update(self, labels: Tensor) -> None:
+    def update(self, labels: Tensor, groups: Tensor | None = None) -> None:
         """Add a batch of class ids to the counts.
 
         Args:
             labels: Shape ``(n,)`` or ``(n, m)``, any integer dtype.
+            groups: Ids of samples that belong together, shape ``(n,)``, any integer dtype: for the interval.
 
         Raises:
             ValueError: If ``labels`` is malformed.
@@ -63,7 +64,8 @@ class TaskHardness(CountMetric):
         if all_ignored(labels, self.ignore_index):
             return
         columns = self._checked_columns(flatten_labels(labels, self.ignore_index))
-        self._count(torch.zeros_like(columns[:, 0]), columns)
+        positions = labels.shape if self.ignore_index is not None or labels.ndim == 3 else labels.shape[:1]
+        self._count(torch.zeros_like(columns[:, 0]), columns, self._check_groups(groups, positions, labels))
 
     def score_range(self) -> tuple[float, float]:
         """Limits ``[0, log(classes)]``, moved by the correction."""

@@ -10,16 +10,19 @@ import torch
 from torch import Tensor
 
 from lightning_transfer.functional.task_relatedness import check_given, task_relatedness
-from lightning_transfer.metrics.base import Health, ScoreInterval, check_width
+from lightning_transfer.metrics.base import Health, ScoreInterval, check_width, positions_of
 from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.relatedness.config import DATA, BoundConfig
 from lightning_transfer.utilities.checks import check_features, check_in_interval, check_labels
+from lightning_transfer.utilities.groups import check_groups, groups_of_positions
 
 if TYPE_CHECKING:
     from lightning_transfer.relatedness.result import TaskRelatednessResult
 
-_OPTIONS = frozenset((*(part.name for part in fields(BoundConfig)), *DATA, "max_samples")) - {"level"}
-_REFERENCE = ("reference_features", "reference_labels")
+_REFERENCE = ("reference_features", "reference_labels", "reference_groups")
+_OPTIONS = frozenset((*(part.name for part in fields(BoundConfig)), *DATA, "max_samples")) - {
+    "level", "reference_groups", "target_groups"
+}  # fmt: skip
 _NO_LABEL = -1
 
 
@@ -66,8 +69,11 @@ class TaskRelatedness(SampleMetric):
     kept_labels: list[Tensor]
     kept_reference_features: list[Tensor]
     kept_reference_labels: list[Tensor]
+    kept_reference_groups: list[Tensor]
     fixed_reference_features: Tensor | None
     fixed_reference_labels: Tensor | None
+    fixed_reference_groups: Tensor | None
+    _reads_groups = True
 
     def __init__(
         self,
@@ -93,12 +99,13 @@ class TaskRelatedness(SampleMetric):
             self.add_state(f"kept_{name}", [], dist_reduce_fx="cat")
             self.register_buffer(f"fixed_{name}", None, persistent=False)
 
-    def set_reference(self, features: Tensor, labels: Tensor) -> None:
+    def set_reference(self, features: Tensor, labels: Tensor, groups: Tensor | None = None) -> None:
         """Fix the reference; on several ranks, hand the same one to all of them.
 
         Args:
             features: Shape ``(n, d)``, any floating dtype.
             labels: Class ids of shape ``(n,)``, any integer dtype.
+            groups: Ids of samples that belong together, shape ``(n,)``, any integer dtype.
 
         Raises:
             ValueError: If an input is malformed, not finite, or of another width than the target.
@@ -106,13 +113,20 @@ class TaskRelatedness(SampleMetric):
         features = check_features(features, "features")
         labels = check_labels(labels, len(features))
         check_width(super()._width, features)
+        groups = None if groups is None else check_groups(groups, labels.shape)
+        self.fixed_reference_groups = None if groups is None else groups.clone().to(self.device)
         self.fixed_reference_features = features.clone().to(self.device)
         self.fixed_reference_labels = labels.clone().to(self.device)
-        self.kept_reference_features, self.kept_reference_labels = [], []
+        self.kept_reference_features, self.kept_reference_labels, self.kept_reference_groups = [], [], []
         self._computed = None
 
     def update(  # type: ignore[override]
-        self, features: Tensor, labels: Tensor | None = None, *, reference: bool = False
+        self,
+        features: Tensor,
+        labels: Tensor | None = None,
+        *,
+        reference: bool = False,
+        groups: Tensor | None = None,
     ) -> None:
         """Add a batch.
 
@@ -120,11 +134,13 @@ class TaskRelatedness(SampleMetric):
             features: Shape ``(n, d)`` (tokens ``(b, t, d)`` and pixels ``(b, d, h, w)`` too), any floating dtype.
             labels: Class ids of shape ``(n,)``, any integer dtype; None in all target batches to find labels.
             reference: Whether the batch belongs to the reference.
+            groups: Ids of samples that belong together, shape ``(n,)``, any integer dtype.
 
         Raises:
             ValueError: If an input is malformed, not finite, of another width than before, or only some target batches
                 have labels, or the reference has been fixed already.
         """
+        given = features, labels
         if labels is None:
             if reference:
                 raise ValueError("Expected argument `labels` for a batch of the reference, but got None.")
@@ -139,12 +155,17 @@ class TaskRelatedness(SampleMetric):
         if reference:
             if self.fixed_reference_features is not None:
                 raise ValueError("Expected no batches of the reference after `set_reference`.")
+            if self.kept_reference_labels and bool(self.kept_reference_groups) != (groups is not None):
+                raise ValueError("Expected argument `groups` with every batch of the reference or with none.")
+            ids = groups_of_positions(groups, given[0], labels if given[1] is None else given[1], self.ignore_index)
+            if ids is not None:
+                self.kept_reference_groups.append(ids.clone())
             self.kept_reference_features.append(features.clone())
             self.kept_reference_labels.append(labels.clone())
             return
         if self.kept_labels and (int(self.kept_labels[0][0]) == _NO_LABEL) != (int(labels[0]) == _NO_LABEL):
             raise ValueError("Expected argument `labels` in all target batches or in none, but got it in some.")
-        self._keep(features=features, labels=labels)
+        self._keep(self._check_groups(groups, positions_of(*given), given[1]), features=features, labels=labels)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Add a batch and return the bound of that batch; nothing for a batch of the reference."""
@@ -163,8 +184,8 @@ class TaskRelatedness(SampleMetric):
 
     def reset_reference(self) -> None:
         """Forget the reference."""
-        self.kept_reference_features, self.kept_reference_labels = [], []
-        self.fixed_reference_features = self.fixed_reference_labels = None
+        self.kept_reference_features, self.kept_reference_labels, self.kept_reference_groups = [], [], []
+        self.fixed_reference_features = self.fixed_reference_labels = self.fixed_reference_groups = None
 
     def _align_ranks(self, gather: Callable[..., list[Tensor]], group: Any) -> None:
         for name in _REFERENCE:
@@ -216,10 +237,12 @@ class TaskRelatedness(SampleMetric):
         self.result = self._solve(**samples)
         return torch.tensor(self.result.bound, dtype=torch.float64, device=self.device)
 
-    def _solve(self, features: Tensor, labels: Tensor, **options: Any) -> TaskRelatednessResult:
-        reference = self.fixed_reference_features, self.fixed_reference_labels
+    def _solve(
+        self, features: Tensor, labels: Tensor, groups: Tensor | None = None, **options: Any
+    ) -> TaskRelatednessResult:
+        reference = tuple(getattr(self, f"fixed_{name}") for name in _REFERENCE)
         if self.fixed_reference_features is None:
-            reference = _joined(self.kept_reference_features), _joined(self.kept_reference_labels)
+            reference = tuple(_joined(getattr(self, f"kept_{name}")) for name in _REFERENCE)
         if reference[0] is None or reference[1] is None:
             raise ValueError("Expected `set_reference` or `update(..., reference=True)` before `compute`.")
         truth = None if int(labels[0]) == _NO_LABEL else labels
@@ -230,6 +253,8 @@ class TaskRelatedness(SampleMetric):
                 features,
                 truth,
                 config=replace(self.config, **options),
+                reference_groups=reference[2],
+                target_groups=groups,
                 **self.data,
             )
 

@@ -15,7 +15,10 @@ from lightning_transfer.utilities.checks import check_in_interval, check_one_of,
 GroundCost = Literal["feature", "logit_range", "logit_margin", "loss"]
 FeatureMapKind = Literal["identity", "orthogonal", "affine", "low_rank"]
 GROUND_COSTS: tuple[GroundCost, ...] = ("feature", "logit_range", "logit_margin", "loss")
-DATA = ("head", "label_map", "evaluation", "warm_start", "reference_class_names", "target_class_names")
+DATA = (
+    "head", "label_map", "evaluation", "warm_start", "reference_class_names", "target_class_names", "reference_groups",
+    "target_groups",
+)  # fmt: skip
 _TRANSFORMS = ("features", "labels", "prior")
 _PRESETS = {"fixed_all": (), "learned_a": ("features",), "learned_all": _TRANSFORMS}
 _LIMIT = torch.finfo(torch.float64).max

@@ -23,6 +23,7 @@ from lightning_transfer.relatedness.solvers import (
 )
 from lightning_transfer.relatedness.transforms import assign_classes, fixed_label_map
 from lightning_transfer.utilities.checks import check_one_of
+from lightning_transfer.utilities.groups import rows_of_groups
 
 LabelMap = Tensor | Literal["matched", "random"] | None
 _REFRESHES = 4  # of pseudo-labels
@@ -166,7 +167,7 @@ def reference_loss(reference: Sample) -> float | None:
 
 
 def bootstrap_error(transforms: Transforms, reference: Sample, target: Sample, config: BoundConfig) -> float | None:
-    """Standard deviation of the bound over resamples of both sides, for fixed transforms.
+    """Standard deviation of the bound over resamples of both sides, of samples or groups, for fixed transforms.
 
     Args:
         transforms: What was chosen.
@@ -181,13 +182,17 @@ def bootstrap_error(transforms: Transforms, reference: Sample, target: Sample, c
         return None
     generator = torch.Generator().manual_seed(config.seed)
 
-    def draw(rows: Tensor) -> Tensor:
-        return rows[torch.randint(len(rows), (len(rows),), generator=generator).to(rows.device)]
+    def draw(rows: Tensor, groups: Tensor | None) -> Tensor:
+        if groups is None:
+            return rows[torch.randint(len(rows), (len(rows),), generator=generator).to(rows.device)]
+        members = rows_of_groups(groups[rows].unique(return_inverse=True)[1])
+        drawn = torch.randint(len(members), (len(members),), generator=generator).tolist()
+        return rows[torch.cat([members[group] for group in drawn])]
 
     everything = torch.arange(len(target.labels), device=target.labels.device)
     bounds = []
     for _ in range(config.num_resamples):
-        again = reference.rows(torch.cat([draw(rows) for rows in reference.members() if len(rows)]))
-        resampled = target.rows(draw(everything))
+        again = reference.rows(torch.cat([draw(rows, reference.groups) for rows in reference.members() if len(rows)]))
+        resampled = target.rows(draw(everything, target.groups))
         bounds.append(look(transforms, again, resampled, config.ground_cost, config.block_size).bound)
     return float(torch.tensor(bounds).std(correction=min(1, config.num_resamples - 1)))

@@ -13,10 +13,11 @@ from lightning_transfer.relatedness.frame import Frame
 from lightning_transfer.relatedness.head import SoftmaxHead
 from lightning_transfer.relatedness.pseudo_labels import nearest
 from lightning_transfer.relatedness.result import TaskRelatednessResult
-from lightning_transfer.relatedness.sample import Sample, content_order, prepare
+from lightning_transfer.relatedness.sample import Sample, content_order, prepare, ties_of
 from lightning_transfer.utilities.checks import check_features, check_labels, flatten_positions
 
 EvaluationData = tuple[Tensor, Tensor, Tensor, "Tensor | None"]
+Groups = tuple["Tensor | None", "Tensor | None"]  # of the reference and of the target
 _WIDEST = 512  # features above this width are reduced ...
 _REDUCED = 256  # ... to this one
 
@@ -56,6 +57,7 @@ class Problem:
         *,
         head: nn.Linear | SoftmaxHead | tuple[Tensor, Tensor] | None,
         config: BoundConfig,
+        groups: Groups = (None, None),
     ) -> Problem:
         """Check the inputs and fit the working space.
 
@@ -66,6 +68,7 @@ class Problem:
             target_labels: Shape ``(n_T,)``, or None.
             head: Classifier of raw reference features, or None.
             config: What is asked for: of the working space, the number of classes and the seed.
+            groups: Ids of the groups of the samples of both sides, or None.
 
         Returns:
             The problem.
@@ -74,12 +77,16 @@ class Problem:
             ValueError: If an input is malformed or does not fit the others.
         """
         seed, dimension = config.seed, config.dimension
-        reference, labels, reference_ids, _ = prepare(reference_features, reference_labels, "reference", seed)
+        reference, labels, reference_ids, order = prepare(
+            reference_features, reference_labels, "reference", seed, groups[0]
+        )
+        reference_groups = in_order(groups[0], order, reference)
         unlabelled = target_labels is None
         check_classes(target_labels, config.num_target_classes)
         if target_labels is None:
             target_labels = torch.zeros(len(target_features), dtype=torch.long)
-        target, target_labels, target_ids, _ = prepare(target_features, target_labels, "target", seed)
+        target, target_labels, target_ids, order = prepare(target_features, target_labels, "target", seed, groups[1])
+        target_groups = in_order(groups[1], order, reference)
         width = reference.shape[1]
         if target.shape[1] != width:
             raise ValueError(
@@ -103,8 +110,8 @@ class Problem:
             bias = users_head.bias.to(reference.device)[ranks] + weight @ frame.reference_mean
             users_head = SoftmaxHead(weight * frame.reference_scale, bias)
         return Problem(
-            reference=Sample(frame.reference(reference), labels, len(reference_ids)),
-            target=Sample(frame.target(target), target_labels, len(target_ids)),
+            reference=Sample(frame.reference(reference), labels, len(reference_ids), groups=reference_groups),
+            target=Sample(frame.target(target), target_labels, len(target_ids), groups=target_groups),
             reference_ids=reference_ids,
             target_ids=target_ids.to(reference.device) if not unlabelled else target_ids.new_zeros(0),
             frame=frame,
@@ -122,7 +129,7 @@ class Problem:
     def label_target(self, labels: Tensor) -> None:
         """Give the target sample labels, ``0 .. K_T - 1`` without gaps."""
         count = int(labels.max()) + 1
-        self.target = Sample(self.target.features, labels, count)
+        self.target = Sample(self.target.features, labels, count, groups=self.target.groups)
         self.target_ids = torch.arange(count, device=labels.device)
 
     def in_working_order(self, label_map: Tensor) -> Tensor:
@@ -183,13 +190,16 @@ class Problem:
             conditional=result.conditional[rows][:, columns],
         )
 
-    def evaluation_samples(self, data: EvaluationData, transforms: Transforms) -> tuple[Sample, Sample]:
+    def evaluation_samples(
+        self, data: EvaluationData, transforms: Transforms, groups: Groups = (None, None)
+    ) -> tuple[Sample, Sample]:
         """Bring evaluation data into the working space.
 
         Args:
             data: Reference features and labels, target features and labels (None for those of the clusters or of the
                 transformed classifier).
             transforms: The transformed classifier.
+            groups: Ids of the groups of the samples of both sides, or None.
 
         Returns:
             Reference and target sample.
@@ -210,6 +220,7 @@ class Problem:
         device = self.reference_ids.device
         reference, labels, target = reference.to(device), labels.to(device), target.to(device)
         used = torch.isin(labels, self.reference_ids)
+        ids = in_order(groups[0], used, labels)
         reference, labels = reference[used], _positions(labels[used], self.reference_ids, into=True)
         counts = torch.bincount(labels, minlength=len(self.reference_ids))
         if bool((counts == 0).any()):
@@ -217,13 +228,15 @@ class Problem:
                 "Expected argument `evaluation` to hold samples of every reference class in use, but got none of "
                 f"{self.reference_ids[counts == 0].tolist()}."
             )
-        order = content_order(reference, self.seed, labels)
-        sample = Sample(self.frame.reference(reference[order]), labels[order], len(self.reference_ids))
+        order = content_order(reference, self.seed, ties_of(labels, ids))
+        ids = in_order(ids, order, labels)
+        sample = Sample(self.frame.reference(reference[order]), labels[order], len(self.reference_ids), groups=ids)
         count = len(self.target_ids)
         if unlabelled:
-            features = self.frame.target(target[content_order(target, self.seed)])
+            order = content_order(target, self.seed, groups[1])
+            features = self.frame.target(target[order])
             predicted = nearest(features, self.centres) if self.centres is not None else transforms.predict(features)
-            return sample, Sample(features, predicted, count)
+            return sample, Sample(features, predicted, count, groups=in_order(groups[1], order, predicted))
         target_labels = check_labels(target_labels, len(target), name="evaluation target labels").to(device)
         unknown = target_labels[~torch.isin(target_labels, self.target_ids)]
         if len(unknown):
@@ -232,8 +245,14 @@ class Problem:
                 f"{torch.unique(unknown).tolist()[:20]} too."
             )
         target_labels = _positions(target_labels, self.target_ids, into=True)
-        order = content_order(target, self.seed, target_labels)
-        return sample, Sample(self.frame.target(target[order]), target_labels[order], count)
+        order = content_order(target, self.seed, ties_of(target_labels, groups[1]))
+        ids = in_order(groups[1], order, target)
+        return sample, Sample(self.frame.target(target[order]), target_labels[order], count, groups=ids)
+
+
+def in_order(groups: Tensor | None, order: Tensor, like: Tensor) -> Tensor | None:
+    """Groups of some rows, on the device of another tensor; None without groups."""
+    return None if groups is None else groups[order.to(groups.device)].to(like.device)
 
 
 def check_classes(labels: Tensor | None, num_classes: int | None) -> None:

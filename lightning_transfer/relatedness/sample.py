@@ -19,12 +19,14 @@ class Sample:
         labels: Shape ``(n,)``, int64.
         num_classes: Number of classes; a class may be empty on a held-out sample.
         shares: Share of each class in what a thinned sample stands for; None for that in the sample itself.
+        groups: Ids of rows that belong together, shape ``(n,)``; None where all are independent.
     """
 
     features: Tensor
     labels: Tensor
     num_classes: int
     shares: Tensor | None = None
+    groups: Tensor | None = None
 
     @property
     def counts(self) -> Tensor:
@@ -54,7 +56,10 @@ class Sample:
 
     def rows(self, index: Tensor) -> Sample:
         """A part of the sample; the classes stay."""
-        return Sample(self.features[index], self.labels[index], self.num_classes)
+        return Sample(self.features[index], self.labels[index], self.num_classes, groups=self._groups_of(index))
+
+    def _groups_of(self, index: Tensor) -> Tensor | None:
+        return None if self.groups is None else self.groups[index]
 
     def thinned(self, per_class: int) -> Sample:
         """At most ``per_class`` samples of each class, spread evenly over the order of the sample; shares stay."""
@@ -64,10 +69,20 @@ class Sample:
         return replace(self.rows(kept), shares=self.prior)
 
     def split(self, parts: int) -> tuple[Sample, Sample]:
-        """Hold out one sample in ``parts`` of each class; classes that are too small stay with the larger part."""
+        """Hold out one sample in ``parts`` of each class; classes that are too small stay with the larger part.
+
+        With groups one group in ``parts`` is held out, but for those without which a class would have no sample left.
+        """
         held_out = torch.zeros(len(self.labels), dtype=torch.bool, device=self.labels.device)
-        for rows in self.members():
-            held_out[rows[parts // 2 :: parts]] = len(rows) > 1
+        if self.groups is not None:
+            numbers = number_by_place(self.groups)
+            held_out = numbers % parts == parts // 2
+            left = torch.bincount(self.labels[~held_out], minlength=self.num_classes)
+            needed = numbers[(left == 0)[self.labels]]
+            held_out &= ~torch.isin(numbers, needed)
+        else:
+            for rows in self.members():
+                held_out[rows[parts // 2 :: parts]] = len(rows) > 1
         return self.rows((~held_out).nonzero()[:, 0]), self.rows(held_out.nonzero()[:, 0])
 
     def with_classes(self, classes: Tensor) -> Sample:
@@ -76,7 +91,7 @@ class Sample:
         number[classes] = torch.arange(len(classes), device=classes.device)
         labels = number[self.labels]
         kept = labels >= 0
-        return Sample(self.features[kept], labels[kept], len(classes))
+        return Sample(self.features[kept], labels[kept], len(classes), groups=self._groups_of(kept))
 
 
 def evenly(rows: Tensor, count: int) -> Tensor:
@@ -84,6 +99,14 @@ def evenly(rows: Tensor, count: int) -> Tensor:
     if len(rows) <= count:
         return rows
     return rows[((torch.arange(count, device=rows.device) + 0.5) * (len(rows) / count)).long()]
+
+
+def number_by_place(groups: Tensor) -> Tensor:
+    """Number groups in the order in which they first occur, shape ``(n,)``."""
+    ids, numbers = groups.unique(return_inverse=True)
+    place = torch.arange(len(groups), device=groups.device)
+    first = torch.full_like(ids, len(groups)).scatter_reduce_(0, numbers, place, "amin")
+    return first.argsort().argsort()[numbers]
 
 
 def content_order(features: Tensor, seed: int, ties: Tensor | None = None) -> Tensor:
@@ -108,7 +131,9 @@ def content_order(features: Tensor, seed: int, ties: Tensor | None = None) -> Te
     return first[torch.argsort(keys[first], stable=True)]
 
 
-def prepare(features: Tensor, labels: Tensor, side: str, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def prepare(
+    features: Tensor, labels: Tensor, side: str, seed: int, groups: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Check one side of the comparison and bring it into its own order.
 
     Args:
@@ -116,6 +141,7 @@ def prepare(features: Tensor, labels: Tensor, side: str, seed: int) -> tuple[Ten
         labels: Shape ``(n,)``, any integer dtype, gaps allowed.
         side: ``"reference"`` or ``"target"``, for messages.
         seed: Seed of the order.
+        groups: Ids of groups, shape ``(n,)``: they decide between equal rows of a class.
 
     Returns:
         Features in their own order, labels ``0 .. K-1`` in that order, the original id of each class, and the order;
@@ -135,5 +161,16 @@ def prepare(features: Tensor, labels: Tensor, side: str, seed: int) -> tuple[Ten
     number = torch.empty_like(by_content)
     number[by_content] = torch.arange(len(ids), device=ids.device)
     labels = number[labels]
-    order = content_order(features, seed, labels)  # equal rows of several classes have an order of their own too
+    order = content_order(
+        features, seed, ties_of(labels, groups)
+    )  # equal rows of several classes have an order of their own too
     return features[order], labels[order], ids[by_content], order
+
+
+def ties_of(labels: Tensor, groups: Tensor | None) -> Tensor:
+    """What decides between equal rows: their class, and their group where there are groups."""
+    if groups is None:
+        return labels
+    pairs = torch.stack([labels, groups.to(labels.device)], dim=1)
+    ties: Tensor = pairs.unique(dim=0, return_inverse=True)[1]
+    return ties

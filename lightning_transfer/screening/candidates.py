@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
+from lightning_transfer.inputs import keys_of
 from lightning_transfer.utilities.checks import check_positive_int
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def load_data(data: Any, group: str, keys: Mapping[str, Any] | None = None) -> L
         data: A name from ``conf/target`` or ``conf/reference``, a config with ``_target_``, or what
             :func:`lightning_transfer.data.as_datamodule` takes.
         group: ``"target"`` or ``"reference"``: what the argument is called.
-        keys: ``input_key`` and ``label_key`` for what holds data.
+        keys: ``input_key``, ``label_key`` and ``group_key`` for what holds data.
 
     Raises:
         ValueError: If a name is unknown or the config gives no datamodule.
@@ -60,6 +61,55 @@ def load_data(data: Any, group: str, keys: Mapping[str, Any] | None = None) -> L
         ) from error
     except ValueError as error:
         raise ValueError(f"{group}: {error}") from error
+
+
+def load_grouped(
+    data: Any, keys: Mapping[str, Any], groups: Any, split: str
+) -> tuple[LightningDataModule, str | int | None]:
+    """Make a datamodule of a target whose samples belong together.
+
+    Args:
+        data: As for :func:`load_data`.
+        keys: ``input_key`` and ``label_key`` for what holds data.
+        groups: Ids of the samples of the split, or the key under which the data have them; None for neither.
+        split: The split that is scored.
+
+    Returns:
+        The datamodule, and the key of groups in its batches where these are no batches of this package.
+
+    Raises:
+        ValueError: As there; or if ids are wrong, or given for data that are no samples in an order.
+    """
+    from lightning_transfer.data.base import TransferDataModule
+
+    if groups is None:
+        return load_data(data, "target", keys), None
+    if not isinstance(groups, (str, int)):
+        loaded = load_data(data, "target", keys)
+        if not isinstance(loaded, TransferDataModule):
+            raise ValueError(
+                "Expected argument `groups` to be the key of the groups in batches of a loader or a datamodule of your "
+                f"own, but got {type(groups).__name__}."
+            )
+        return loaded.with_groups(groups, split), None
+    held = not isinstance(data, (str, Path)) and not isinstance(data, Mapping)
+    loaded = load_data(data, "target", {**keys, "group_key": groups} if held else keys)
+    if not isinstance(loaded, TransferDataModule):
+        if getattr(loaded, "names_batches", False):
+            raise ValueError("Expected argument `groups` with data in memory or in batches, but got it with a stream.")
+        return loaded, groups
+    return (loaded if loaded.groups == groups else loaded.with_groups(groups, split)), None
+
+
+def needed_of(data: Any, group_key: str | int | None = None) -> tuple[str, ...]:
+    """What the bound needs of a side: its features and labels, and its groups where it has some.
+
+    Args:
+        data: The datamodule.
+        group_key: Key of the groups in its batches, where it is given.
+    """
+    grouped = "group_key" in keys_of(data, group_key=group_key)
+    return ("features", "labels", "groups") if grouped else ("features", "labels")
 
 
 def name_candidates(backbones: Any) -> dict[str, Any]:

@@ -213,5 +213,5 @@ def remark_on_duplicates(share: float, titles: Sequence[str]) -> str:
         return ""
     return (
         f"At least {share:.0%} of the samples repeat or overlap another one, which flatters scores that leave one out: "
-        f"{', '.join(titles)}."
+        f"{', '.join(titles)}. `groups` keeps samples that belong together on one side."
     )

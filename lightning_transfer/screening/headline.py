@@ -134,10 +134,10 @@ def _about_sample(board: Standings, scored: Sequence[Row]) -> list[str]:
         if all(map(math.isfinite, probabilities)):
             lines.append("This sample tells the first from none of the others: too few samples, or all are alike.")
     share = board.info.get("near_duplicates")
-    if isinstance(share, float) and share >= _SHARE_OF_DUPLICATES:
+    if isinstance(share, float) and share >= _SHARE_OF_DUPLICATES and not board.info.get("grouped"):
         lines.append(
             f"At least {share:.0%} of the samples repeat or overlap another one: scores and their errors take samples "
-            "as independent."
+            "as independent. Where they belong together, `groups` says so."
         )
     return lines
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from lightning_transfer.screening.standings import Standings
@@ -47,6 +48,8 @@ class Race:
         num_samples: Samples of the target.
         share: Forward passes that may be spent, as a share of those of a full screen.
         smallest: The first portion holds at least so many samples.
+        ends: The only sizes that portions may have, rising, the last one that of all samples: where groups of samples
+            end. None for any.
 
     Example:
         >>> from lightning_transfer.screening.race import Race
@@ -61,6 +64,7 @@ class Race:
     num_samples: int
     share: float
     smallest: int = 1
+    ends: list[int] | None = None
     dropped: list[Dropped] = field(default_factory=list)
     spent: int = 0
     seen: int = 0
@@ -71,7 +75,7 @@ class Race:
         if self.share == 0:
             raise ValueError(f"Expected argument `race` to be above 0, but got {self.share}.")
         self.budget = math.floor(self.share * self.count * self.num_samples + 1e-9)
-        first = max(self.smallest, math.ceil(self.share * self.num_samples / _FIRST))
+        first = self._whole(max(self.smallest, math.ceil(self.share * self.num_samples / _FIRST)))
         if first * self.count > self.budget:
             raise ValueError(
                 f"Expected argument `race` to leave {first} samples for each of {self.count} backbones, but "
@@ -79,8 +83,17 @@ class Race:
             )
         self.portions = [first]
         while self.portions[-1] < self.num_samples:
-            self.portions.append(min(self.num_samples, math.ceil(_GROWTH * self.portions[-1])))
+            self.portions.append(self._whole(min(self.num_samples, math.ceil(_GROWTH * self.portions[-1]))))
         self.places = self._places()
+
+    def _whole(self, size: int, affordable: int | None = None) -> int:
+        """The smallest portion of at least that size which divides no group, or the largest that can be paid."""
+        if self.ends is None:
+            return size
+        place = bisect_left(self.ends, size)
+        if affordable is None or self.ends[place] <= affordable:
+            return self.ends[place]
+        return self.ends[place - 1] if place else 0
 
     def _places(self) -> list[int]:
         steps = [end - start for start, end in zip([0, *self.portions], self.portions, strict=False)]
@@ -107,6 +120,7 @@ class Race:
             return 0
         affordable = self.seen + (self.budget - self.spent) // alive
         portion = min(self.portions[self.round] if self.round < len(self.portions) else self.num_samples, affordable)
+        portion = self._whole(portion, affordable)
         return portion if portion > self.seen else 0
 
     def account(self, alive: int, portion: int) -> None:

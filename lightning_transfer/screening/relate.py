@@ -12,7 +12,7 @@ from lightning_transfer.inputs import Key, keys_of
 from lightning_transfer.report.figures import png_bytes
 from lightning_transfer.report.html import bound_section, page
 from lightning_transfer.screening.bound_ranking import NUM_BASELINES
-from lightning_transfer.screening.candidates import check_relatedness, load_data
+from lightning_transfer.screening.candidates import check_relatedness, load_data, needed_of
 from lightning_transfer.screening.duplicates import watch_duplicates
 from lightning_transfer.screening.screen import remarks_on_cache
 from lightning_transfer.utilities.checks import check_path
@@ -87,24 +87,24 @@ def relate(
     )
     fingerprint = built.fingerprint()
 
-    def features_of(side: str, of_split: str) -> tuple[Any, Any]:
+    def features_of(side: str, of_split: str) -> tuple[Any, Any, Any]:
         extraction = extract(
-            built, sides[side], keep=("features", "labels"), split=of_split, max_samples=max_samples, trainer=trainer,
+            built, sides[side], keep=needed_of(sides[side]), split=of_split, max_samples=max_samples, trainer=trainer,
             seed=arguments.get("seed", 0), progress=progress, fingerprint=fingerprint, role=side,
             **keys_of(sides[side], input_key, label_key, own_first=side == "reference"),
         )  # fmt: skip
         for remark in remarks_on_cache(extraction):
             warnings.warn(f"{side}: {remark}", stacklevel=3)
-        return extraction.kept["features"], extraction.kept["labels"]
+        return extraction.kept["features"], extraction.kept["labels"], extraction.kept.get("groups")
 
     if evaluation_split is not None:
-        arguments["evaluation"] = (
-            *features_of("reference", evaluation_split),
-            *features_of("target", evaluation_split),
-        )
+        held_out = [features_of(side, evaluation_split)[:2] for side in ("reference", "target")]
+        arguments["evaluation"] = (*held_out[0], *held_out[1])
     for side, data in sides.items():
         arguments.setdefault(f"{side}_class_names", getattr(data, "class_names", None) or None)
-    result = task_relatedness(*features_of("reference", split), *features_of("target", split), **arguments)
+    learned = {side: features_of(side, split) for side in ("reference", "target")}
+    arguments |= {f"{side}_groups": groups for side, (_, _, groups) in learned.items()}
+    result = task_relatedness(*learned["reference"][:2], *learned["target"][:2], **arguments)
     if output_dir is not None:
         names = {"backbone": built.name, **{side: getattr(data, "name", side) for side, data in sides.items()}}
         content = json.dumps({"format": FORMAT, **names, **(info or {}), **result.to_dict()}, indent=2).encode()

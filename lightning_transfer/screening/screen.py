@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +18,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.wrappers.abstract import WrapperMetric
 
 from lightning_transfer.data.base import TransferDataModule
-from lightning_transfer.data.sampling import stratified_order
+from lightning_transfer.data.sampling import grouped_order, stratified_order
 from lightning_transfer.inputs import Key, keys_of, needs_of, task_of
 from lightning_transfer.report.text import title
 from lightning_transfer.screening.candidates import (
@@ -26,7 +27,9 @@ from lightning_transfer.screening.candidates import (
     check_relatedness,
     load_data,
     load_features,
+    load_grouped,
     name_candidates,
+    needed_of,
 )
 from lightning_transfer.screening.duplicates import remark_on_duplicates, watch_duplicates
 from lightning_transfer.screening.layer_scores import AGGREGATIONS, LayerScores, choose_layers
@@ -78,6 +81,7 @@ def screen(
     progress: bool | None = None,
     input_key: Key | None = None,
     label_key: Key | None = None,
+    groups: Any = None,
     picture_memory: int = PICTURE_MEMORY,
     optimize: Collection[str] = (),
     cache: FeatureCache | bool | str | Path = True,
@@ -124,6 +128,11 @@ def screen(
             :func:`~lightning_transfer.inputs.split_batch`); a datamodule may have an attribute ``input_key`` instead,
             which for the reference comes first.
         label_key: The same for the labels or targets.
+        groups: What says which samples of the target belong together (a patient, a document, copies of a picture): one
+            id for each sample of ``split``, whole numbers or text; or the key, column or position under which the data
+            have it. Scores that leave a sample out leave out its group, standard errors are those of groups drawn at
+            random, races divide none, and the bound learns and evaluates on different ones. Without it samples are
+            taken as independent.
         picture_memory: MiB of decoded pictures that are kept from one backbone to the next, at 4 bytes a pixel, so that
             each file is decoded once. What does not fit is decoded for each backbone; 0 keeps none. The loader's
             workers live as long as the screen.
@@ -168,7 +177,7 @@ def screen(
         raise ValueError("Expected argument `race` without `reference` and `resume`.")
     error_bars = error_bars if race is None else error_bars or True
     keys = {"input_key": input_key, "label_key": label_key}
-    data = load_data(target, "target", keys)
+    data, group_key = load_grouped(target, keys, groups, split)
     source = None if reference is None else load_data(reference, "reference", keys)
     for side in (data, source):
         if side is not None:
@@ -183,9 +192,10 @@ def screen(
             "optimize": check_optimizations(optimize),
         },
         keys=keys,
+        group_key=group_key,
         relatedness=check_relatedness(relatedness),
         extract=extract,
-        shape=lru_cache(partial(read_input_shape, data, split, keys_of(data, input_key, label_key))),
+        shape=lru_cache(partial(read_input_shape, data, split, keys_of(data, input_key, label_key, group_key))),
         layers=layers,
         aggregate=aggregate,
     )  # fmt: skip
@@ -205,7 +215,9 @@ def screen(
     board.resumed = resume is not None
     board.waiting = {row.backbone: row for row in earlier.rows if not row.failed and row.network in candidates}
     board.info |= {
-        name: earlier.info[name] for name in ("num_samples", "near_duplicates", "notes") if name in earlier.info
+        name: earlier.info[name]
+        for name in ("num_samples", "near_duplicates", "grouped", "notes")
+        if name in earlier.info
     }
     try:
         with closing(SharedReading(kept, sides=1 if source is None else 2)) as reading:
@@ -231,6 +243,7 @@ class _Plan:
     relatedness: Mapping[str, Any]
     extract: CachedPasses
     shape: Callable[[], Sequence[int]]
+    group_key: Key | None = None
     layers: str | Sequence[str] | None = None
     aggregate: str | None = None
 
@@ -339,24 +352,31 @@ def _score(row: Row, backbone: Any, plan: _Plan, passes: Mapping[str, Any]) -> t
     Returns:
         Its row, or one for each of its layers; what the data told; and the seconds that the cache saved.
     """
-    same = {"keep": () if plan.reference is None else ("features", "labels"), "fingerprint": row.fingerprint, **passes}
+    same = {"fingerprint": row.fingerprint, **passes}
     slices: dict[str, slice] = {"": slice(None)} if plan.layers is None else backbone.slices
     scores = LayerScores({name: plan.metrics.build(backbone) for name in slices}, slices)
     fed = scores.of("") if plan.layers is None else scores
-    extraction = plan.extract(backbone, plan.target, fed, **same, **plan.keys)
+    kept = needed_of(plan.target, plan.group_key) if plan.reference is not None else ()
+    extraction = plan.extract(
+        backbone, plan.target, fed, keep=kept, group_key=plan.group_key, **same, **plan.keys
+    )  # fmt: skip
     saved, reference = extraction.saved, None
     if plan.reference is not None:
         keys = keys_of(plan.reference, **plan.keys, own_first=True)
-        other = plan.extract(backbone, plan.reference, role="reference", **same, **keys)
+        kept = needed_of(plan.reference)
+        other = plan.extract(backbone, plan.reference, role="reference", keep=kept, **same, **keys)
         saved += other.saved
         reference = other.kept
     info: dict[str, Any] = {"num_samples": extraction.num_samples}
     some = scores.of(next(iter(slices)))
     judged = [cast(Any, metric).title for metric in some.values(copy_state=False) if _leaves_one_out(metric)]
+    grouped = keys_of(plan.target, group_key=plan.group_key).get("group_key") is not None
     share = extraction.notes().get("near_duplicates", 0.0)
     if share:
         info["near_duplicates"] = share
-    if remark := remark_on_duplicates(share, judged):
+    if grouped:
+        info["grouped"] = True
+    elif remark := remark_on_duplicates(share, judged):
         info["notes"] = [remark]
     remarks = (*_remarks_on_data(plan), *remarks_on_cache(extraction))
     flops = extraction.notes().get("flops")
@@ -392,7 +412,10 @@ def _columns(kept: Kept, columns: slice) -> Kept:
 def _add_all(row: Row, metrics: MetricCollection, plan: _Plan, reference: Kept | None, target: Kept | None) -> Row:
     for metric in metrics.values(copy_state=False):
         if reference is not None and getattr(metric, "needs_reference", False):
-            cast(Any, metric).set_reference(reference["features"], reference["labels"])
+            set_reference = cast(Any, metric).set_reference
+            takes = "groups" in reference and "groups" in signature(set_reference).parameters
+            groups = {"groups": reference["groups"]} if takes else {}
+            set_reference(reference["features"], reference["labels"], **groups)
     row = add_scores(row, metrics, plan.metrics.groups > 0)
     return row if reference is None or target is None else _add_bound(row, reference, target, plan)
 
@@ -461,10 +484,19 @@ def _run_race(candidates: Mapping[str, Any], plan: _Plan, board: _Board, share: 
     data, passes = plan.target, {**plan.passes, "max_samples": None}
     if not isinstance(data, TransferDataModule):
         raise ValueError(f"Expected argument `target` to hold samples that `race` can divide, but got {data!r:.80}.")
-    truth = data.split_dataset(passes["split"]).truth
-    order = stratified_order(truth, passes["seed"], every_class_first=True)[: plan.passes["max_samples"]]
+    dataset = data.split_dataset(passes["split"])
+    truth, most = dataset.truth, plan.passes["max_samples"]
+    ends: list[int] | None = None
     smallest = max(2 * plan.metrics.groups, 2 * len(truth.unique()) if data.task == "classification" else 0)
-    race = Race(len(candidates), len(order), share, min(smallest, len(order)))
+    if dataset.groups is None:
+        order = stratified_order(truth, passes["seed"], every_class_first=True)[:most]
+    else:
+        order, all_ends = grouped_order(truth, dataset.groups, passes["seed"], every_class_first=True)
+        ends = [int(end) for end in all_ends if end <= (most or len(order))]
+        if len(ends) < 2:
+            raise ValueError(f"Expected argument `max_samples` to leave whole groups for `race`, but got {most}.")
+        order, smallest = order[: ends[-1]], max(smallest, ends[1])  # no score of one group
+    race = Race(len(candidates), len(order), share, min(smallest, len(order)), ends)
     rows, kept = {name: Row(name) for name in candidates}, dict[str, _Kept]()
     alive = list(candidates)
     try:
@@ -490,7 +522,8 @@ def _run_race(candidates: Mapping[str, Any], plan: _Plan, board: _Board, share: 
         return
     board.rows = list(rows.values())
     notes = [*board.info.get("notes", ()), race.sentence()]
-    board.info |= {"num_samples": race.seen, "race": race.summary(), "notes": notes}
+    grouped = {} if ends is None else {"grouped": True}
+    board.info |= {"num_samples": race.seen, "race": race.summary(), "notes": notes, **grouped}
 
 
 def _run_on(
@@ -511,7 +544,7 @@ def _run_on(
                 row, feature_dim=backbone.feature_dim, fingerprint=backbone.fingerprint(), control=control,
                 parameters=cost.parameters, flops=cost.flops,
             )  # fmt: skip
-        extraction = extract(backbone, part, kept[row.backbone], **passes, **plan.keys)
+        extraction = extract(backbone, part, kept[row.backbone], group_key=plan.group_key, **passes, **plan.keys)
         row = replace(row, images_per_second=extraction.images_per_second)
         row = add_scores(row, kept[row.backbone].collection, plan.metrics.groups > 0)
     except Exception as error:  # any failure of one backbone is its row; the others go on
@@ -613,9 +646,10 @@ def _add_bound(row: Row, reference: Kept, target: Kept, plan: _Plan) -> Row:
         for side, data in (("reference", plan.reference), ("target", plan.target))
     }
 
+    groups = {f"{side}_groups": kept.get("groups") for side, kept in (("reference", reference), ("target", target))}
     result = task_relatedness(
         reference["features"], reference["labels"], target["features"], target["labels"],
-        **{**names, **plan.relatedness}
+        **{**names, **groups, **plan.relatedness}
     )  # fmt: skip
     errors = dict(row.standard_errors)
     if result.standard_error is not None:
@@ -651,7 +685,7 @@ def _settings_of(plan: _Plan, precision: str) -> dict[str, Any]:
         **({"optimize": plan.passes["optimize"]} if plan.passes["optimize"] else {}),
         **({} if plan.layers is None else {"layers": plan.layers, "aggregate": plan.aggregate}),
         **({} if plan.reference is None else {"bound": _bound_settings(plan.relatedness)}),
-        **{name: key for name, key in plan.keys.items() if key is not None},
+        **{name: key for name, key in {**plan.keys, "group_key": plan.group_key}.items() if key is not None},
     )
 
 

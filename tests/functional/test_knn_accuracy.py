@@ -10,6 +10,8 @@ from _reference.label_scores import reference_knn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_iris
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
 
 from lightning_transfer.functional import knn_accuracy
 
@@ -120,3 +122,38 @@ def test_options_are_checked():
         knn_accuracy(inputs["features"], inputs["labels"], k=0)
     with pytest.raises(ValueError, match="`distance` to be one of"):
         knn_accuracy(inputs["features"], inputs["labels"], distance="manhattan")
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_groups_are_left_out_whole(k, distance, dtype):
+    generator = torch.Generator().manual_seed(k)
+    labels = torch.randint(3, (90,), generator=generator)
+    features = (torch.randn(90, 5, generator=generator) + labels[:, None]).to(dtype)
+    groups = torch.randint(15, (90,), generator=generator) * 100
+    model = KNeighborsClassifier(k, metric=distance, algorithm="brute")
+    predicted = cross_val_predict(model, features, labels, groups=groups, cv=LeaveOneGroupOut())
+    expected = (predicted == labels.numpy()).mean()
+    assert float(knn_accuracy(features, labels, k=k, distance=distance, groups=groups)) == pytest.approx(expected)
+
+
+def test_groups_of_one_sample_change_nothing():
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(40, 3, generator=generator), torch.arange(40) % 4
+    alone = torch.randperm(40, generator=generator)
+    assert knn_accuracy(features, labels, k=3, groups=alone) == knn_accuracy(features, labels, k=3)
+
+
+@pytest.mark.parametrize(
+    ("groups", "k", "message"),
+    [
+        (torch.zeros(6, dtype=torch.long), 1, "`groups` to hold at least 2 groups, but got 1"),
+        (torch.tensor([0, 0, 0, 0, 1, 1]), 3, "`k` to be at most the 2 samples outside a group, but got 3"),
+        (torch.tensor([0, 1]), 1, r"`groups` to have one id a sample, shape \(6,\), but got \(2,\)"),
+        (torch.tensor([0, 0, 1, 1, 1, -1]), 1, "`groups` to hold ids from 0, but got -1"),
+    ],
+)
+def test_groups_that_cannot_be_left_out_are_refused(groups, k, message):
+    with pytest.raises(ValueError, match=message):
+        knn_accuracy(torch.randn(6, 2), torch.arange(6) % 2, k=k, groups=groups)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from _helpers import feed
+from sklearn.dummy import DummyRegressor
+from sklearn.linear_model import LinearRegression, Ridge
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
 from lightning_transfer.functional import ridge_probe
 from lightning_transfer.metrics import RidgeProbe
@@ -59,3 +62,61 @@ def test_without_a_penalty_the_probes_are_those_of_least_norm(n, d):
     assert float(ridge_probe(features, labels, regularization=0.0)) == pytest.approx(hits, abs=1e-12)
     assert hits < 1
     assert float(ridge_probe(features, truth, regularization=1e-9)) == pytest.approx(r_squared, rel=1e-4)
+
+
+@pytest.mark.parametrize("width", [4, 60], ids=["tall", "wide"])
+@pytest.mark.parametrize("strength", [1.0, 1e-3, 1e-9])
+def test_groups_are_left_out_whole(width, strength):
+    generator = torch.Generator().manual_seed(width)
+    labels = torch.randint(3, (48,), generator=generator)
+    features = torch.randn(48, width, generator=generator, dtype=torch.float64)
+    features[:, 0] += labels
+    groups = torch.randint(7, (48,), generator=generator) ** 2
+    targets = features[:, :2] + 0.5 * torch.randn(48, 2, generator=generator, dtype=torch.float64)
+    penalty = strength * float((features - features.mean(0)).square().sum()) / width
+
+    def predict(model, truth):
+        return cross_val_predict(model, features.numpy(), truth, groups=groups.numpy(), cv=LeaveOneGroupOut())
+
+    codes = torch.nn.functional.one_hot(labels).double().numpy()
+    ridge = Ridge(penalty, solver="svd")
+    expected = (predict(ridge, codes).argmax(1) == labels.numpy()).mean()
+    assert float(ridge_probe(features, labels, regularization=strength, groups=groups)) == pytest.approx(expected)
+    truth = targets.numpy()
+    errors = [((truth - predict(model, truth)) ** 2).sum(0) for model in (ridge, DummyRegressor())]
+    score = ridge_probe(features, targets, regularization=strength, groups=groups)
+    assert float(score) == pytest.approx((1 - errors[0] / errors[1]).mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("width", [4, 60], ids=["tall", "wide"])
+def test_without_a_penalty_the_smallest_weights_are_meant(width):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(40, width, generator=generator, dtype=torch.float64)
+    targets = features[:, :1] + 0.3 * torch.randn(40, 1, generator=generator, dtype=torch.float64)
+    groups = torch.arange(40) // 5
+    truth = targets.numpy()
+    predicted = [
+        cross_val_predict(model, features.numpy(), truth, groups=groups.numpy(), cv=LeaveOneGroupOut()).reshape(40, 1)
+        for model in (LinearRegression(), DummyRegressor())
+    ]
+    errors = [((truth - values) ** 2).sum() for values in predicted]
+    assert float(ridge_probe(features, targets, regularization=0.0, groups=groups)) == pytest.approx(
+        1 - errors[0] / errors[1], rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("strength", [None, 0.1, 0.0])
+def test_groups_of_one_sample_change_nothing(strength):
+    generator = torch.Generator().manual_seed(0)
+    features, targets = (
+        torch.randn(30, 5, generator=generator).double(),
+        torch.randn(30, 2, generator=generator).double(),
+    )
+    alone = ridge_probe(features, targets, regularization=strength)
+    grouped = ridge_probe(features, targets, regularization=strength, groups=torch.arange(30))
+    assert float(grouped) == pytest.approx(float(alone), rel=1e-9)
+
+
+def test_one_group_is_refused():
+    with pytest.raises(ValueError, match="`groups` to hold at least 2 groups, but got 1"):
+        ridge_probe(torch.randn(6, 2), torch.arange(6) % 2, groups=torch.ones(6, dtype=torch.long))

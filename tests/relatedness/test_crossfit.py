@@ -14,11 +14,11 @@ def test_every_sample_is_evaluated_once_and_by_transforms_that_have_not_seen_it(
     z, y, x, t = blobs(n_reference=31, n_target=26)
     seen = []
     for learn, rest, single in folds((z, y, x, t), 0):
-        assert single == 0
+        assert single == (0, 0)
         for part in range(0, 4, 2):
-            rows = {tuple(row) for row in learn[part].tolist()}
-            assert not rows & {tuple(row) for row in rest[part].tolist()}
-        seen.append(rest[2])
+            rows = {tuple(row) for row in learn.data[part].tolist()}
+            assert not rows & {tuple(row) for row in rest.data[part].tolist()}
+        seen.append(rest.data[2])
     assert sorted(map(tuple, torch.cat(seen).tolist())) == sorted(map(tuple, x.tolist()))
 
 
@@ -28,11 +28,11 @@ def test_classes_with_one_sample_are_in_both_halves(blobs):
     z, x = torch.cat([z, z[:1] + 9]), torch.cat([x, x[:1] - 9])
     counted = []
     for learn, rest, single in folds((z, y, x, t), 0):
-        assert single == 2
-        assert 7 in learn[1].tolist()
-        assert 7 in rest[1].tolist()
-        assert 5 in learn[3].tolist()
-        counted += rest[3].tolist()
+        assert single == (1, 1)
+        assert 7 in learn.data[1].tolist()
+        assert 7 in rest.data[1].tolist()
+        assert 5 in learn.data[3].tolist()
+        counted += rest.data[3].tolist()
     assert sorted(counted) == sorted(t.tolist())
     result = task_relatedness(z, y, x, t, ground_cost="loss")
     assert any("learned from in both halves" in message for message in result.messages)
