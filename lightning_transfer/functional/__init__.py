@@ -1,5 +1,6 @@
 """Every score as a pure function of tensors."""
 
+from lightning_transfer.functional.cka import cka
 from lightning_transfer.functional.emms import emms
 from lightning_transfer.functional.energy_score import energy, energy_score
 from lightning_transfer.functional.etran import combine_etran, etran, etran_parts
@@ -20,6 +21,7 @@ from lightning_transfer.functional.nleep import nleep
 from lightning_transfer.functional.otce import otce
 from lightning_transfer.functional.pactran import pactran, pactran_dirichlet, pactran_gamma
 from lightning_transfer.functional.parc import parc
+from lightning_transfer.functional.rankme import rankme
 from lightning_transfer.functional.ridge_probe import ridge_probe
 from lightning_transfer.functional.sfda import sfda, sfda_first_step
 from lightning_transfer.functional.task_hardness import task_hardness
@@ -27,6 +29,7 @@ from lightning_transfer.functional.task_relatedness import task_relatedness
 from lightning_transfer.functional.transrate import transrate
 
 __all__ = [
+    "cka",
     "combine_etran",
     "combine_ncti",
     "conditional_entropy_matrix",
@@ -54,6 +57,7 @@ __all__ = [
     "pactran_dirichlet",
     "pactran_gamma",
     "parc",
+    "rankme",
     "ridge_probe",
     "sfda",
     "sfda_first_step",

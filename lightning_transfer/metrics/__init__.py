@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_transfer.metrics.cka import CKA
     from lightning_transfer.metrics.emms import EMMS
     from lightning_transfer.metrics.energy_score import Energy, EnergyScore
     from lightning_transfer.metrics.etran import ETran
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from lightning_transfer.metrics.otce import OTCE
     from lightning_transfer.metrics.pactran import PACTran
     from lightning_transfer.metrics.parc import PARC
+    from lightning_transfer.metrics.rankme import RankMe
     from lightning_transfer.metrics.ridge_probe import RidgeProbe
     from lightning_transfer.metrics.sfda import SFDA
     from lightning_transfer.metrics.task_hardness import TaskHardness
@@ -42,6 +44,8 @@ SCORES: dict[str, tuple[str, dict[str, Any]]] = {
     "gbc": ("gbc:GBC", {}),
     "gbc_streaming": ("gbc:StreamingGBC", {}),
     "lfc": ("lfc:LFC", {}),
+    "cka": ("cka:CKA", {}),
+    "rankme": ("rankme:RankMe", {}),
     "transrate": ("transrate:TransRate", {}),
     "sfda": ("sfda:SFDA", {}),
     "parc": ("parc:PARC", {}),
@@ -62,6 +66,7 @@ _MODULES = {name: module for module, name in (path.split(":") for path, _ in SCO
 }  # fmt: skip
 
 __all__ = [
+    "CKA",
     "EMMS",
     "GBC",
     "LEEP",
@@ -83,6 +88,7 @@ __all__ = [
     "LogME",
     "NegativeConditionalEntropy",
     "PACTran",
+    "RankMe",
     "RidgeProbe",
     "StreamingGBC",
     "TaskHardness",

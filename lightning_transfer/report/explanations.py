@@ -18,6 +18,8 @@ _SAID = {
     "gbc": "Minus the overlap of the classes, each taken as a Gaussian; 0 where classes lie apart.",
     "gbc_streaming": "GBC of the features as they are, without principal components first.",
     "lfc": "Correlation between samples being alike in features and having the same label, from -1 to 1.",
+    "cka": "The same correlation of centred features and one-hot labels, from 0 to 1.",
+    "rankme": "Effective number of directions that the features use; reads no labels.",
     "transrate": "Coding rate of the features minus that within the classes: how many bits the labels explain.",
     "sfda": "Mean log-probability of the label under a discriminant after confident samples were made harder.",
     "parc": "Rank correlation between distances of features and distances of labels, times 100.",

@@ -7,6 +7,7 @@ from functools import partial
 
 from _helpers import Estimator, Golden
 
+from lightning_transfer.functional.cka import cka
 from lightning_transfer.functional.emms import emms
 from lightning_transfer.functional.etran import etran
 from lightning_transfer.functional.gbc import gbc
@@ -14,8 +15,10 @@ from lightning_transfer.functional.lfc import lfc
 from lightning_transfer.functional.ncti import ncti
 from lightning_transfer.functional.pactran import pactran, pactran_dirichlet, pactran_gamma
 from lightning_transfer.functional.parc import parc
+from lightning_transfer.functional.rankme import rankme
 from lightning_transfer.functional.sfda import sfda
 from lightning_transfer.functional.transrate import transrate
+from lightning_transfer.metrics.cka import CKA
 from lightning_transfer.metrics.emms import EMMS
 from lightning_transfer.metrics.etran import ETran
 from lightning_transfer.metrics.gbc import GBC
@@ -23,6 +26,7 @@ from lightning_transfer.metrics.lfc import LFC
 from lightning_transfer.metrics.ncti import NCTI
 from lightning_transfer.metrics.pactran import PACTran
 from lightning_transfer.metrics.parc import PARC
+from lightning_transfer.metrics.rankme import RankMe
 from lightning_transfer.metrics.sfda import SFDA
 from lightning_transfer.metrics.transrate import TransRate
 
@@ -101,6 +105,15 @@ ROWS = [
     ),
     Estimator(
         "lfc", lfc, LFC, CLASSES, metric_arguments={"jackknife_groups": 5}, bounds=lambda inputs: (-1.0, 1.0),
+        invariances=frozenset({"scale", "rotation", "repeat"}),
+    ),
+    Estimator(
+        "cka", cka, CKA, CLASSES, metric_arguments={"jackknife_groups": 5}, bounds=lambda inputs: (0.0, 1.0),
+        invariances=frozenset({"shift", "scale", "rotation", "repeat"}),
+    ),
+    Estimator(
+        "rankme", rankme, RankMe, ("features",), metric_arguments=FEW,
+        bounds=lambda inputs: (0.0, min(inputs["features"].shape) * (1 + 1e-4)),
         invariances=frozenset({"scale", "rotation", "repeat"}),
     ),
     Estimator(

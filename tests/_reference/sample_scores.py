@@ -231,3 +231,18 @@ def reference_emms(features, embeddings, eps=0.0):
     free = np.linalg.lstsq(y.reshape(n * width, k), (f @ w).ravel(), rcond=None)[0]
     threshold = scipy.optimize.brentq(lambda t: np.maximum(free - t, 0).sum() - 1, free.min() - 1, free.max())
     return -((f @ w - y @ np.maximum(free - threshold, 0)) ** 2).sum()
+
+
+def reference_cka(features, labels):
+    """Alignment of the centred kernels of samples, both formed."""
+    features, labels = np.asarray(features, np.float64), np.asarray(labels)
+    centring = np.eye(len(labels)) - 1 / len(labels)
+    kernel = centring @ features @ features.T @ centring
+    classes = centring @ (labels[:, None] == labels).astype(np.float64) @ centring
+    return (kernel * classes).sum() / np.sqrt((kernel**2).sum() * (classes**2).sum())
+
+
+def reference_rankme(features, eps=1e-7):
+    """Exponential of the entropy of the shares of the singular values, with scipy."""
+    values = scipy.linalg.svdvals(np.asarray(features, np.float64))
+    return np.exp(scipy.special.entr(values / values.sum() + eps).sum())

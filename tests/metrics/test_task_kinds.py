@@ -20,6 +20,7 @@ TASKS = {"class ids": "classification", "multi-label": "multilabel", "regression
 NAMES_OF_TARGETS = {"linear_mse": "targets", "label_mse": "targets", "etran": "targets", "emms": "targets"}
 IGNORED = -100
 ROWS = {row.name: row for row in load_estimators()}
+UNLABELLED = ("energy", "rankme")  # what reads neither labels nor targets
 
 
 def cells():
@@ -72,7 +73,7 @@ def updated(metric, inputs, answer):
 def value_of_function(name, inputs, answer, regression=False, **options):
     row = ROWS[name]
     arguments = {key: inputs[key] for key in row.inputs if key not in ("labels", "targets")}
-    if name != "energy":
+    if name not in UNLABELLED:
         arguments[NAMES_OF_TARGETS.get(name, "labels") if regression else row.inputs[-1]] = answer
     return row.function(**arguments, **row.arguments, **options)
 
@@ -117,7 +118,7 @@ def test_one_or_several_answers_a_sample(cell):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_labels_of_other_dtypes(name):
     inputs = flat_inputs()
-    if name == "energy":  # it reads no labels
+    if name in UNLABELLED:  # it reads no labels
         return
     inputs["labels"] = inputs["labels"] % 2
     expected = updated(maker(name)("classification"), inputs, inputs["labels"]).compute()
@@ -134,7 +135,7 @@ def test_labels_of_other_dtypes(name):
 @pytest.mark.parametrize("name", [name for name, kind, supported in CELLS if kind == "regression" and supported])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_targets_that_are_whole_numbers(name):
-    if name == "energy":  # it reads no targets
+    if name in UNLABELLED:  # it reads no targets
         return
     inputs = flat_inputs()
     targets = (inputs["targets"] * 3).round()
@@ -169,7 +170,7 @@ def test_one_answer_a_position(cell, layout):
         with pytest.raises(ValueError, match="Expected argument"):
             value_of_function(name, inputs, inputs["labels"])
         return
-    if name == "energy":
+    if name in UNLABELLED:
         assert close(updated(maker(name)(), inputs, None).compute(), value_of_function(name, flat, None))
         assert close(value_of_function(name, inputs, None), value_of_function(name, flat, None))
         return
@@ -186,7 +187,7 @@ def test_one_answer_a_position(cell, layout):
 
 @pytest.mark.parametrize("name", [name for name, kind, supported in CELLS if kind == "multi-label" and supported])
 def test_several_labels_a_sample_do_not_go_with_ignored_ones(name):
-    if name in ("energy", "task_hardness"):  # no labels; labels of any shape are positions with ``ignore_index``
+    if name in (*UNLABELLED, "task_hardness"):  # no labels; labels of any shape are positions with ``ignore_index``
         return
     inputs = flat_inputs()
     [answer], task = answers("multi-label", inputs)
