@@ -77,7 +77,8 @@ def page(table: StudyTable) -> str:
         "- Whether any of this holds for networks and images of ordinary size: the networks here are small, see 32 to "
         "48 pixels and were trained on thousands of images at most (the Lites on ImageNet).",
         "- Samples are taken as independent here. Near-duplicates, patients or documents on both sides of a split "
-        "flatter scores and accuracies alike; [`groups`](screening.md#samples-that-belong-together) keeps them on one side.",
+        "flatter scores and accuracies alike; [`groups`](screening.md#samples-that-belong-together) keeps them on one "
+        "side.",
         "- One recipe of fine-tuning was used; another one may order backbones differently.",
         "- Few targets: an interval over them says little of tasks that are of another kind.",
     ]
