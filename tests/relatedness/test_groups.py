@@ -104,8 +104,8 @@ def test_means_of_groups_cover_the_loss_of_a_new_group():
 
 def test_resamples_are_of_groups(blobs):
     z, y, x, t = blobs(n_reference=90, n_target=40, noise=1.5)
-    copies, labels, groups = x.repeat(6, 1), t.repeat(6), torch.arange(40).repeat(6)
-    options = {"num_resamples": 60, "rounds": 1, "folds": 1}
+    copies, labels, groups = x.repeat(4, 1), t.repeat(4), torch.arange(40).repeat(4)
+    options = {"num_resamples": 24, "rounds": 1, "folds": 1}
     together = task_relatedness(z, y, copies, labels, target_groups=groups, **options)
     apart = task_relatedness(z, y, copies, labels, **options)
     assert together.standard_error > 1.2 * apart.standard_error

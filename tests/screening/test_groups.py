@@ -17,7 +17,7 @@ from lightning_transfer.metrics import HScore, KNNAccuracy
 from lightning_transfer.screening import relate, screen
 from lightning_transfer.screening.race import Race
 
-SCORES = ["h_score", "knn_accuracy", "ridge_probe", "nce"]
+SCORES = ["h_score", "knn_accuracy", "nce"]
 
 
 def patients(n, count=13):
