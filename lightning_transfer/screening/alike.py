@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_transfer.screening.candidates import check_relatedness, load_data
+from lightning_transfer.data.loading import load_data
+from lightning_transfer.screening.candidates import check_relatedness
 from lightning_transfer.screening.duplicates import watch_duplicates
 from lightning_transfer.utilities.text import plain
 

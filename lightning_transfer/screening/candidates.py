@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from lightning_transfer.inputs import keys_of
+from lightning_transfer.data.loading import load_data
 from lightning_transfer.utilities.checks import check_positive_int
 
 if TYPE_CHECKING:
@@ -23,44 +24,6 @@ if TYPE_CHECKING:
 
 JACKKNIFE_GROUPS = 16
 BOUND = "task_relatedness"
-
-
-def load_data(data: Any, group: str, keys: Mapping[str, Any] | None = None) -> LightningDataModule:
-    """Make a datamodule of a name, a config, or whatever holds data.
-
-    Args:
-        data: A name from ``conf/target`` or ``conf/reference``, a config with ``_target_``, or what
-            :func:`lightning_transfer.data.as_datamodule` takes.
-        group: ``"target"`` or ``"reference"``: what the argument is called.
-        keys: ``input_key``, ``label_key`` and ``group_key`` for what holds data.
-
-    Raises:
-        ValueError: If a name is unknown or the config gives no datamodule.
-    """
-    from lightning.pytorch import LightningDataModule
-    from omegaconf import OmegaConf
-
-    from lightning_transfer.configs import known_configs, load_config
-    from lightning_transfer.data.sources import UnknownSourceError, as_datamodule
-    from lightning_transfer.utilities.instantiate import instantiate
-
-    if isinstance(data, str) and (data in known_configs(group) or not Path(data).exists()):
-        data = load_config(group, data)
-    if OmegaConf.is_config(data) or (isinstance(data, Mapping) and "_target_" in data):
-        try:
-            data = instantiate(data)
-        except TypeError as error:  # an argument that is unknown or missing
-            raise ValueError(f"{group}: {error}") from error
-        if not isinstance(data, LightningDataModule):
-            raise ValueError(f"Expected argument `{group}` to be a datamodule, config or name, but got {data!r}.")
-    try:
-        return as_datamodule(data, **(keys or {}))
-    except UnknownSourceError as error:
-        raise ValueError(
-            f"Expected argument `{group}` to be a datamodule, config or name, but got {data!r:.100}. {error}"
-        ) from error
-    except ValueError as error:
-        raise ValueError(f"{group}: {error}") from error
 
 
 def load_grouped(

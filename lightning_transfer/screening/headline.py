@@ -42,7 +42,7 @@ def headline(board: Standings) -> list[str]:
         return ["Nothing was screened."]
     scored = [row for row in board.ranked() if math.isfinite(row.score(board.rank_by))]
     choice = _say_choice(board, scored)
-    warnings = _about_scores(board, scored) if len(scored) > 1 else []
+    warnings = _about_scores(board, scored) if len(scored) > 1 and not all(row.control for row in scored) else []
     return [choice, *warnings, *_about_sample(board, scored), *_about_features(scored)]
 
 
@@ -58,7 +58,12 @@ def _say_choice(board: Standings, scored: Sequence[Row]) -> str:
         return f"There is nothing to choose from: only {best.backbone} has a score in {score}{others}."
     if _all_equal(scored, board.rank_by):
         return f"{score} is the same for all {len(scored)} {what}s: it does not say which one to take."
-    if best.control and not all(row.control for row in scored):
+    if all(row.control for row in scored):
+        return (
+            f"All {len(scored)} {what}s have random weights: {score} compares their structures, not what training gave "
+            f"them, so it does not say which one to fine-tune."
+        )
+    if best.control:
         return (
             f"A control with random weights ranks first ({best.backbone}): {score} shows no gain from training here, "
             f"so it does not say which {what} to take."

@@ -18,6 +18,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.wrappers.abstract import WrapperMetric
 
 from lightning_transfer.data.base import TransferDataModule
+from lightning_transfer.data.loading import load_data
 from lightning_transfer.data.sampling import grouped_order, stratified_order
 from lightning_transfer.inputs import Key, keys_of, needs_of, task_of
 from lightning_transfer.report.text import title
@@ -25,7 +26,6 @@ from lightning_transfer.screening.candidates import (
     BOUND,
     MetricFactory,
     check_relatedness,
-    load_data,
     load_features,
     load_grouped,
     name_candidates,

@@ -19,10 +19,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from lightning_transfer.data.base import TransferDataModule
+from lightning_transfer.data.loading import load_data
 from lightning_transfer.extraction import quiet_lightning
 from lightning_transfer.finetuning import FineTuningModule
 from lightning_transfer.report.text import human_seconds
-from lightning_transfer.screening.candidates import load_data, name_candidates
+from lightning_transfer.screening.candidates import name_candidates
 from lightning_transfer.screening.consensus import consensus
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.row import Row

@@ -12,11 +12,12 @@ from typing import Any
 
 from lightning_transfer.backbones import load_backbone
 from lightning_transfer.data.base import TransferDataModule
+from lightning_transfer.data.loading import load_data
 from lightning_transfer.finetuning import adaptable_layers
 from lightning_transfer.metrics.registry import read_metrics
 from lightning_transfer.passes import read_input_shape
 from lightning_transfer.report.text import human_seconds
-from lightning_transfer.screening.candidates import load_data, name_candidates
+from lightning_transfer.screening.candidates import name_candidates
 from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.screen import screen
 from lightning_transfer.selection.outcome import MODES, Outcome, find_outcome

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 from types import SimpleNamespace
 from unittest.mock import MagicMock
+
+import pytest
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from lightning_transfer.report.loggers import log_leaderboard
 from tests.report._boards import make_board
@@ -46,3 +50,37 @@ def test_mlflow_gets_the_report():
     assert names == ["leaderboard.html", "leaderboard.md"]
     assert "<!doctype html>" in experiment.log_text.call_args_list[0].args[1]
     assert experiment.log_figure.call_args.args[0] == "7"
+
+
+def test_a_csv_logger_writes_the_scores(tmp_path):
+    log_leaderboard(make_board(("logme",)), CSVLogger(tmp_path, name="", version=""))
+    (table,) = tmp_path.rglob("metrics.csv")
+    (values,) = csv.DictReader(table.open())
+    assert float(values["backbone_3/logme"]) == pytest.approx(0.3)
+
+
+def test_tensorboards_own_logger_takes_all(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log_leaderboard(make_board(("logme",)), TensorBoardLogger(tmp_path, name="", version=""))
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert events.Scalars("backbone_3/logme")[0].value == pytest.approx(0.3)
+    assert b"**0.300" in events.Tensors("leaderboard/text_summary")[0].tensor_proto.string_val[0]
+    assert events.Images("leaderboard")[0].width > 100
+
+
+def test_mlflows_own_logger_takes_all(tmp_path):
+    pytest.importorskip("mlflow")
+    log_leaderboard(make_board(("logme",)), MLFlowLogger(tracking_uri=(tmp_path / "runs").as_uri()))
+    for name in ("leaderboard.html", "leaderboard.md", "leaderboard.png"):
+        assert list(tmp_path.rglob(name)), name
+
+
+def test_weights_and_biases_own_logger_takes_all(tmp_path):
+    pytest.importorskip("wandb")
+    logger = WandbLogger(save_dir=tmp_path, offline=True)
+    log_leaderboard(make_board(("logme",)), logger)
+    logger.experiment.finish()
+    assert list(tmp_path.rglob("*.table.json"))
+    assert list(tmp_path.rglob("*.png"))

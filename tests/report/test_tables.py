@@ -38,10 +38,12 @@ def test_all_columns_are_there():
 
 def test_model_cards_say_how_sure_the_choice_is():
     card = make_board(versions={"torch": "9.9"}).to_model_card()
-    assert "`backbone_3` ranks 1 of 4 pre-trained backbones by LogME on toy &amp; co (12345 samples, 7 classes)" in card
+    assert "`backbone_3` ranks 1 of 4 backbones by LogME on toy &amp; co (12345 samples, 7 classes)" in card
     assert "Not told apart from it by this sample (95 %): backbone\\_2" in card
     assert "- Task relatedness: 7.300 (lower is better)" in card
     assert "torch 9.9" in card
+    controls = Leaderboard([ODD, Row("c", {"logme": 0.45}), Row("d", status="ValueError: `x`")])
+    assert "`c` ranks 2 of 2 backbones (1 with random weights) by LogME" in controls.to_model_card("c")
     assert "ranks 2 of 4" in make_board().to_model_card("backbone_2")
     for name, message in (
         ("nope", "`backbone` to be one of"),

@@ -51,6 +51,14 @@ def test_a_control_that_wins_is_not_recommended():
     assert "controls" not in " ".join(headline(board(a=0.3, a_random=0.1)))
 
 
+def test_among_controls_alone_none_is_recommended():
+    said = headline(board(a_random=0.1, b_random=0.3, more={"gbc": {"a_random": -1.0, "b_random": -2.0}}))
+    assert said == [
+        "All 2 backbones have random weights: LogME compares their structures, not what training gave them, so it does "
+        "not say which one to fine-tune."
+    ]
+
+
 def test_scores_that_disagree_say_which_says_what():
     scores = {"gbc": {"a": -1.0, "b": -2.0, "c": -3.0}, "h_score": {"a": 1.0, "b": 2.0, "c": 0.0}}
     (line,) = [line for line in headline(board(a=0.1, b=0.2, c=0.0, more=scores)) if "disagree" in line]

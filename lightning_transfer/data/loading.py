@@ -1,0 +1,55 @@
+"""Data by name: a choice of the configs, a config, a path, or whatever holds data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from omegaconf import OmegaConf
+
+from lightning_transfer.configs import known_configs, load_config
+from lightning_transfer.data.sources import UnknownSourceError, as_datamodule
+from lightning_transfer.utilities.instantiate import instantiate
+
+
+def load_data(data: Any, group: str, keys: Mapping[str, Any] | None = None) -> LightningDataModule:
+    """Make a datamodule of a name, a config, or whatever holds data.
+
+    Args:
+        data: A name from ``conf/target`` or ``conf/reference``, a config with ``_target_``, or what
+            :func:`lightning_transfer.data.as_datamodule` takes.
+        group: ``"target"``, ``"reference"`` or ``"data"``: what the argument is called.
+        keys: ``input_key``, ``label_key`` and ``group_key`` for what holds data.
+
+    Raises:
+        ValueError: If a name is unknown, there is no such path, or the config gives no datamodule.
+    """
+    choices = "target" if group == "data" else group
+    names = known_configs(choices) if isinstance(data, (str, Path)) else []
+    if isinstance(data, str) and data in names:
+        data = load_config(choices, data)
+    elif isinstance(data, (str, Path)) and not Path(data).expanduser().exists():
+        near = get_close_matches(str(data), names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"Expected argument `{group}` to be one of {', '.join(names)}, or a path, but there is no "
+            f"such name, file or folder: {str(data)!r}{hint}"
+        )
+    if OmegaConf.is_config(data) or (isinstance(data, Mapping) and "_target_" in data):
+        try:
+            data = instantiate(data)
+        except TypeError as error:  # an argument that is unknown or missing
+            raise ValueError(f"{group}: {error}") from error
+        if not isinstance(data, LightningDataModule):
+            raise ValueError(f"Expected argument `{group}` to be a datamodule, config or name, but got {data!r}.")
+    try:
+        return as_datamodule(Path(data).expanduser() if isinstance(data, str) else data, **(keys or {}))
+    except UnknownSourceError as error:
+        raise ValueError(
+            f"Expected argument `{group}` to be a datamodule, config or name, but got {data!r:.100}. {error}"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{group}: {error}") from error
