@@ -159,7 +159,7 @@ def test_names_are_taken_as_by_a_screen(tmp_path):
     assert kept["features"].shape == (6, 1280)
     np.savez(tmp_path / "mine.npz", inputs=np.zeros((4, 5), np.float32), labels=np.arange(4))
     backbone = ModuleBackbone(nn.Linear(5, 3), input_shape=(5,), head=None)
-    assert extract(backbone, str(tmp_path / "mine.npz"), keep=("labels",)).kept["labels"].tolist() == [0, 1, 2, 3]
+    assert len(extract(backbone, str(tmp_path / "mine.npz"), keep=("labels",)).kept["labels"]) == 3  # one validates
     with pytest.raises(ValueError, match=r"`data` to be one of .*digits.* or a path, .*'digts'; did you mean 'digits'"):
         extract(backbone, "digts")
 
