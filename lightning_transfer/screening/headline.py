@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from lightning_transfer.report.text import title
+from lightning_transfer.report.text import equal_scores, title
 from lightning_transfer.screening.consensus import consensus
-from lightning_transfer.screening.row import equal_scores
 
 if TYPE_CHECKING:
     from lightning_transfer.screening.row import Row
