@@ -118,11 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(_run_plain(job, overrides))
     if mistake := find_mistake(overrides):
         _fail(mistake)
-    overrides = arrange(overrides)
+    typed, overrides = overrides, arrange(overrides)
     if "-h" in overrides or "--help" in overrides:
         print("\n".join(map(plain, job_help(job, overrides).split("\n"))))
         sys.exit(0)
-    sys.exit(_run(job, overrides))
+    sys.exit(_run(job, overrides, typed))
 
 
 def _completion(option: str, argument: str = "") -> str:
@@ -194,7 +194,7 @@ def _choice_help(group: str, option: str, folders: Sequence[Path]) -> str:
     return f"{group}={option}: change a value by {group}.KEY=VALUE\n\n{whole}"
 
 
-def _run(job: str, overrides: Sequence[str]) -> int:
+def _run(job: str, overrides: Sequence[str], typed: Sequence[str]) -> int:
     if any(override.startswith("--e") for override in overrides):  # abbreviations are understood too
         _fail("--experimental-rerun reads a pickle, which can run any code; repeat the overrides instead.")
     if folders := config_folders(overrides):
@@ -207,10 +207,10 @@ def _run(job: str, overrides: Sequence[str]) -> int:
             _compose_and_run(job, overrides)
     except KeyboardInterrupt:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # not in each process that a strategy started
-            _print_error(f"interrupted; to go on: {resume_command(PROGRAM, job, overrides, _folder())}")
+            _print_error(f"interrupted; to go on: {resume_command(PROGRAM, job, typed, _folder())}")
         return INTERRUPTED
     except _StoppedError as stop:
-        _print_error(stop.line + _remedy(stop.__cause__, job, overrides))
+        _print_error(stop.line + _remedy(stop.__cause__, job, typed))
         return stop.exit_code
     except _expected_errors() as error:
         if _WANTS_TRACEBACK:
@@ -220,16 +220,16 @@ def _run(job: str, overrides: Sequence[str]) -> int:
     except OSError as error:
         if _WANTS_TRACEBACK:
             raise
-        _print_error(explain(error) + _remedy(error, job, overrides))
+        _print_error(explain(error) + _remedy(error, job, typed))
         return FAILED
     return _exit_code_of_sweep()
 
 
-def _remedy(error: BaseException | None, job: str, overrides: Sequence[str]) -> str:
+def _remedy(error: BaseException | None, job: str, typed: Sequence[str]) -> str:
     """What to type once the disk has room again, or whatever else the system refused."""
     if not isinstance(error, OSError) or isinstance(error, _expected_errors()):
         return ""
-    return f"; to go on when that is mended: {resume_command(PROGRAM, job, overrides, _folder())}"
+    return f"; to go on when that is mended: {resume_command(PROGRAM, job, typed, _folder())}"
 
 
 def _compose_and_run(job: str, overrides: Sequence[str]) -> None:

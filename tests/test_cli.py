@@ -246,3 +246,29 @@ def test_an_error_of_the_system_is_one_line_with_the_words_to_go_on(in_process, 
     (line,) = capsys.readouterr().err.splitlines()
     assert "No space left on device: 'x.ckpt'" in line
     assert line.endswith("; to go on when that is mended: lightning-transfer finetune hydra.run.dir=out")
+
+
+def test_a_score_of_ones_own_stands_beside_the_others(in_process, capsys):
+    (in_process / "conf/metrics").mkdir(parents=True)
+    (in_process / "conf/metrics/mine.yaml").write_text("mine: {_target_: lightning_transfer.metrics.HScore}\n")
+    words = ("--config-dir", "conf", "zoo=[efficientnet_lite0_random]", "target=digits", "max_samples=60")
+    assert exit_code("screen", *words, "metrics=[mine,h_score]", "hydra.run.dir=out") == 0
+    (scores,) = [row.scores for row in Leaderboard.load(in_process / "out").rows]
+    assert scores["mine"] == scores["h_score"]
+
+
+def test_the_words_to_go_on_are_those_that_were_typed(in_process, capsys, monkeypatch):
+    def stop(cfg) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lightning_transfer.jobs.screen.run", stop)
+    words = [
+        "screen",
+        "zoo=[timm/test_vit*]",
+        "target.root=~/x",
+        "target=image_folder",
+        "--config-dir",
+        str(in_process),
+    ]
+    assert exit_code(*words) == 130
+    assert capsys.readouterr().err.splitlines()[-1].endswith(shlex.join(["lightning-transfer", *words]))

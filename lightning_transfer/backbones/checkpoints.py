@@ -41,6 +41,9 @@ def load_weights(module: nn.Module, path: str | Path, *, prefix: str | None = No
         ValueError: If the file has no weights that fit.
         FileNotFoundError: If there is no such file.
     """
+    if not isinstance(module, nn.Module):
+        hint = f": type module={module.__name__}(...)" if isinstance(module, type) else ""
+        raise ValueError(f"Expected argument `module` to be a network, but got {module!r}{hint}.")
     state = _read_state(check_path(path, "path"))
     weights = module.state_dict()
     if prefix is None:

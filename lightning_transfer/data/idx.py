@@ -127,7 +127,9 @@ class IDXImages(TransferDataModule):
     def load(self) -> LoadedData:
         """Read the four files and split validation samples off the training files."""
         if not self.root.is_dir():
-            raise ValueError(f"Expected argument `root` to be a folder with IDX files, but got {str(self.root)!r}.")
+            raise ValueError(
+                f"Expected argument `root` to be a folder with IDX files, but got {str(self.root)!r}; name it: root=FOLDER."
+            )
         train, test = (self._read(prefix) for prefix in self.prefixes.values())
         if train is None:
             wanted = f"{self.prefixes['train']}-images-idx3-ubyte[.gz]"

@@ -219,4 +219,9 @@ class OriginalFiles:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Image.Image:
-        return open_rgb(self.paths[index])
+        try:
+            return open_rgb(self.paths[index])
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; the option `on_error=skip` of the data leaves out and names such files"
+            ) from error

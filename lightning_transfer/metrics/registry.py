@@ -126,7 +126,7 @@ def read_metrics(metrics: Any) -> dict[str, Metric | Mapping[str, Any]]:
 
     Args:
         metrics: A name, a Metric, a ``MetricCollection``, several names and Metrics, or a dict from names to options of
-            the score (or None) or to Metrics.
+            the score (or None), to Metrics or to configs of Metrics with ``_target_``.
 
     Returns:
         Metrics and options of those asked for by name, by column name, in the order given.
@@ -154,6 +154,8 @@ def read_metrics(metrics: Any) -> dict[str, Metric | Mapping[str, Any]]:
         raise ValueError(f"Expected argument `metrics` to be a name, names or a dict, but got {metrics!r}.")
     read: dict[str, Metric | Mapping[str, Any]] = {}
     for name, value in pairs:
+        if isinstance(value, Mapping) and "_target_" in value:
+            value = _build(name, value)
         if not isinstance(value, (Metric, Mapping)):
             raise ValueError(f"Expected argument `metrics` to hold a dict of options for {name!r}, but got {value!r}.")
         if isinstance(value, Mapping) and name not in (*METRICS, *GROUPS):
@@ -166,6 +168,21 @@ def read_metrics(metrics: Any) -> dict[str, Metric | Mapping[str, Any]]:
             )
         read[name] = value
     return read
+
+
+def _build(name: str, config: Mapping[str, Any]) -> Metric:
+    """A Metric of somebody's own from its config."""
+    from torchmetrics import Metric
+
+    from lightning_transfer.utilities.instantiate import instantiate
+
+    try:
+        built = instantiate(config)
+    except TypeError as error:  # an argument that is unknown or missing
+        raise ValueError(f"metrics.{name}: {error}") from error
+    if not isinstance(built, Metric):
+        raise ValueError(f"Expected `metrics.{name}` to build a Metric, but got {built!r:.100}.")
+    return built
 
 
 def name_of(metric: Metric) -> str:

@@ -166,3 +166,10 @@ def test_bad_programs_are_refused(programs, tmp_path):
             ProgramBackbone(tmp_path / name, (3, 12, 12))
     with pytest.raises(FileNotFoundError, match="absent"):
         ProgramBackbone(tmp_path / "absent.pt2", (3, 12, 12))
+
+
+def test_a_class_in_place_of_a_network_is_told():
+    with pytest.raises(ValueError, match=r"`module` to be a network, .*: type module=Identity\(\.\.\.\)"):
+        load_weights(nn.Identity, "nowhere.ckpt")
+    with pytest.raises(ValueError, match="`module` to be a network, but got 3"):
+        load_weights(3, "nowhere.ckpt")

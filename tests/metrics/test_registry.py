@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from lightning_transfer import functional, metrics
 from lightning_transfer.backbones import ModuleBackbone
 from lightning_transfer.data import Digits
-from lightning_transfer.metrics import SCORES
+from lightning_transfer.metrics import SCORES, HScore
 from lightning_transfer.metrics.base import collect
 from lightning_transfer.metrics.moments import MomentMetric
 from lightning_transfer.metrics.registry import METRICS, build_metrics, read_metrics, resolve_metrics
@@ -191,3 +191,18 @@ def test_column_function_and_class_have_one_name(name):
 def test_long_names_are_the_same_classes():
     assert metrics.NegativeConditionalEntropy is metrics.NCE
     assert metrics.EnergyScore is metrics.Energy
+
+
+def test_a_config_builds_a_score_of_ones_own():
+    read = read_metrics(
+        {"logme": None, "mine": {"_target_": "lightning_transfer.metrics.HScore", "jackknife_groups": 4}}
+    )
+    assert read["logme"] == {}
+    assert isinstance(read["mine"], HScore)
+    for config, message in (
+        ({"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}, r"`metrics\.mine` to build a Metric"),
+        ({"_target_": "lightning_transfer.metrics.HScore", "nope": 1}, r"metrics\.mine: .*nope"),
+        ({"_target_": "os.system"}, "is not allowed here"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_metrics({"mine": config})

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from lightning_transfer.report.console import as_text
-from lightning_transfer.report.text import error_text, human_number, human_seconds, score_texts, short_names
+from lightning_transfer.report.text import error_text, human_number, human_seconds, score_texts, sentences, short_names
 from lightning_transfer.screening import Leaderboard, Row
 
 
@@ -57,3 +57,8 @@ def test_long_names_lose_their_middle_and_leave_room_for_the_columns():
     assert "_in21k_384" in lines[3]
     twins = ["x" * 90 + middle + "y" * 90 for middle in "ab"]
     assert short_names(twins, 20) == {name: name for name in twins}
+
+
+def test_what_several_failed_of_is_said_once():
+    rows = [Row("a", {"logme": 1.0}), *(Row(name, status="interrupted") for name in "bcd")]
+    assert "b, c and d: interrupted" in sentences(Leaderboard(rows))
