@@ -128,7 +128,7 @@ class IDXImages(TransferDataModule):
         """Read the four files and split validation samples off the training files."""
         if not self.root.is_dir():
             raise ValueError(
-                f"Expected argument `root` to be a folder with IDX files, but got {str(self.root)!r}; name it: root=FOLDER."
+                f"Expected argument `root` to be a folder with IDX files, but got {str(self.root)!r}; set root=FOLDER."
             )
         train, test = (self._read(prefix) for prefix in self.prefixes.values())
         if train is None:

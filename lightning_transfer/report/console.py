@@ -19,13 +19,13 @@ from lightning_transfer.relatedness.baseline import Baseline
 from lightning_transfer.report.text import (
     column_texts,
     cost_text,
-    equal_scores,
     error_text,
     sentences,
     short_names,
     title,
     undecided_places,
 )
+from lightning_transfer.utilities.scores import equal_scores
 from lightning_transfer.utilities.text import plain
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_transfer.report.text import equal_scores, human_number, short_names, title
+from lightning_transfer.report.text import human_number, short_names, title
 from lightning_transfer.utilities.checks import check_one_of
 from lightning_transfer.utilities.imports import require
+from lightning_transfer.utilities.scores import equal_scores
 from lightning_transfer.utilities.text import figure_text, plain
 
 if TYPE_CHECKING:

@@ -18,13 +18,13 @@ from lightning_transfer.report.text import (
     column_texts,
     cost_text,
     costs_of,
-    equal_scores,
     error_text,
     score_texts,
     sentences,
     title,
     undecided_places,
 )
+from lightning_transfer.utilities.scores import equal_scores
 from lightning_transfer.utilities.text import html_text
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from lightning_transfer.report.text import equal_scores, title
+from lightning_transfer.report.text import title
 from lightning_transfer.screening.consensus import consensus
+from lightning_transfer.utilities.scores import equal_scores
 
 if TYPE_CHECKING:
     from lightning_transfer.screening.row import Row

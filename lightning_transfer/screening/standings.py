@@ -9,9 +9,9 @@ from itertools import pairwise
 from statistics import NormalDist
 from typing import Any, ClassVar
 
-from lightning_transfer.report.text import equal_scores
 from lightning_transfer.screening.row import COSTS, Row
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of
+from lightning_transfer.utilities.scores import equal_scores
 
 LOWER_IS_BETTER = frozenset({"task_relatedness"})
 _DEFAULT_RANK_BY = "logme"
