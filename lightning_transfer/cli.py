@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from lightning_transfer.configs import CONF, known_configs, read_config
-from lightning_transfer.jobs.arguments import arrange, config_folders, find_mistake, resume_command
+from lightning_transfer.jobs.arguments import arrange, config_folders, data_words, find_mistake, resume_command
 from lightning_transfer.jobs.record import JOBS
 from lightning_transfer.utilities.allocator import tune_allocator
 from lightning_transfer.utilities.errors import Failure, JobFailedError
@@ -307,7 +307,10 @@ def explain(error: BaseException) -> str:
         names = error.options or known_configs(group)  # Hydra lists none for a member of a list
         extra = _LAUNCHER_EXTRAS.get(name, "")
         remedy = f" Install the launcher: pip install {PROGRAM}[{extra}]" if extra else ""
-        return f"unknown {group} {name!r}; {_did_you_mean(name, names)}known are {', '.join(names)}.{remedy}"
+        meant = _what_lies_there(group, name) or _did_you_mean(name, names)
+        if group == "backbone" and not meant:
+            remedy = f" Names in a library begin with that of the library: backbone=timm/{name}"
+        return f"unknown {group} {name!r}; {meant}known are {', '.join(names)}.{remedy}"
     text = " ".join(str(error).split()) or type(error).__name__
     cause = " ".join(str(error.__cause__).split()) if error.__cause__ else ""
     return text if not cause or cause in text else f"{text} ({cause})"
@@ -327,8 +330,14 @@ def _explain_key(error: BaseException, job: str, overrides: Sequence[str]) -> st
     return f"no option {key!r}; {meant}Type +{key}={values.get(key, 'VALUE')} to add a new one."
 
 
+def _what_lies_there(group: str, name: str) -> str:
+    words = data_words(name, group) if group in ("target", "reference") else None
+    return f"for what lies there type {words}; " if words else ""
+
+
 def _did_you_mean(word: str, names: Iterable[str]) -> str:
-    close = get_close_matches(word, names, n=1)
+    names = list(names)
+    close = get_close_matches(word, names, n=1) or get_close_matches(word.lower().replace("-", "_"), names, n=1)
     return f"did you mean {close[0]!r}? " if close else ""
 
 

@@ -100,6 +100,8 @@ class Preprocessing:
     def _check(self, images: Tensor) -> None:
         if not isinstance(images, Tensor) or images.ndim != 4:
             got = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+            if isinstance(images, (list, tuple)) and images and isinstance(images[0], str):
+                got = "texts, which need a backbone for text (all_minilm_l6_v2, hf/NAME, st/NAME)"
             raise ValueError(f"Expected argument `inputs` to be images of shape (b, c, h, w), but got {got}.")
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise ValueError(f"Expected argument `inputs` to be uint8 or floating images, but got {images.dtype}.")

@@ -231,7 +231,8 @@ def _from_path(path: Path, **overrides: Any) -> Backbone:
         raise FileNotFoundError(f"There is no file or folder `{path}`.")
     raise ValueError(
         f"Expected `{path}` to come with `module=`, the network that its weights belong to, or, if it is a program, "
-        f"with `input_shape=`, but got {sorted(overrides)}."
+        f"with `input_shape=`, but got {sorted(overrides)}; on the command line these are `backbone=checkpoint` and "
+        "`backbone=program`."
     )
 
 

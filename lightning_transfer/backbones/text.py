@@ -47,9 +47,11 @@ class TextBackbone(Backbone):
                     f"for, but got {length}."
                 )
         else:
+            images = isinstance(inputs, Tensor) and inputs.ndim == 4
+            pictures = ", pictures, which need a backbone for them (efficientnet_lite0, timm/NAME)" if images else ""
             raise ValueError(
                 "Expected argument `inputs` to be a list of strings or a dict of token tensors with `input_ids`, "
-                f"but got {type(inputs).__name__}."
+                f"but got {type(inputs).__name__}{pictures}."
             )
         return {name: value.to(self.device) for name, value in tokens.items() if isinstance(value, Tensor)}
 

@@ -101,7 +101,10 @@ class Table(TransferDataModule):
     ) -> None:
         super().__init__(**kwargs)
         if (label is None) == (targets is None):
-            raise ValueError(f"Expected one of arguments `label` and `targets`, but got {label!r} and {targets!r}.")
+            raise ValueError(
+                "Expected one of arguments `label` and `targets`, which name columns, but got "
+                f"{label!r} and {targets!r}."
+            )
         self.path = check_path(path, "path")
         self.label = label
         self.targets = _listed(targets)

@@ -25,6 +25,15 @@ _LIBRARIES = ("timm/", "torchvision/", "hf/", "transformers/", "open_clip/", "st
 _PLAIN = re.compile(r"[\w/.+@ :%*-]*")  # values that Hydra's grammar takes without quotes
 _QUOTE = re.compile(r"(\\*)('|$)")  # with the backslashes before it, which mean something only there
 _HOME = re.compile(r"(?<=[=,\[])~(?=/|$|,|\])")
+_IN_FOLDERS = {  # what tells a kind of data, its config, and the key of the folder
+    "dataset_info.json": ("hugging_face", "data"),
+    "dataset_dict.json": ("hugging_face", "data"),
+    "*.tar": ("shards", "path"),
+    "*-idx3-ubyte*": ("idx", "root"),
+}
+_IN_FILES = {
+    **dict.fromkeys((".csv", ".tsv", ".parquet"), ("text", "text", "label")), ".npz": ("npz",), ".tar": ("shards",)
+}  # fmt: skip
 _RESULTS = (
     "leaderboard.json", "finetune.json", "relatedness.json", "study.jsonl", "select.json", "checkpoints/last.ckpt",
 )  # fmt: skip
@@ -112,8 +121,12 @@ def find_mistake(arguments: Sequence[str]) -> str | None:
     while pending:
         argument = pending.pop(0)
         if not argument.startswith("-"):
-            if "=" not in argument and not argument.startswith("~"):
-                return f"{argument!r} gives no value: type {argument.partition(':')[0]}=VALUE."
+            key, equals, value = argument.partition("=")
+            if not equals and not argument.startswith("~"):
+                words = data_words(argument) or f"{argument.partition(':')[0]}=VALUE"
+                return f"{argument!r} gives no value: type {words}."
+            if value.startswith("[") and not value.endswith("]"):
+                return f"{argument!r} opens a list and does not close it: type '{key}=[NAME,NAME]', quotes included."
         elif argument in _WITH_VALUE:
             if not pending or pending[0].startswith("-"):
                 return f"{argument} needs what it is about behind it: type {argument} {_WITH_VALUE[argument]}."
@@ -121,6 +134,10 @@ def find_mistake(arguments: Sequence[str]) -> str | None:
         elif not _is_option(argument.partition("=")[0]):
             close = get_close_matches(argument, _OPTIONS, n=1)
             meant = f"did you mean {close[0]}? " if close else ""
+            if not close and argument.startswith("--"):
+                value = pending[0] if pending and "=" not in pending[0] else "VALUE"
+                words = argument[2:] if "=" in argument else f"{argument[2:]}={value}"
+                meant = f"values are given without dashes: type {words}; "
             return f"unknown option {argument}; {meant}known are {', '.join(_OPTIONS)}."
     return None
 
@@ -129,6 +146,26 @@ def _is_option(argument: str) -> bool:
     if argument.startswith("--"):
         return any(option.startswith(argument) for option in _OPTIONS)
     return argument in _SHORT
+
+
+def data_words(path: str, group: str = "target") -> str | None:
+    """What to type for data in a file or folder; None if there is none.
+
+    Args:
+        path: What was given for the name of a config.
+        group: ``"target"`` or ``"reference"``.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir():
+        kind, key = next(
+            (found for pattern, found in _IN_FOLDERS.items() if any(place.glob(pattern))), ("image_folder", "root")
+        )
+        return shlex.join([f"{group}={kind}", f"{group}.{key}={path}"])
+    if not place.is_file():
+        return None
+    kind, *columns = _IN_FILES.get(place.suffix.lower(), ("",))
+    words = [f"{group}={kind}", f"{group}.path={path}", *(f"{group}.{column}=COLUMN" for column in columns)]
+    return shlex.join(words) if kind else None
 
 
 def override(key: str, value: str) -> str:

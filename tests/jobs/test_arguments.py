@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from lightning_transfer.jobs.arguments import arrange, config_folders, find_mistake, override, resume_command
+from lightning_transfer.jobs.arguments import (
+    arrange,
+    config_folders,
+    data_words,
+    find_mistake,
+    override,
+    resume_command,
+)
 
 
 @pytest.mark.parametrize(
@@ -75,3 +82,18 @@ def test_what_to_type_to_go_on(tmp_path):
 )
 def test_no_mistake(arguments):
     assert find_mistake(arguments) is None
+
+
+def test_what_to_type_for_data_that_are_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("my photos/cat", "saved", "shards"):
+        Path(name).mkdir(parents=True)
+    for name in ("saved/dataset_info.json", "shards/0.tar", "reviews.CSV", "a.npz", "notes.doc"):
+        Path(name).touch()
+    assert data_words("my photos") == "target=image_folder 'target.root=my photos'"
+    assert data_words("saved", "reference") == "reference=hugging_face reference.data=saved"
+    assert data_words("shards") == "target=shards target.path=shards"
+    assert data_words("reviews.CSV") == "target=text target.path=reviews.CSV target.text=COLUMN target.label=COLUMN"
+    assert data_words("a.npz") == "target=npz target.path=a.npz"
+    assert data_words("notes.doc") is None
+    assert data_words("nowhere") is None
