@@ -36,6 +36,7 @@ BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _WANTS_TRACEBACK = os.environ.get(_FULL_ERROR) == "1"
 _NO_SUCH_KEY = re.compile(r"Could not override '(?P<key>[^'@]+)")
+_OF_PATHS = ("target/", "reference/", "backbone/")
 _LAUNCHER_EXTRAS = {
     "joblib": "joblib",
     "ray": "ray",
@@ -304,6 +305,8 @@ def explain(error: BaseException) -> str:
         return f"{error.full_key} has no value: add {error.full_key}=VALUE."
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
+        if group.startswith(_OF_PATHS):  # a path in place of a name
+            group, _, name = error.missing_cfg_file.partition("/")
         names = error.options or known_configs(group)  # Hydra lists none for a member of a list
         extra = _LAUNCHER_EXTRAS.get(name, "")
         remedy = f" Install the launcher: pip install {PROGRAM}[{extra}]" if extra else ""

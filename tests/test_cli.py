@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -115,7 +116,8 @@ def test_completion(capsys):
         (("finetune", "target=nope"), "unknown target 'nope'"),
         (("screen", "."), "'.' gives no value: type target=image_folder target.root=.."),
         (("screen", "target=."), "unknown target '.'; for what lies there type target=image_folder target.root=.;"),
-        (("relate", f"reference={__file__}"), "unknown reference .*; known are"),
+        (("relate", f"reference={Path(__file__).parent}"), "type reference=image_folder reference.root=/.*; known are"),
+        (("screen", "target=no/such"), "unknown target 'no/such'; known are .*digits"),
         (("screen", "--target", "digits"), "--target; values are given without dashes: type target=digits;"),
         (("screen", "--target=digits"), "--target=digits; values are given without dashes: type target=digits;"),
         (("screen", "zoo=[timm/resnet*", "target=digits"), r"type 'zoo=\[NAME,NAME\]', quotes included"),
