@@ -178,7 +178,7 @@ def _build(name: str, config: Mapping[str, Any]) -> Metric:
 
     try:
         built = instantiate(config)
-    except TypeError as error:  # an argument that is unknown or missing
+    except (TypeError, ValueError) as error:  # an argument that is unknown, missing or wrong
         raise ValueError(f"metrics.{name}: {error}") from error
     if not isinstance(built, Metric):
         raise ValueError(f"Expected `metrics.{name}` to build a Metric, but got {built!r:.100}.")
