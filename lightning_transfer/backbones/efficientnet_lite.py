@@ -65,6 +65,7 @@ class EfficientNetLite(Backbone):
     ) -> None:
         if variant not in (0, 1, 2):
             raise ValueError(f"Expected argument `variant` to be 0, 1 or 2, but got {variant!r}.")
+        seed = check_positive_int(seed, "seed", 0)
         size = _NATIVE_SIZES[variant] if input_size is None else check_positive_int(input_size, "input_size", 32)
         default = Preprocessing(size=(size, size), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, interpolation="bicubic")
         super().__init__(

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from lightning_transfer.inputs import keys_of
 from lightning_transfer.data.loading import load_data
+from lightning_transfer.inputs import keys_of
 from lightning_transfer.utilities.checks import check_positive_int
 
 if TYPE_CHECKING:
