@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -30,6 +31,7 @@ from lightning_transfer.utilities.groups import check_groups
 if TYPE_CHECKING:
     from lightning_transfer._compat import AxesType, PlotType
 
+_NUMBERS = re.compile(r"\d[\d.]*(e[+-]?\d+)?")
 _ROUNDING = 1e-9  # by which a score may pass its limits
 _WIDE = 8  # features from which an effective rank below the next number is worth a word
 _COLLAPSED = 1.5
@@ -229,8 +231,9 @@ class TransferMetric(Metric, ABC):
         possible = low - slack <= value <= high + slack
         self._outside = "" if possible else f"{value:.6g} is impossible, the limits are {low:.6g} and {high:.6g}"
         for message in self.health().messages:
-            if message not in self._warned:
-                self._warned.add(message)
+            kind = _NUMBERS.sub("", message)  # which change from epoch to epoch
+            if kind not in self._warned:
+                self._warned.add(kind)
                 rank_zero_warn(f"{self.title}: {message}", category=UserWarning)
         return score
 

@@ -210,3 +210,16 @@ def test_a_mixture_of_components_with_few_samples_is_told():
     assert any("3 samples a component" in message for message in metric.health().messages)
     many = feed(NLEEP(components_per_class=1), inputs_of(NLEEP(), n=400))
     assert messages_of_compute(many) == []
+
+
+def test_what_was_said_of_other_numbers_is_not_said_again():
+    inputs = make_inputs(d=10)
+    features, labels = inputs["features"], inputs["labels"]
+    metric = LogME()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for noise in (1e-3, 1e-2):  # as from epoch to epoch
+            metric.reset()
+            metric.update(features[:, :1] + noise * features, labels)
+            metric.compute()
+    assert len([warning for warning in caught if "one direction" in str(warning.message)]) == 1
