@@ -6,9 +6,9 @@ import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 _FORMAT = 1  # of the table
@@ -34,7 +34,7 @@ class FileHashes:
     """Hashes files, each once as long as path, size, times, inode and device stay.
 
     A file that has just been changed is not remembered: a further change within the same tick of the clock would not
-    show.
+    show. A table that cannot be used (it is locked, or no file) is not asked again; a damaged one is made anew.
 
     Args:
         table: An SQLite file where hashes are remembered; ``None`` to hash every time. Where it cannot be used, files
@@ -70,7 +70,7 @@ class FileHashes:
         if self.table is None or not self.table.is_file():
             return {}
         known: dict[str, str] = {}
-        with suppress(sqlite3.Error), closing(_connect(self.table)) as table:
+        with self._usable(), closing(_connect(self.table)) as table:
             for name in dict.fromkeys(names):
                 row = table.execute("SELECT signature, hash FROM files WHERE path = ?", [name]).fetchone()
                 if row is not None and row[0] == _signature(os.stat(name)) and _is_hash(row[1]):
@@ -80,10 +80,23 @@ class FileHashes:
     def _remember(self, rows: Iterable[tuple[str, str, str]]) -> None:
         if self.table is None or not (rows := list(rows)):
             return
-        with suppress(sqlite3.Error, OSError):
+        with suppress(OSError), self._usable():
             self.table.parent.mkdir(parents=True, exist_ok=True)
-            with closing(_connect(self.table)) as table, table:
-                table.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
+            if self.table.is_file() or not os.path.lexists(self.table):
+                with closing(_connect(self.table)) as table, table:
+                    table.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        table = self.table
+        try:
+            yield
+        except sqlite3.OperationalError:  # locked, read only, a full disk
+            self.table = None
+        except sqlite3.Error:  # damaged
+            with suppress(OSError):
+                if table is not None and table.is_file() and not table.is_symlink():
+                    table.unlink()
 
 
 def _connect(path: Path) -> sqlite3.Connection:

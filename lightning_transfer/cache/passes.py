@@ -238,7 +238,7 @@ class CachedPasses:
         try:
             writer = self.cache.writer(search.key)
         except OSError as error:
-            self._say(f"Features are not written to `{self.cache.folder}`: {Failure.of(error)}")
+            self._say(f"Features are not written to `{self.cache.folder}`: {Failure.of(error)}", "writing")
             return None
         if isinstance(backbone, LayeredBackbone):
             writer.columns = {_tensor(layer): columns for layer, columns in backbone.slices.items()}
@@ -257,7 +257,7 @@ class CachedPasses:
         except OSError as error:
             done, failure = False, Failure.of(error)
         if not done:
-            self._say(f"Features are not written to `{self.cache.folder}`: {failure}")
+            self._say(f"Features are not written to `{self.cache.folder}`: {failure}", "writing")
 
     def _replay(
         self, entry: Entry, search: _Search, backbone: Backbone, metrics: Any, options: Mapping[str, Any]
@@ -286,10 +286,10 @@ class CachedPasses:
             return False
         return all(name in USUAL_OPTIONS or name.startswith("_") for name in trainer or ())
 
-    def _say(self, line: str) -> None:
-        """Say a line once."""
-        if line not in self._said:
-            self._said.add(line)
+    def _say(self, line: str, about: str = "") -> None:
+        """Say a line once, or one line about a matter."""
+        if (matter := about or line) not in self._said:
+            self._said.add(matter)
             warnings.warn(line, stacklevel=5)
 
 

@@ -183,7 +183,8 @@ class FeatureCache:
         """
         pending = self.folder / "unfinished" / uuid.uuid4().hex
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        pending.mkdir(parents=True)
+        pending.parent.mkdir(exist_ok=True)
+        pending.mkdir()
         return EntryWriter(pending, key, self.dtype, self._sign(key))
 
     def finish(
@@ -215,7 +216,7 @@ class FeatureCache:
         }
         write_atomically(writer.folder / _MANIFEST, _encode(manifest))
         home = self._home(writer.key)
-        with lock_folder(self.folder):
+        with lock_folder(self.folder, _PATIENCE):
             for folder in home.glob("*"):
                 with suppress(OSError, ValueError):
                     earlier = Entry.read(folder, writer.key)
@@ -245,6 +246,9 @@ class FeatureCache:
 
         Returns:
             Bytes that were freed.
+
+        Raises:
+            OSError: If the folder cannot be written.
         """
         freed = self.size()
         if not self.folder.is_dir():

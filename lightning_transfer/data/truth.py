@@ -110,6 +110,8 @@ def _mark_ids(values: Sequence[Sequence[Any]], count: int) -> Any:
     for row, ids in enumerate(values):
         if not all(isinstance(i, (int, np.integer)) and 0 <= i < count for i in ids):
             raise ValueError(f"Expected labels to be class ids below {count}, but got {list(ids)!r:.100}.")
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"Expected each label of a sample once, but got {list(ids)!r:.100}; {_DENSE}.")
         marks[row, list(ids)] = 1
     return marks
 

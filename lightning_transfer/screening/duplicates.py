@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_transfer.pictures import Prepared
+
 _MOST_SAMPLES = 1000
 _SIDE = 96  # of the part of a picture that is looked at, from its middle
 _WINDOW = 8
@@ -21,6 +23,7 @@ _NO_HASH = 2**31
 _FLATTEST = 6.0  # standard deviation, in grey levels, below which a window tells nothing
 _NEARLY = 2.0  # root mean square difference, in grey levels, of thumbnails of nearly the same picture
 _NEAREST = 1e-3  # of the median distance, within which two vectors are nearly the same
+_DEVIATION = 58.0  # grey levels, of the usual normalisations
 _FEWEST_NUMBERS = 4  # of a vector; shorter ones come that close by chance
 _PRIMES = (1009, 7919, 15485, 20011, 24593, 28411, 30577, 32749)
 
@@ -49,8 +52,9 @@ class InputSketch:
         """Keep what is needed of a batch; what cannot be compared is passed over.
 
         Args:
-            inputs: Images ``(b, c, h, w)``, uint8 or floating in [0, 1]; or vectors, or ids of tokens, ``(b, d)``;
-                or a list of texts; or a dict with ``input_ids`` and ``attention_mask``.
+            inputs: Images ``(b, c, h, w)``, uint8 or floating in [0, 1], or as a transform has prepared them; or
+                vectors, or ids of tokens, ``(b, d)``; or a list of texts; or a dict with ``input_ids`` and
+                ``attention_mask``.
         """
         if self.count >= _MOST_SAMPLES:
             return
@@ -58,12 +62,14 @@ class InputSketch:
             self.texts += texts
             self.count += len(texts)
             return
+        prepared = isinstance(inputs, Prepared)
+        inputs = inputs.values if prepared else inputs
         if not isinstance(inputs, Tensor) or inputs.ndim not in (2, 4):
             return
         inputs = inputs.detach()[: _MOST_SAMPLES - self.count].cpu()
         self.count += len(inputs)
         if inputs.ndim == 4:
-            scale = 255.0 if inputs.is_floating_point() else 1.0
+            scale = _level(inputs, prepared) if inputs.is_floating_point() else 1.0
             top, left = (max(0, (side - _SIDE) // 2) for side in inputs.shape[2:])
             crop = inputs[:, :, top : top + _SIDE, left : left + _SIDE].float() * scale
             inputs = crop.mean(dim=1).round().to(torch.int16)
@@ -85,6 +91,12 @@ class InputSketch:
             if min(samples.shape[1:]) >= _SMALLEST_PICTURE:
                 alike |= _overlapping(samples.double())
         return float(alike.double().mean())
+
+
+def _level(images: Tensor, prepared: bool) -> float:
+    """Grey levels a unit: 255 of images in [0, 1], of normalised ones about the deviation that they were divided by."""
+    normalised = prepared and bool((images.amin() < 0) | (images.amax() > 1))
+    return _DEVIATION if normalised else 255.0
 
 
 def _as_texts(inputs: Any) -> list[str | tuple[int, ...]]:

@@ -368,10 +368,13 @@ def _score(row: Row, backbone: Any, plan: _Plan, passes: Mapping[str, Any]) -> t
         saved += other.saved
         reference = other.kept
     info: dict[str, Any] = {"num_samples": extraction.num_samples}
+    notes = extraction.notes()
     some = scores.of(next(iter(slices)))
     judged = [cast(Any, metric).title for metric in some.values(copy_state=False) if _leaves_one_out(metric)]
     grouped = keys_of(plan.target, group_key=plan.group_key).get("group_key") is not None
-    share = extraction.notes().get("near_duplicates", 0.0)
+    share = notes.get("near_duplicates", 0.0)
+    if not isinstance(share, float) or not 0.0 <= share <= 1.0:
+        share = 0.0
     if share:
         info["near_duplicates"] = share
     if grouped:
@@ -379,7 +382,7 @@ def _score(row: Row, backbone: Any, plan: _Plan, passes: Mapping[str, Any]) -> t
     elif remark := remark_on_duplicates(share, judged):
         info["notes"] = [remark]
     remarks = (*_remarks_on_data(plan), *remarks_on_cache(extraction))
-    flops = extraction.notes().get("flops")
+    flops = notes.get("flops")
     row = replace(
         row, flops=flops if isinstance(flops, int) else _flops_of(backbone), cached=extraction.cached, remarks=remarks,
         images_per_second=extraction.images_per_second,

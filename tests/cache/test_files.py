@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 
@@ -49,9 +51,35 @@ def test_a_damaged_table_is_no_obstacle(settled, content):
     assert hashes.of([path]) == hashes.of([path]) == [hash_file(path)]
 
 
-def test_what_is_remembered_is_checked_for_its_form(settled):
-    import sqlite3
+def test_a_damaged_table_is_made_anew(settled):
+    path, hashes, read = settled
+    hashes.table.parent.mkdir()
+    hashes.table.write_bytes(b"no table at all" * 100)
+    for _ in range(3):
+        assert FileHashes(hashes.table).of([path]) == [hash_file(path)]
+    assert len(read) == 1
 
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/full", path)])
+def test_a_table_that_is_no_file_is_no_obstacle(settled, make):
+    path, hashes, _ = settled
+    hashes.table.parent.mkdir()
+    make(hashes.table)
+    assert hashes.of([path]) == hashes.of([path]) == [hash_file(path)]
+
+
+def test_a_locked_table_is_waited_for_once(settled, monkeypatch):
+    monkeypatch.setattr(files, "_PATIENCE", 0.05)
+    path, hashes, read = settled
+    hashes.of([path])
+    with closing(sqlite3.connect(hashes.table, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert hashes.of([path]) == [hash_file(path)]
+        assert hashes.table is None
+    assert len(read) == 2
+
+
+def test_what_is_remembered_is_checked_for_its_form(settled):
     path, hashes, _ = settled
     hashes.of([path])
     with sqlite3.connect(hashes.table) as table:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import warnings
 
 import numpy as np
 import pytest
 import torch
 from _cached import Net, backbone, data, seen, vectors
+from lightning.pytorch import Trainer
 from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from lightning_transfer import screen
-from lightning_transfer.backbones import LayeredBackbone, ModuleBackbone, PrecomputedFeatures
+from lightning_transfer.backbones import Backbone, LayeredBackbone, ModuleBackbone, PrecomputedFeatures
 from lightning_transfer.cache import CachedPasses, FeatureCache, store
 from lightning_transfer.data import ImageFolder, Samples
 from lightning_transfer.screening import relate, screen_layers
@@ -155,6 +158,23 @@ def test_scores_from_the_cache_are_equal_to_the_last_bit(cache):
     assert "from the cache" not in str(first)
 
 
+def test_a_warm_screen_counts_no_operations_and_runs_no_trainer(cache, monkeypatch):
+    options = {"metrics": ["logme", "leep"], "cache": cache, "trainer": {"accelerator": "cpu"}}
+    first = screen(backbone(), data(60), **options).rows[0]
+    rows = [screen(backbone(), data(60), progress=True, **options).rows[0]]  # the bar is a Trainer's
+    for owner, name in ((Trainer, "predict"), (Backbone, "cost")):
+        monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("no need of that"))
+    rows.append(screen(backbone(), data(60), **options).rows[0])
+    for row in rows:
+        assert (row.cached, row.scores, row.flops, row.parameters) == (
+            True,
+            first.scores,
+            first.flops,
+            first.parameters,
+        )
+    assert first.flops > 0
+
+
 def test_another_score_a_bound_and_layers_need_no_second_pass(cache):
     net = backbone()
     screen(net, data(60), "logme", cache=cache)
@@ -236,6 +256,64 @@ def test_a_folder_that_cannot_be_written_is_said_once_and_the_screen_goes_on(tmp
         board = screen([backbone(), backbone(layer="body")], data(60), "logme", cache=tmp_path / "file" / "cache")
     assert len([line for line in said if "not written" in str(line.message)]) == 1
     assert [row.status for row in board.rows] == ["ok", "ok"]
+
+
+def _occupy(name, make):
+    def damage(folder):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make(path)
+
+    return damage
+
+
+def _note(cache, **notes):
+    """Entries whose notes are not what this package writes."""
+    for path in cache.folder.rglob("entry.json"):
+        manifest = store.read_json(path)
+        del manifest["checksum"]
+        path.write_text(store._encode(manifest | {"notes": notes}))
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkdir, os.mkfifo, lambda path: path.write_bytes(b"x"), lambda path: path.symlink_to(path)]
+)
+@pytest.mark.parametrize("name", [".lock", "files.sqlite", "features", "unfinished", "features/aa"])
+def test_whatever_stands_in_the_way_costs_a_line_at_most(tmp_path, folder, name, make):
+    cache = FeatureCache(tmp_path / "cache")
+    cache.folder.mkdir()
+    _occupy(name, make)(cache.folder)
+    net = picture_net(Cut(8))
+    rows = []
+    for _ in range(2):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            rows.append(screen([net, net], pictures(folder), "logme", cache=cache).rows[0])
+        lines = [str(line.message) for line in said if "eatures" in str(line.message)]
+        assert len(lines) <= 1, lines
+    assert [row.status for row in rows] == ["ok", "ok"]
+    assert rows[0].scores == rows[1].scores
+    assert cache.entries() == [] or rows[1].cached
+    if name != ".lock":
+        cache.clear()
+
+
+@pytest.mark.parametrize("notes", [{"near_duplicates": "x", "flops": []}, {"near_duplicates": 7.0, "flops": None}])
+def test_notes_of_an_entry_are_checked(cache, notes):
+    first = screen(backbone(), data(60), "logme", cache=cache).rows[0]
+    _note(cache, **notes)
+    again = screen(backbone(), data(60), "logme", cache=cache)
+    assert again.rows[0].cached
+    assert "near_duplicates" not in again.info
+    assert again.rows[0].flops == first.flops > 0
+
+
+def test_a_folder_that_goes_during_the_pass_costs_a_line(cache):
+    net = backbone()
+    net.module.body.register_forward_hook(lambda *_: shutil.rmtree(cache.folder) if cache.folder.is_dir() else None)
+    with pytest.warns(UserWarning, match="Features are not written to"):
+        board = screen(net, data(60), "logme", cache=cache)
+    assert board.rows[0].status == "ok"
 
 
 def test_a_full_disk_is_said_and_the_scores_are_there(cache, monkeypatch):

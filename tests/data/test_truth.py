@@ -100,6 +100,12 @@ def test_dense_outputs_are_refused_in_one_line(values):
     assert "\n" not in str(error.value)
 
 
+def test_labels_of_tokens_are_not_taken_for_sets_of_classes():
+    assert encode_truth({"train": [[0, 2], [1]]}, names="abc").task == "multilabel"
+    with pytest.raises(ValueError, match=r"each label of a sample once.*one label a token"):
+        encode_truth({"train": [[0, 0, 2], [1]]}, names="abc")
+
+
 def test_gaps_and_infinite_targets():
     with pytest.raises(ValueError, match="no gaps"):
         encode_truth({"train": ["a", None]})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from lightning_transfer.backbones import ModuleBackbone
-from lightning_transfer.data import Digits, PhotoPatches
+from lightning_transfer.data import Digits, ImageFolder, PhotoPatches
+from lightning_transfer.pictures import Prepared
 from lightning_transfer.screening import screen
 from lightning_transfer.screening.duplicates import InputSketch, remark_on_duplicates, sketch_inputs
 
@@ -40,6 +43,28 @@ def test_copies_shifts_and_another_compression_are_seen():
     assert share(some[:, :, :40, :40], some[:5, :, 8:, 8:]) == pytest.approx(10 / 25)
     assert share(some, noisy) == pytest.approx(8 / 24)
     assert share(some / 255.0, some[:5] / 255.0) == pytest.approx(10 / 25)
+
+
+def test_pictures_that_a_transform_has_prepared_are_compared_too():
+    some = pictures(30, side=48)
+    for prepare in (lambda x: (x / 255 - 0.45) / 0.225, lambda x: x / 255, lambda x: (x.float() - 127) / 128):
+        assert share(Prepared(prepare(some))) == 0
+        assert share(Prepared(prepare(some)), Prepared(prepare(some[:5]))) == pytest.approx(10 / 35)
+    assert share(Prepared(torch.randn(4, 7, 5))) == 0  # patches of pictures in their own aspect
+
+
+def test_copies_in_a_folder_are_remarked_on(tmp_path):
+    for number, pixels in enumerate(pictures(8, side=40)[[0, 1, 2, 3, 4, 5, 6, 0]]):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
+    data = ImageFolder(tmp_path, val_fraction=0, test_fraction=0)
+    net = ModuleBackbone(nn.Flatten(), (3, 32, 32), head=None, transform=_shrunk, preprocessing=None)
+    assert screen(net, data, "h_score", cache=False).info["near_duplicates"] == 2 / 8
+
+
+def _shrunk(picture):
+    return torch.from_numpy(np.asarray(picture.resize((32, 32)))).permute(2, 0, 1) / 128 - 1
 
 
 def test_flat_pictures_and_a_frame_around_all_are_no_duplicates():
