@@ -35,7 +35,7 @@ def rankme(features: Tensor) -> Tensor:
         >>> import torch
         >>> from lightning_transfer.functional import rankme
         >>> rankme(torch.eye(4)).round(decimals=4), rankme(torch.ones(4, 4)).round(decimals=4)
-        (tensor(4.0000, dtype=torch.float64), tensor(1.0000, dtype=torch.float64))
+        (tensor(4., dtype=torch.float64), tensor(1., dtype=torch.float64))
     """
     rows = feature_rows(features).double()
     if len(rows) > rows.shape[1]:

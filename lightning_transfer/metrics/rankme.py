@@ -35,7 +35,7 @@ class RankMe(SampleMetric):
         >>> metric.update(torch.eye(4)[:3])
         >>> metric.update(torch.eye(4)[3:])
         >>> metric.compute().round(decimals=4)
-        tensor(4.0000, dtype=torch.float64)
+        tensor(4., dtype=torch.float64)
     """
 
     plot_lower_bound: float = 0.0

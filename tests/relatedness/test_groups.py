@@ -10,6 +10,7 @@ import torch
 
 from lightning_transfer.functional import task_relatedness
 from lightning_transfer.metrics import TaskRelatedness
+from lightning_transfer.relatedness import estimate
 from lightning_transfer.relatedness.crossfit import folds
 from lightning_transfer.relatedness.population import mean_bound
 from lightning_transfer.relatedness.sample import Sample
@@ -102,13 +103,24 @@ def test_means_of_groups_cover_the_loss_of_a_new_group():
     assert covered >= 180 - 3 * math.sqrt(18)
 
 
-def test_resamples_are_of_groups(blobs):
-    z, y, x, t = blobs(n_reference=90, n_target=40, noise=1.5)
-    copies, labels, groups = x.repeat(4, 1), t.repeat(4), torch.arange(40).repeat(4)
-    options = {"num_resamples": 24, "rounds": 1, "folds": 1}
-    together = task_relatedness(z, y, copies, labels, target_groups=groups, **options)
-    apart = task_relatedness(z, y, copies, labels, **options)
-    assert together.standard_error > 1.2 * apart.standard_error
+def test_resamples_are_of_groups(blobs, monkeypatch):
+    drawn, look = [], estimate.look
+
+    def watch(transforms, reference, target, *rest):
+        drawn.append(target.groups)
+        return look(transforms, reference, target, *rest)
+
+    monkeypatch.setattr(estimate, "look", watch)
+    z, y, x, t = blobs(n_reference=60, n_target=60)
+    groups = ids(60, 12, seed=1)
+    result = task_relatedness(z, y, x, t, reference_groups=ids(60, 12), target_groups=groups, rounds=1, num_resamples=4)
+    assert result.standard_error > 0
+    assert len(drawn) == 8  # of both halves
+    sizes = torch.bincount(groups)
+    for resample in drawn:
+        counts = torch.bincount(resample, minlength=len(sizes))
+        whole = sizes > 0
+        assert bool((counts[whole] % sizes[whole] == 0).all())  # a group comes whole or not at all
 
 
 def test_metric_equals_function(blobs):
