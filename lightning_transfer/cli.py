@@ -139,11 +139,16 @@ def _completion(option: str, argument: str = "") -> str:
 def _run_plain(job: str, words: Sequence[str]) -> int:
     try:
         JOBS[job].load()(words)
-    except (ValueError, ModuleNotFoundError) as error:
+    except (ValueError, ModuleNotFoundError, FileNotFoundError) as error:
         if _WANTS_TRACEBACK:
             raise
         _print_error(explain(error))
         return BAD_INPUT
+    except OSError as error:
+        if _WANTS_TRACEBACK:
+            raise
+        _print_error(explain(error))
+        return FAILED
     return 0
 
 
@@ -201,6 +206,9 @@ def _run(job: str, overrides: Sequence[str], typed: Sequence[str]) -> int:
     if folders := config_folders(overrides):
         importlib.import_module(CONF).fill_store(*folders)
     os.environ[_FULL_ERROR] = "1"  # makes Hydra hand errors on instead of printing them
+    os.environ.setdefault(
+        "PYTHONSAFEPATH", "1"
+    )  # processes of launchers and loaders take no library from where we stand
     sys.argv = [PROGRAM, *overrides]
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk say, is no result
     try:

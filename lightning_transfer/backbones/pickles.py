@@ -17,6 +17,8 @@ from typing import IO, Any
 
 import torch
 
+from lightning_transfer.utilities.files import check_folder_is_regular
+
 _PICKLES_OF_OLD_FILES = 5  # magic number, version, machine, content, names of storages
 _UNPACKED = 2**26  # bytes that small compressed members may come to
 _REBUILT = frozenset(f"torch._utils._rebuild_{kind}" for kind in (
@@ -55,6 +57,7 @@ class _Items:
 
 
 _MARK = object()
+_ADAPTER = "adapter_config.json"
 
 
 def check_checkpoint(file: IO[bytes], size: int) -> None:
@@ -95,16 +98,36 @@ def check_folder(folder: str | Path) -> None:
     Raises:
         ValueError: As :func:`check_checkpoint`; the message names the file.
     """
+    check_folder_is_regular(Path(folder))
+    for path in (*Path(folder).glob(_ADAPTER), *Path(folder).glob(f"*/{_ADAPTER}")):
+        raise ValueError(
+            f"Expected `{folder}` to hold whole weights, but `{path}` names those of another model: let peft merge the "
+            "adapter (`merge_and_unload`) and save the model."
+        )
     for pattern in _WEIGHTS:
         for path in sorted((*Path(folder).glob(pattern), *Path(folder).glob(f"*/{pattern}"))):
             if path.is_file():
-                with path.open("rb") as file:
-                    try:
-                        check_checkpoint(file, path.stat().st_size)
-                    except Exception as error:
-                        raise ValueError(
-                            f"Expected `{path}` to be a checkpoint of tensors and plain containers, but {error}."
-                        ) from error
+                check_file(path)
+
+
+def check_file(path: Path) -> None:
+    """Check a checkpoint that a library is going to read.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: As :func:`check_checkpoint`, or if it is a pipe or a device; the message names the file.
+    """
+    if not path.is_file():
+        raise ValueError(f"Expected `{path}` to be a checkpoint file.")
+    with path.open("rb") as file:
+        try:
+            check_checkpoint(file, path.stat().st_size)
+        except Exception as error:
+            raise ValueError(
+                f"Expected `{path}` to be a checkpoint of tensors and plain containers, but {error}."
+            ) from error
 
 
 def is_whole(archive: zipfile.ZipFile, file: IO[bytes], size: int) -> bool:

@@ -106,6 +106,9 @@ def _connect(path: Path) -> sqlite3.Connection:
             table.execute("DROP TABLE IF EXISTS files")
             table.execute("CREATE TABLE files (path TEXT PRIMARY KEY, signature TEXT, hash TEXT)")
             table.execute(f"PRAGMA user_version = {_FORMAT}")
+    if table.execute("SELECT count(*) FROM sqlite_master WHERE type IN ('view', 'trigger')").fetchone()[0]:
+        table.close()
+        raise sqlite3.DatabaseError("it is not of this package: reading it could compute for ever")
     return table
 
 

@@ -13,6 +13,7 @@ from lightning_transfer.data.base import split_of
 from lightning_transfer.data.samples import Found, LazyInputs, SampleModule, as_input
 from lightning_transfer.data.truth import encode_truth
 from lightning_transfer.inputs import INPUT_KEYS, LABEL_KEYS
+from lightning_transfer.utilities.files import check_folder_is_regular
 from lightning_transfer.utilities.imports import require
 
 
@@ -206,6 +207,7 @@ def _load(folder: Path) -> Any:
     datasets = require("datasets", extra="datasets")
     if not folder.is_dir():
         raise ValueError(f"Expected argument `data` to be a folder that `save_to_disk` wrote, but got {str(folder)!r}.")
+    check_folder_is_regular(folder)
     try:
         return datasets.load_from_disk(str(folder))
     except Exception as error:  # damaged files raise anything

@@ -16,6 +16,7 @@ from torch import Tensor
 from lightning_transfer.data.base import LoadedData, TransferDataModule, TransferDataset, draw_splits, number_classes
 from lightning_transfer.data.reading import check_size, largest_size, open_unzipped, read_at_most
 from lightning_transfer.utilities.checks import check_one_of, check_path
+from lightning_transfer.utilities.files import check_regular
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _DIGITS = tuple(string.digits)
@@ -54,6 +55,7 @@ def read_idx(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     try:
+        check_regular(path)
         with path.open("rb") as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)

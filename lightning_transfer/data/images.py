@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from lightning_transfer.pictures import KeptInputs, KeptPictures
+from lightning_transfer.utilities.files import check_regular
 
 # of Pillow's formats those of pictures; others, such as EPS, start programs or hold no pixels
 _FORMATS = (
@@ -62,6 +63,8 @@ def open_rgb(source: str | Path | bytes | Image.Image, name: str | None = None) 
     try:
         if isinstance(source, Image.Image):
             return _to_rgb(source)
+        if isinstance(source, (str, Path)):
+            check_regular(Path(source))
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as file:
             return _to_rgb(file)
     except Exception as error:  # damaged files raise anything: SyntaxError, struct.error, MemoryError, ...

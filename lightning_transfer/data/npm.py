@@ -25,6 +25,7 @@ from typing import Any, cast
 import numpy as np
 
 from lightning_transfer.data.images import read_image
+from lightning_transfer.utilities.files import check_regular
 
 
 def emoji_arrays(packages: Sequence[Path]) -> dict[str, np.ndarray]:
@@ -113,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _read_json(path: Path) -> Any:
     try:
+        check_regular(path)
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"Expected {path} to be a readable JSON file, but got: {error}") from error

@@ -25,6 +25,7 @@ from lightning_transfer.data.base import (
 from lightning_transfer.data.reading import check_size, largest_size
 from lightning_transfer.inputs import Task
 from lightning_transfer.utilities.checks import check_features, check_one_of, check_path, check_targets
+from lightning_transfer.utilities.files import check_regular
 
 _LAYOUTS = ("auto", "nhwc", "nchw")
 
@@ -103,6 +104,7 @@ class NpzArrays(TransferDataModule):
     def load(self) -> LoadedData:
         """Read the arrays and split them."""
         try:
+            check_regular(self.path)
             if self.path.is_file() and not zipfile.is_zipfile(self.path):  # NumPy would take it for a pickle
                 raise ValueError(f"{self.path}, which is no archive of arrays")
             file = np.load(self.path, allow_pickle=False)

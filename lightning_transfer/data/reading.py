@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
+from lightning_transfer.utilities.files import check_regular
+
 _FREE = 2**26  # bytes that any file may grow to
 _RATIO = 200  # times a file's size that it may grow to; tables and arrays of real data stay far below
 _CHUNK = 2**20
@@ -53,6 +55,7 @@ def open_unzipped(path: Path) -> Iterator[BinaryIO]:
         OSError: If there is no such file.
     """
     end = path.suffix.lower()
+    check_regular(path)
     with ExitStack() as stack:
         stream: IO[bytes]
         if end == ".zip":

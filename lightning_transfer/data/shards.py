@@ -12,6 +12,7 @@ from typing import Any
 
 from lightning_transfer.data.images import open_rgb
 from lightning_transfer.data.samples import Found, LazyInputs, SampleModule
+from lightning_transfer.utilities.files import check_regular
 
 _PICTURES = ("jpg", "jpeg", "png", "webp", "ppm", "pgm", "pnm", "bmp", "gif", "tif", "tiff", "jp2", "avif")
 _LABELS = ("cls", "txt", "json")
@@ -206,18 +207,23 @@ def list_samples(shards: Sequence[Path]) -> list[dict[str, Member]]:
     """
     samples: dict[tuple[Path, str], dict[str, Member]] = {}
     for shard in shards:
-        size = shard.stat().st_size
-        try:
-            with tarfile.open(shard, "r:", tarinfo=_Header) as archive:
-                for info in archive:
-                    _take(samples, shard, info, size)
-        except Exception as error:  # damaged archives raise anything
-            if isinstance(error, ValueError) and str(shard) in str(error):
-                raise
-            raise ValueError(f"Expected {shard} to be an uncompressed tar file, but got: {error}") from error
+        _look_through(shard, samples)
     if not samples:
         raise ValueError(f"Expected {shards[0]} to hold samples, but got none.")
     return list(samples.values())
+
+
+def _look_through(shard: Path, samples: dict[tuple[Path, str], dict[str, Member]]) -> None:
+    try:
+        check_regular(shard)
+        size = shard.stat().st_size
+        with tarfile.open(shard, "r:", tarinfo=_Header) as archive:
+            for info in archive:
+                _take(samples, shard, info, size)
+    except Exception as error:  # damaged archives raise anything
+        if isinstance(error, ValueError) and str(shard) in str(error):
+            raise
+        raise ValueError(f"Expected {shard} to be an uncompressed tar file, but got: {error}") from error
 
 
 def _take(samples: dict[tuple[Path, str], dict[str, Member]], shard: Path, info: tarfile.TarInfo, size: int) -> None:

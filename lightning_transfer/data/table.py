@@ -33,6 +33,7 @@ from lightning_transfer.utilities.checks import (
     check_positive_int,
     check_targets,
 )
+from lightning_transfer.utilities.files import check_regular
 from lightning_transfer.utilities.groups import number_groups, read_groups
 from lightning_transfer.utilities.imports import require
 
@@ -490,6 +491,8 @@ def _one_hot(column: pd.Series) -> np.ndarray:
 def _read_parquet(path: Path) -> tuple[pd.DataFrame, list[str]]:
     import pandas as pd
     from pyarrow.parquet import ParquetFile
+
+    check_regular(path)
 
     with ParquetFile(path) as file:  # a page of one repeated value may stand for any number of rows
         cells = file.metadata.num_rows * file.metadata.num_columns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lightning_transfer.utilities.checks import check_path
 from lightning_transfer.utilities.errors import Failure
-from lightning_transfer.utilities.files import read_json, write_atomically
+from lightning_transfer.utilities.files import read_json, try_to_write, write_atomically
 from lightning_transfer.utilities.instantiate import instantiate
 
 if TYPE_CHECKING:
@@ -120,12 +120,15 @@ def earlier_folder(resume: Any, *files: str) -> Path | None:
     return check_path(resume, "resume")
 
 
-def finished_result(folder: Path | None, destination: Path) -> dict[str, Any] | None:
+def finished_result(
+    folder: Path | None, destination: Path, check: Callable[[dict[str, Any]], Any]
+) -> dict[str, Any] | None:
     """What an earlier run with the same overrides found; written to the folder of this run too.
 
     Args:
         folder: Folder of the earlier run, if there is one.
         destination: The file that this run writes.
+        check: Uses what the file holds.
 
     Returns:
         The content of its file; None if there is no such run, it did not end or was asked for something else.
@@ -143,8 +146,12 @@ def finished_result(folder: Path | None, destination: Path) -> dict[str, Any] | 
     asked = content.get("overrides") if isinstance(content, dict) else None
     if not isinstance(asked, list) or about_the_result(asked) != about_the_result(overrides()):
         return None
+    try:
+        check(cast("dict[str, Any]", content))
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, StopIteration, OverflowError) as error:
+        raise ValueError(f"Expected `{file}` to be of a run that ended, but got: {Failure.of(error)}.") from error
     if file.resolve() != destination.resolve():
-        write_atomically(destination, to_json(content))
+        try_to_write("The result", destination.parent, lambda: write_atomically(destination, to_json(content)))
     return cast("dict[str, Any]", content)
 
 
@@ -205,4 +212,12 @@ def read_failures(folder: Path) -> list[int]:
     Args:
         folder: Of the sweep.
     """
-    return [int(read_json(path)["exit_code"]) for path in files_of_jobs(folder, f"{_FAILURE}*.json")]
+    return [_exit_code_in(path) for path in files_of_jobs(folder, f"{_FAILURE}*.json")]
+
+
+def _exit_code_in(path: Path) -> int:
+    """The exit code that a file tells; 1 if it tells none, since a job that ends well leaves no such file."""
+    with suppress(ValueError, OSError, KeyError, TypeError):
+        if 0 < (code := int(read_json(path)["exit_code"])) < 256:
+            return code
+    return 1

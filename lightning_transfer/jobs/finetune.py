@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.table import Table
 
 from lightning_transfer._compat import starts_script_again
+from lightning_transfer.callbacks.checkpoint import keep_checkpoints_whole
 from lightning_transfer.data.base import TransferDataModule
 from lightning_transfer.data.loading import load_data
 from lightning_transfer.extraction import quiet_lightning
@@ -50,7 +51,7 @@ def run(cfg: DictConfig) -> float:
 
     folder = output_dir()
     earlier = earlier_folder(cfg.resume, FILE, _LAST)
-    done = finished_result(earlier, folder / FILE)
+    done = finished_result(earlier, folder / FILE, _as_shown)
     if done is not None:
         _show(done, folder)
         return objective_of(done)
@@ -77,6 +78,7 @@ def run(cfg: DictConfig) -> float:
             enable_checkpointing=bool(checkpoints),
         )
         _refuse_restarts(trainer)
+        keep_checkpoints_whole(trainer)
         start = cfg.ckpt_path or _last_checkpoint(earlier)
         trainer.fit(module, datamodule=target, ckpt_path=start, **_safely(trainer.fit))
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -152,7 +154,7 @@ def _objective(name: str, logged: Mapping[str, float], best: ModelCheckpoint | N
     return logged[name]
 
 
-def _show(summary: Mapping[str, Any], folder: Path) -> None:
+def _as_shown(summary: Mapping[str, Any]) -> tuple[Table, list[str]]:
     table = Table(title="Before fine-tuning, and after it")
     for column in ("value", "before", "after"):
         table.add_column(column, justify="left" if column == "value" else "right")
@@ -163,12 +165,17 @@ def _show(summary: Mapping[str, Any], folder: Path) -> None:
     for name, value in {**summary["logged"], **summary["test"]}.items():
         if name.startswith(("val/", "test/")):
             table.add_row(rich_markup(name), "", f"{value:.4f}")
+    lines = [f"Stopped: {rich_markup(reason)}" for reason in summary["stopped"]]
+    lines += [f"Objective {rich_markup(name)}: {value:.4f}" for name, value in summary["objective"].items()]
+    if summary["best_checkpoint"]:
+        lines.append(f"Best epoch: {rich_markup(summary['best_checkpoint'])}")
+    objective_of(summary)
+    return table, lines
+
+
+def _show(summary: Mapping[str, Any], folder: Path) -> None:
+    table, lines = _as_shown(summary)
     terminal = console()
     terminal.print(table)
-    for reason in summary["stopped"]:
-        terminal.print(f"Stopped: {rich_markup(reason)}", soft_wrap=True)
-    for name, value in summary["objective"].items():
-        terminal.print(f"Objective {rich_markup(name)}: {value:.4f}")
-    if summary["best_checkpoint"]:
-        terminal.print(f"Best epoch: {rich_markup(summary['best_checkpoint'])}", soft_wrap=True)
-    terminal.print(f"Written to {rich_markup(folder)}: {FILE}", soft_wrap=True)
+    for line in [*lines, f"Written to {rich_markup(folder)}: {FILE}"]:
+        terminal.print(line, soft_wrap=True)

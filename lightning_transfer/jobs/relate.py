@@ -34,7 +34,7 @@ def run(cfg: DictConfig) -> float:
     from lightning_transfer.screening.relate import relate
 
     folder = output_dir()
-    done = finished_result(earlier_folder(cfg.resume, FILE), folder / FILE)
+    done = finished_result(earlier_folder(cfg.resume, FILE), folder / FILE, lambda done: float(done["bound"]))
     if done is not None:
         print(f"Taken over from an earlier run: bound {float(done['bound']):.4f}")
         return float(done["bound"])

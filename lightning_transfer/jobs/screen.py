@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,7 @@ def run(cfg: DictConfig) -> float:
     )
     _refuse_unbuilt(board)
     for logger in loggers.values():
-        log_leaderboard(board, logger)
+        try_to_write(f"What {type(logger).__name__} takes", folder, partial(log_leaderboard, board, logger))
     if any(row.layer for row in board.rows) and find_spec("matplotlib") is not None:
         file = folder / "leaderboard_layers.png"
         try_to_write("The figure of the layers", folder, lambda: write_atomically(file, png_bytes(plot_layers(board))))

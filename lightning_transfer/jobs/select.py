@@ -15,7 +15,7 @@ from lightning_transfer.jobs.common import (
 )
 from lightning_transfer.jobs.screen import chosen_backbones
 from lightning_transfer.selection.select import FILE, select, tell
-from lightning_transfer.utilities.files import write_atomically
+from lightning_transfer.utilities.files import try_to_write, write_atomically
 from lightning_transfer.utilities.text import plain
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run(cfg: DictConfig) -> float:
         "price": dict(found.price),
         "curves": {name: list(values) for name, values in found.curves.items()},
     }
-    write_atomically(folder / RESULT, to_json(content))
+    try_to_write("The selection", folder, lambda: write_atomically(folder / RESULT, to_json(content)))
     terminal = console()
     terminal.print(tell(found), soft_wrap=True, markup=False)
     terminal.print(f"\nThe fine-tuned backbone: {plain(found.checkpoint)}", soft_wrap=True, markup=False)

@@ -11,7 +11,7 @@ from lightning_transfer.jobs.screen import chosen_backbones
 from lightning_transfer.selection.study import study
 from lightning_transfer.selection.study_table import FILE, StudyTable
 from lightning_transfer.utilities.errors import JobFailedError
-from lightning_transfer.utilities.files import lock_folder, write_atomically
+from lightning_transfer.utilities.files import lock_folder, try_to_write, write_atomically
 from lightning_transfer.utilities.text import plain
 
 if TYPE_CHECKING:
@@ -46,10 +46,12 @@ def run(cfg: DictConfig) -> float:
         **plain_part(cfg, "study"),
     )
     truth = next(iter(table.modes), "full")
-    names = ", ".join(path.name for path in table.save(folder, truth).values())
+    try_to_write("The judgement of the study", folder, lambda: table.save(folder, truth))
+    names = ", ".join(path.name for path in sorted(folder.glob("study.*")))
     terminal = console()
     terminal.print(plain(str(table)) if truth == "full" else "\n".join(table.headline(truth)), soft_wrap=True)
-    terminal.print(f"\nWritten to {plain(folder)}: {names}", soft_wrap=True, markup=False)
+    if names:
+        terminal.print(f"\nWritten to {plain(folder)}: {names}", soft_wrap=True, markup=False)
     if table.info.get("interrupted"):
         raise KeyboardInterrupt
     try:

@@ -104,7 +104,7 @@ def model_card(board: Standings, backbone: str | None = None) -> str:
         "## Choice of the backbone",
         "",
         f"`{plain(name).replace('`', '')}` ranks {ranks[name]} of {zoo} by "
-        f"{_mark_down(title(board.rank_by))}{about}{f' ({data})' if data else ''}, before any fine-tuning.",
+        f"{_mark_down(title(board.rank_by))}{about}{f' ({_mark_down(data)})' if data else ''}, before any fine-tuning.",
         f"Not told apart from it by this sample (95 %): {_mark_down(listed(open_to))}." if open_to else "",
         "",
         listing,

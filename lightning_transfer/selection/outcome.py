@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MODES = ("full", "head", "lora")
+_LARGEST = 1e100
 _PENALTIES = (0.01, 1.0, 100.0)  # of a linear head, in units where 1 is scikit-learn's default
 
 
@@ -73,14 +74,21 @@ class Outcome:
             ValueError: If it is something else.
         """
         try:
-            tried = {float(s): math.nan if v is None else float(v) for s, v in record["validation"].items()}
-            values = tuple(float(value) for value in record["values"])
-            numbers = float(record["setting"]), tried, float(record["seconds"])
+            tried = {_real(float(s)): math.nan if v is None else _real(v) for s, v in record["validation"].items()}
+            values = tuple(map(_real, record["values"]))
+            numbers = _real(record["setting"]), tried, _real(record["seconds"])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"Expected an outcome, but got {str(record)[:200]}.") from error
         if not values:
             raise ValueError(f"Expected an outcome with values, but got {str(record)[:200]}.")
         return cls(str(record.get("mode")), values, *numbers)
+
+
+def _real(value: Any) -> float:
+    """A number that can be squared."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < _LARGEST:
+        raise ValueError(f"no number: {value!r:.80}")
+    return float(value)
 
 
 def find_outcome(

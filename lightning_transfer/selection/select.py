@@ -18,6 +18,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from lightning_transfer.backbones.pickles import check_file
+from lightning_transfer.callbacks.checkpoint import keep_checkpoints_whole
 from lightning_transfer.data.base import TransferDataModule
 from lightning_transfer.data.loading import load_data
 from lightning_transfer.extraction import quiet_lightning
@@ -30,7 +32,8 @@ from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.screen import screen
 from lightning_transfer.selection.outcome import fresh_backbone, measure
 from lightning_transfer.utilities.checks import check_path, check_positive_int
-from lightning_transfer.utilities.files import read_json, safe_name, write_atomically
+from lightning_transfer.utilities.errors import Failure
+from lightning_transfer.utilities.files import read_json, safe_name, try_to_write, write_atomically
 from lightning_transfer.utilities.isolation import preserve_rng
 from lightning_transfer.utilities.text import plain
 
@@ -267,6 +270,12 @@ class _Record(Callback):
         self.curve, self.task, self.truth = curve, task, truth
         self._outputs: list[Tensor] = []
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"values": list(self.curve.values)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.curve.values[:] = state_dict["values"]
+
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any,
                                 batch_idx: int, dataloader_idx: int = 0) -> None:  # fmt: skip
         self._outputs.append(pl_module.predict_step(batch, batch_idx).cpu())
@@ -274,6 +283,22 @@ class _Record(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.curve.values.append(measure(self.task, torch.cat(self._outputs), self.truth))
         self._outputs = []
+
+
+def _values_in(path: Path) -> list[float]:
+    """The values that a checkpoint of a training was written with, which may be later than all other files.
+
+    Raises:
+        ValueError: If it is damaged or of something else; the message names the file.
+    """
+    check_file(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return [float(value) for value in content["callbacks"][_Record.__qualname__]["values"]]
+    except Exception as error:
+        raise ValueError(
+            f"Expected `{path}` to be a checkpoint of this selection, but got: {Failure.of(error)}."
+        ) from error
 
 
 class _Halving:
@@ -296,19 +321,28 @@ class _Halving:
         self.samples = len(data.train_dataset)
         self.full = int(settings["epochs"])
         self.curves: dict[str, Curve] = {}
-        if (folder / FILE).is_file():
+        if (folder / FILE).exists():
             self._load()
+        else:
+            self._save()  # the settings, before there are checkpoints of them
 
     def _load(self) -> None:
         content = read_json(self.folder / FILE)
         if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("settings") != self.settings:
             raise ValueError(f"Expected `{self.folder / FILE}` to be of this selection; give another `output_dir`.")
-        self.screen_seconds = max(self.screen_seconds, float(content["screen_seconds"]))
-        self.curves = {
-            str(name): Curve([math.nan if v is None else float(v) for v in curve["values"]], float(curve["seconds"]))
-            for name, curve in content["curves"].items()
-            if name in self.candidates and self.checkpoint(name).is_file()
-        }
+        try:
+            self.screen_seconds = max(self.screen_seconds, float(content["screen_seconds"]))
+            seconds = {str(name): float(curve["seconds"]) for name, curve in content["curves"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"Expected `{self.folder / FILE}` to hold curves, but got: {Failure.of(error)}."
+            ) from error
+        for name in self.candidates:
+            if (path := self.checkpoint(name)).exists():
+                try:
+                    self.curves[name] = Curve(_values_in(path), seconds.get(name, 0.0))
+                except ValueError as error:
+                    warnings.warn(f"The training of {plain(name)} begins anew: {plain(error)}", stacklevel=2)
 
     def _save(self) -> None:
         curves = {
@@ -318,7 +352,8 @@ class _Halving:
         content = {
             "format": FORMAT, "settings": self.settings, "screen_seconds": self.screen_seconds, "curves": curves
         }  # fmt: skip
-        write_atomically(self.folder / FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+        try_to_write("What was selected so far", self.folder, lambda: write_atomically(self.folder / FILE, text))
 
     def checkpoint(self, name: str) -> Path:
         """Where the training of a backbone stands."""
@@ -422,7 +457,9 @@ class _Halving:
             arguments: dict[str, Any] = {
                 "logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0
             }  # fmt: skip
-            return module, Trainer(**{**arguments, **options}, max_epochs=epochs)
+            runner = Trainer(**{**arguments, **options}, max_epochs=epochs)
+            keep_checkpoints_whole(runner)
+            return module, runner
 
     def _truth(self, split: str) -> Tensor:
         return self.data.split_dataset(split).truth

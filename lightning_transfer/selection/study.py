@@ -21,10 +21,11 @@ from lightning_transfer.screening.candidates import name_candidates
 from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.screen import screen
 from lightning_transfer.selection.outcome import MODES, Outcome, find_outcome
-from lightning_transfer.selection.study_table import StudyRow, StudyTable, add_row
+from lightning_transfer.selection.study_table import StudyRow, StudyTable, add_rows
 from lightning_transfer.utilities.checks import check_one_of, check_path, check_positive_int
 from lightning_transfer.utilities.digest import SHORT, digest
 from lightning_transfer.utilities.errors import Failure
+from lightning_transfer.utilities.files import try_to_write
 from lightning_transfer.utilities.interrupts import interruptible
 from lightning_transfer.utilities.text import plain
 
@@ -114,6 +115,7 @@ def study(
         or done[name, target]
         != (_fingerprint_of(name, candidates[name], data[target], fingerprints), data[target].fingerprint("train"))
     ]
+    unwritten: list[StudyRow] = []  # for lack of room, say; tried again with the next one
     start = time.perf_counter()
     try:
         for number, (name, target) in enumerate(waiting, start=1):
@@ -126,7 +128,9 @@ def study(
             row = replace(row, settings=settings)
             table = table.with_row(row)
             if folder is not None:
-                add_row(folder, row)
+                unwritten.append(row)
+                if try_to_write("A row", folder, partial(add_rows, folder, unwritten)):
+                    unwritten = []
             if progress:
                 _tell(row, number, len(waiting), time.perf_counter() - start)
     except KeyboardInterrupt:

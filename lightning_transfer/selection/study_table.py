@@ -20,7 +20,7 @@ from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.zoo import combine_zoo_scores
 from lightning_transfer.selection.outcome import Outcome
 from lightning_transfer.utilities.checks import check_one_of, check_positive_int
-from lightning_transfer.utilities.files import lock_folder, write_atomically
+from lightning_transfer.utilities.files import lock_folder, parse_json, read_text, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,6 +91,14 @@ class StudyRow:
         values = {name: value for name, value in record.items() if name not in ("format", "row", "outcomes")}
         if not isinstance(record.get("outcomes"), dict) or not all(isinstance(values.get(n), str) for n in _TEXTS):
             raise ValueError(f"Expected a row of a study, but got {str(record)[:200]}.")
+        counts = [values.get(name) for name in ("num_samples", "num_classes")]
+        texts, accuracy = [values.get(name) for name in ("architecture", "source")], values.get("source_accuracy")
+        if (
+            not all(count is None or (type(count) is int and count >= 0) for count in counts)
+            or not all(text is None or isinstance(text, str) for text in texts)
+            or not (accuracy is None or (type(accuracy) in (int, float) and abs(accuracy) <= 1))
+        ):
+            raise ValueError(f"Expected a row of a study, but got {str(values)[:200]}.")
         outcomes = {str(mode): Outcome.from_dict(value) for mode, value in record["outcomes"].items()}
         try:
             return cls(row=Row.from_dict(record.get("row")), outcomes=outcomes, **values)
@@ -98,16 +106,30 @@ class StudyRow:
             raise ValueError(f"Expected a row of a study, but got {error}.") from error
 
 
-def add_row(folder: Path, row: StudyRow) -> None:
-    """Add a row to the file of a study, in the place of an earlier one of the same pair.
+def add_rows(folder: Path, rows: Iterable[StudyRow]) -> StudyTable:
+    """Add rows to the file of a study, in the place of earlier ones of the same pairs.
 
     Args:
         folder: Of the study; other processes may add rows meanwhile.
-        row: The row.
+        rows: The rows.
+
+    Returns:
+        All rows that the file holds now.
+
+    Raises:
+        ValueError: If the file is damaged, or holds rows of a study with other settings; it stays as it is.
+        OSError: If it cannot be written.
     """
+    rows = tuple(rows)
     with lock_folder(folder):
-        table = StudyTable.load(folder, missing_ok=True).with_row(row)
+        table = StudyTable.load(folder, missing_ok=True)
+        settings = {row.settings for row in rows}
+        if rows and (others := sorted({row.settings for row in table.rows} - settings)):
+            raise ValueError(f"Expected `{folder}` to hold rows of this study ({settings}), but got those of {others}.")
+        for row in rows:
+            table = table.with_row(row)
         write_atomically(folder / FILE, table.to_text())
+    return table
 
 
 class StudyTable:
@@ -156,9 +178,9 @@ class StudyTable:
             FileNotFoundError: If there is no such file.
         """
         file = Path(path) / FILE if Path(path).suffix != ".jsonl" else Path(path)
-        if missing_ok and not file.is_file():
+        if missing_ok and not file.exists():
             return cls()
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read_text(file).splitlines()
         return cls(_read_line(line, f"{file}, line {number}") for number, line in enumerate(lines, start=1))
 
     @property
@@ -351,12 +373,14 @@ class StudyTable:
     def save(self, folder: str | Path, truth: str = "full") -> dict[str, Path]:
         """Write the rows, the judgement as HTML, Markdown and LaTeX, and the figure into a folder.
 
+        Rows of other pairs that are in the folder stay there: another part of the study may have written them.
+
         Returns:
             The paths by kind: ``jsonl``, and where there is something to judge ``html``, ``md``, ``tex`` and ``png``.
         """
         from lightning_transfer.report.study import figure_bytes, study_files
 
-        contents: dict[str, bytes] = {"jsonl": self.to_text().encode()}
+        contents: dict[str, bytes] = {"jsonl": b""}
         tables: dict[str, pd.DataFrame] = {}
         for within in _GROUPINGS:
             with suppress(ValueError):  # nothing to compare
@@ -365,8 +389,10 @@ class StudyTable:
             contents["png"] = figure_bytes(self.frames(truth), next(iter(tables.values())).index)
             contents |= study_files(self.headline(truth), tables, contents["png"])
         paths = {kind: Path(folder) / f"study.{kind}" for kind in contents}
+        add_rows(Path(folder), self.rows)
         for kind, path in paths.items():
-            write_atomically(path, contents[kind])
+            if kind != "jsonl":
+                write_atomically(path, contents[kind])
         return paths
 
     def __str__(self) -> str:
@@ -388,7 +414,7 @@ Cell: TypeAlias = "tuple[str, str, pd.DataFrame]"
 
 def _read_line(line: str, where: str) -> StudyRow:
     try:
-        return StudyRow.from_dict(json.loads(line))
+        return StudyRow.from_dict(parse_json(line.encode(), finite=True))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: {error}") from error
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import re
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +22,8 @@ import yaml
 from hydra._internal import hydra as hydra_application
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -51,11 +55,36 @@ _BUILT_BY_HYDRA = {
     ),
     "callbacks": ("hydra.experimental.callbacks.LogJobReturnCallback",),
 }
-_RUN_IN_SHELLS = frozenset({  # what launchers write into scripts, and what sweepers call by name
-    "setup", "python", "srun_args", "additional_parameters", "stderr_to_stdout", "runtime_env", "setup_commands",
-    "initialization_commands", "head_setup_commands", "worker_setup_commands", "custom_search_space",
-    "storage", "address", "dashboard_host", "_node_ip_address",  # places that pickles come from
-})  # fmt: skip
+_SUBMITIT = "hydra_plugins.hydra_submitit_launcher.submitit_launcher"
+_QUEUE = (
+    "name", "timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "max_num_timeout",
+)  # fmt: skip
+_FROM_FILES = {  # what a config file may set; the rest reaches scripts, other programs or places of pickles
+    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher": (
+        "n_jobs", "verbose", "timeout", "prefer", "pre_dispatch", "batch_size", "max_nbytes", "mmap_mode",
+    ),
+    "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher": (
+        *(f"ray.init.{name}" for name in ("num_cpus", "num_gpus", "resources.*", "object_store_memory")),
+        *(f"ray.init.{name}" for name in ("include_dashboard", "ignore_reinit_error", "log_to_driver")),
+        *(f"ray.remote.{name}" for name in ("num_cpus", "num_gpus", "resources.*", "memory", "accelerator_type")),
+        *(f"ray.remote.{name}" for name in ("max_calls", "max_retries")),
+    ),
+    f"{_SUBMITIT}.LocalLauncher": _QUEUE,
+    f"{_SUBMITIT}.SlurmLauncher": (
+        *_QUEUE, "partition", "qos", "comment", "constraint", "exclude", "nodelist", "exclusive", "gres", "account",
+        "cpus_per_gpu", "gpus_per_task", "mem_per_gpu", "mem_per_cpu", "signal_delay_s", "array_parallelism",
+    ),
+    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper": ("max_batch_size", "params.*"),
+    "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper": (
+        "sampler.*", "direction", "direction.*", "study_name", "n_trials", "n_jobs", "max_failure_rate",
+        "search_space.*", "params.*",
+    ),
+}  # fmt: skip
+_PICKLES = (
+    "submitit_folder"  # where jobs and what starts them read each other's pickles, by numbers that can be guessed
+)
+_DEFAULT_PICKLES = "${hydra.sweep.dir}/.submitit/%j"
+_INDEX = re.compile(r"(\.\d+)+$")  # of a member of a list
 _LOG_CLASSES = (
     "logging.StreamHandler",
     "logging.FileHandler",
@@ -99,7 +128,7 @@ class CheckedLoader(ConfigLoaderImpl):
     def __init__(self, config_search_path: Any, typed: Sequence[str] = ()) -> None:
         super().__init__(config_search_path)
         self.repository = _CheckedRepository(config_search_path)
-        self.typed = frozenset(override.partition("=")[0].lstrip("+") for override in typed)
+        self.typed = frozenset(path for override in typed for path in _typed_paths(override))
 
     def load_configuration(
         self, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
@@ -115,6 +144,18 @@ class CheckedLoader(ConfigLoaderImpl):
             raise ValueError(f"Expected configs to be YAML, but got: {error}") from error
         check_composed(config, self.typed)
         return config
+
+
+def _typed_paths(override: str) -> Iterator[str]:
+    """Keys of the values that an override gives: those inside, if it gives a dict, since others may lie beside them."""
+    key = override.partition("=")[0].lstrip("+")
+    value: Any = None
+    with suppress(HydraException):
+        value = OverridesParser.create().parse_override(override).value() if "={" in override else None
+    if isinstance(value, dict):
+        yield from (path for path, _, inner in walk(value, key) if not isinstance(inner, dict))
+    else:
+        yield key
 
 
 class _CheckedRepository(ConfigRepository):
@@ -193,6 +234,8 @@ def check_composed(config: DictConfig, typed: frozenset[str] = frozenset()) -> N
         _check_built(config.hydra, part, targets, typed)
     for part in ("job_logging", "hydra_logging"):
         _check_logging(OmegaConf.to_container(_plain_node(config.hydra, part) or OmegaConf.create()), f"hydra.{part}")
+    if config.hydra.sweep.get("mode") is not None and "hydra.sweep.mode" not in typed:
+        raise ValueError("`hydra.sweep.mode` is for the command line, not for a config file: it opens the folder.")
     copied = config.hydra.job.env_copy
     for name, value in config.hydra.job.env_set.items():
         is_chosen = f"hydra.job.env_set.{name}" in typed or (name in copied and os.environ.get(name) == value)
@@ -257,27 +300,43 @@ def _check_built(hydra: DictConfig, part: str, targets: Sequence[str], typed: fr
     node = _plain_node(hydra, part)
     if node is None:
         return
+    raw = cast("dict[str, Any]", OmegaConf.to_container(node)) if OmegaConf.is_dict(node) else {}
+    place = None if f"hydra.{part}.{_PICKLES}" in typed else raw.get(_PICKLES)
     try:
         with open_dict(hydra):
+            if place == _DEFAULT_PICKLES:
+                node[_PICKLES] = ""
             OmegaConf.resolve(node)
     except OmegaConfBaseException as error:
         raise ValueError(
             f"Expected `hydra.{part}` to be plain values, but got: {str(error).splitlines()[0]}"
         ) from error
     plain = OmegaConf.to_container(node, resolve=False)
-    trusted = allowed_by_environment()
+    target = str(plain.get("_target_")) if isinstance(plain, dict) else ""
+    trusted = any(target.startswith(f"{package}.") for package in allowed_by_environment())
     for path, key, value in walk({"hydra": {part: plain}}):
         if isinstance(value, str) and ("${" in value or not value.isprintable()):
             raise ValueError(f"Expected `{path}` to be a plain value, but got {value!r}.")
-        if key in _RUN_IN_SHELLS and value not in (None, [], {}, True, False) and path not in typed:
-            target = str(plain.get("_target_")) if isinstance(plain, dict) else ""
-            if not any(target.startswith(f"{package}.") for package in trusted):
-                raise ValueError(
-                    f"`{path}` is for the command line, not for a config file: it reaches scripts or other programs. "
-                    f"Set {EXTRA_VARIABLE}={target.rpartition('.')[0]} to trust your configs with it."
-                )
-        if key == "_target_" and value not in targets:
-            _check_own_callback(value, path, part)
+        if key == "_target_":
+            if value not in targets:
+                _check_own_callback(value, path, part)
+        elif not (trusted or part == "callbacks" or _may_be_set(path, value, target, typed)):
+            raise ValueError(
+                f"`{path}` is for the command line, not for a config file: it may reach scripts, other programs or "
+                f"places that pickles come from. Set {EXTRA_VARIABLE}={target.rpartition('.')[0]} to trust your "
+                "configs with it."
+            )
+    if place == _DEFAULT_PICKLES:
+        with open_dict(hydra):  # a folder that nobody can have filled before
+            node[_PICKLES] = _DEFAULT_PICKLES.replace("%j", f"{uuid.uuid4().hex}/%j")
+
+
+def _may_be_set(path: str, value: Any, target: str, typed: frozenset[str]) -> bool:
+    """Whether a file may give a launcher or sweeper this value, or the user typed it."""
+    if isinstance(value, (Mapping, list)) or value in (None, False, ""):  # what they hold is looked at by itself
+        return True
+    name = ".".join(path.split(".")[2:])
+    return _INDEX.sub("", path) in typed or any(fnmatchcase(name, known) for known in _FROM_FILES.get(target, ()))
 
 
 def _plain_node(hydra: DictConfig, part: str) -> Any:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import stat
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from lightning_transfer.utilities.errors import Failure
 from lightning_transfer.utilities.text import plain
 
 LONGEST_NAME = 120  # bytes, which leaves room for endings
-_LARGEST_JSON = 256 * 2**20  # bytes
+_LARGEST_TEXT = 256 * 2**20  # bytes
 _DEEPEST_JSON = 100
 _NESTS = (dict, list)
 _UNSAFE = re.compile(r"[^\w.+=,@ ()-]")
@@ -74,6 +75,35 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             temporary.unlink()
         raise
     _sync_folder(path.parent)
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what only looks like a file: a pipe, on which a reader would wait, a socket or a device.
+
+    Args:
+        path: A file or folder, links followed.
+
+    Raises:
+        ValueError: If it is something else.
+        OSError: If it is not there.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ValueError(f"Expected `{path}` to be a file, but it is a pipe, a socket or a device.")
+
+
+def check_folder_is_regular(folder: Path) -> None:
+    """Refuse a folder that holds a pipe, a socket or a device, before a library reads what is in it.
+
+    Args:
+        folder: It and the folders in it are looked at; what is no folder passes.
+
+    Raises:
+        ValueError: As :func:`check_regular`.
+    """
+    for path in (*folder.glob("*"), *folder.glob("*/*")):
+        with suppress(OSError):  # links to nothing
+            check_regular(path)
 
 
 def check_writable(folder: Path) -> None:
@@ -136,16 +166,37 @@ def read_json(path: Path) -> Any:
         ValueError: If it is no JSON; the message names the file.
         FileNotFoundError: If there is no such file.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file `{path}`.")
-    if (size := path.stat().st_size) > _LARGEST_JSON:
-        raise ValueError(f"Expected `{path}` to be a JSON file of at most {_LARGEST_JSON} bytes, but got {size}.")
+    content = _read_whole(path)
     try:
-        return parse_json(path.read_bytes())
+        return parse_json(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"Expected `{path}` to be a JSON file, but got: {plain(error) or 'too deep a nesting'}."
         ) from error
+
+
+def read_text(path: Path) -> str:
+    """Read a text file of this package.
+
+    Args:
+        path: The file, in UTF-8.
+
+    Raises:
+        ValueError: If it is no text; the message names the file.
+        FileNotFoundError: If there is no such file.
+    """
+    try:
+        return _read_whole(path).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Expected `{path}` to be text in UTF-8, but got: {error}.") from error
+
+
+def _read_whole(path: Path) -> bytes:
+    if not path.is_file():  # neither a pipe that nobody fills nor a device without an end
+        raise FileNotFoundError(f"There is no file `{path}`.")
+    if (size := path.stat().st_size) > _LARGEST_TEXT:
+        raise ValueError(f"Expected `{path}` to be a file of at most {_LARGEST_TEXT} bytes, but got {size}.")
+    return path.read_bytes()
 
 
 @contextmanager

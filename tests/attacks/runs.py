@@ -23,12 +23,20 @@ SCREEN = ("screen", *COMMON, "target=digits", "target.max_samples=60", "metrics=
 FINETUNE = ("finetune", *COMMON, "target=digits", "target.max_samples=60", "~reference")
 RELATE = ("relate", *COMMON, "target=digits_0_4", "reference=digits_5_9", "max_samples=40")
 SWEEP = ("-m", f"backbone={','.join(NETS)}")
+SMALL = (*COMMON, "zoo=nets", "metrics=[h_score]", "trainer=cpu")
+SELECT = ("select", *SMALL, "target=digits", "target.max_samples=60", "epochs=3", "budget=8 epochs")
+STUDY = (
+    "study", *SMALL, "targets=[digits]", "target_options.max_samples=60", "study.modes=[head]", "study.epochs=2",
+    "study.seeds=1", "study.learning_rates=[1e-3]",
+)  # fmt: skip
 COMMANDS = {
     "screen": (*SCREEN, "zoo=nets"),
     "sweep": (*SCREEN, *SWEEP),
     "relate": (*RELATE, "backbone=net4"),
     "sweep of relate": (*RELATE, *SWEEP),
     "finetune": (*FINETUNE, "backbone=net4", "epochs=3"),
+    "select": SELECT,
+    "study": STUDY,
     "sweep of finetune": (*FINETUNE, *SWEEP, "epochs=1"),
 }
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from attacks.runs import COMMON, SCREEN
 from hydra import main as hydra_main
 from omegaconf import OmegaConf
 
@@ -128,6 +129,16 @@ PLUGINS = {
     "a cluster of somebody else": "{_target_: hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher, ray: {init: {address: 'ray://192.0.2.1:10001'}}}",
     "an open door": "{_target_: hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher, ray: {init: {dashboard_host: 0.0.0.0}}}",
     "an environment": "{_target_: hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher, ray: {init: {runtime_env: {pip: [HERE]}}}}",
+    "an environment of tasks": "{_target_: hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher, ray: {init: {}, remote: {runtime_env: {env_vars: {LD_PRELOAD: HERE/evil.so}}}}}",
+    "a cluster that a folder names": "{_target_: hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher, ray: {init: {_temp_dir: HERE}}}",
+    "a cluster without its name": "{_target_: hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher, _args_: [{init: {address: 'ray://192.0.2.1:10001'}}]}",
+    "pickles that lie there": "{_target_: hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher, submitit_folder: HERE/planted, timeout_min: 0}",
+    "pickles that lie beside": "{_target_: hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher, submitit_folder: '${hydra.sweep.dir}/../planted/%j'}",
+    "a script at the end": "{_target_: hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher, teardown: [touch marker]}",
+    "a script without srun": "{_target_: hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher, use_srun: true}",
+    "a variable of a job": "{_target_: hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher, additional_parameters: {export: LD_PRELOAD=HERE/evil.so}}",
+    "a folder of joblib": "{_target_: hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher, temp_folder: HERE}",
+    "an option of joblib's workers": "{_target_: hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher, env: {LD_PRELOAD: HERE/evil.so}}",
 }
 
 
@@ -244,6 +255,30 @@ def test_a_trusted_package_is_found_last(tmp_path, monkeypatch):
     assert check_target("lt_mine.Net").__name__ == "Net"
     assert sys.path[-1] == str(tmp_path)
     sys.modules.pop("lt_mine")
+
+
+def test_processes_of_launchers_do_not_look_where_the_user_stands(marker, monkeypatch):
+    """Python takes ``joblib`` or ``multiprocessing`` from the working directory where a process starts by ``-m``."""
+    monkeypatch.setenv("PYTHONSAFEPATH", "")  # what is set below is taken back
+    monkeypatch.delenv("PYTHONSAFEPATH")
+    with pytest.raises(SystemExit):
+        cli.main(["screen", "--cfg", "job"])
+    assert os.environ["PYTHONSAFEPATH"] == "1"
+    assert cli.sys.argv[0] == "lightning-transfer"
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no safe path")
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_sweep_where_others_put_libraries(marker, launcher):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
+    for name in ("joblib", "submitit", "multiprocessing", "numpy", "yaml", "lightning_transfer"):
+        (marker.parent / f"{name}.py").write_text((marker.parent / "evil_module.py").read_text())
+    command = [sys.executable, "-P", "-m", "lightning_transfer", "screen", "-m", *COMMON, *SCREEN[3:]]
+    command += [f"hydra/launcher={launcher}", "backbone=net4,net6", "hydra.sweep.dir=out"]
+    done = subprocess.run(command, cwd=marker.parent, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (marker.parent / "out" / "leaderboard.json").is_file()
 
 
 @pytest.mark.parametrize("option", ["--experimental-rerun", "--experimental", "--e"])

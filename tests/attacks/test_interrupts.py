@@ -7,9 +7,10 @@ import shlex
 import signal
 
 import pytest
-from attacks.runs import Runs, into, once_there
+from attacks.runs import NETS, Runs, into, once_there
 
 from lightning_transfer.screening import Leaderboard
+from lightning_transfer.selection import StudyTable
 
 FIRST = {  # what is there when the first part of the work is done
     "screen": "leaderboard.json",
@@ -17,6 +18,8 @@ FIRST = {  # what is there when the first part of the work is done
     "relate": ".hydra/overrides.yaml",
     "sweep of relate": "0/relatedness.json",
     "finetune": "checkpoints/last.ckpt",
+    "select": "select.json",
+    "study": "study.jsonl",
     "sweep of finetune": "0/finetune.json",
 }
 
@@ -47,7 +50,11 @@ def test_the_words_that_an_interrupted_run_ends_with(runs, kind, number, tmp_pat
         typed.append(f"hydra.run.dir='{place}'")
     code, shown = runs.run(typed)
     assert code == 0, shown
-    if "relate" not in kind and "finetune" not in kind:
+    if kind == "select":
+        assert json.loads((folder / "selection.json").read_text())["best"] in NETS
+    elif kind == "study":
+        assert {row.backbone for row in StudyTable.load(place).rows} == set(NETS)
+    elif "relate" not in kind and "finetune" not in kind:
         rows = Leaderboard.load(place).rows
         assert {row.backbone: row.failed for row in rows} == {"net4": False, "net6": False, "net8": False}
     elif "sweep" in kind:

@@ -13,6 +13,9 @@ import torch
 from attacks.runs import Runs, after, into
 
 from lightning_transfer.screening import Leaderboard
+from lightning_transfer.selection import StudyTable
+
+KILLS = {"screen": 60, "sweep": 20, "finetune": 20, "select": 12, "study": 12}
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +35,16 @@ def check(folder: Path) -> dict[str, object]:
             for row in Leaderboard.load(path).rows:
                 if not row.failed:
                     finished[f"{path.parent.name}/{row.backbone}"] = dict(row.scores)
+        elif path.name == "study.jsonl":
+            for row in StudyTable.load(path).rows:
+                finished[f"{row.target}/{row.backbone}"] = row.to_dict()["outcomes"]
+        elif path.name == "select.json":
+            for name, curve in json.loads(path.read_text())["curves"].items():
+                for epoch, value in enumerate(curve["values"]):
+                    finished[f"{name}/epoch {epoch}"] = value
+        elif path.name == "selection.json":
+            content = json.loads(path.read_text())
+            finished[path.name] = content["best"], content["value"], content["curves"]
         elif path.suffix == ".json":
             finished[f"{path.parent.name}/{path.name}"] = json.loads(path.read_text())
         elif path.name == "leaderboard.csv":
@@ -79,6 +92,8 @@ def test_a_screen_that_is_killed_three_times(runs, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(("kind", "kills"), [("screen", 60), ("sweep", 20), ("finetune", 20)])
+@pytest.mark.parametrize(
+    ("kind", "kills"), [("screen", 60), ("sweep", 20), ("finetune", 20), ("select", 12), ("study", 12)]
+)
 def test_runs_that_are_killed_a_hundred_times(runs, kind, kills, tmp_path):
     kill_often(runs, kind, tmp_path, kills, seed=2)

@@ -95,3 +95,16 @@ def test_a_folder_that_cannot_be_made_is_no_obstacle(settled, tmp_path):
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         FileHashes().of([tmp_path / "none"])
+
+
+def test_a_table_that_would_compute_for_ever_is_not_asked(tmp_path):
+    import sqlite3
+
+    path = tmp_path / "a"
+    path.write_bytes(b"content")
+    table = tmp_path / "files.sqlite"
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT 'x', 'y', max(i) FROM n"
+    with sqlite3.connect(table) as planted:
+        planted.execute(f"CREATE VIEW files (path, signature, hash) AS {endless}")
+        planted.execute("PRAGMA user_version = 1")
+    assert FileHashes(table).of([path]) == [hash_file(path)]

@@ -47,20 +47,24 @@ def test_where_a_run_goes_on_from(typed, tmp_path):
 
 def test_a_finished_result_is_that_of_the_same_overrides(typed, tmp_path):
     earlier, here = tmp_path / "earlier", tmp_path / "run/out.json"
-    assert common.finished_result(None, here) is None
+
+    def use(content):
+        return float(content["value"])
+
+    assert common.finished_result(None, here, use) is None
     with pytest.raises(FileNotFoundError, match="earlier"):
-        common.finished_result(earlier, here)
+        common.finished_result(earlier, here, use)
     earlier.mkdir()
-    assert common.finished_result(earlier, here) is None
+    assert common.finished_result(earlier, here, use) is None
     written = {"overrides": [*typed, "resume=elsewhere", "hydra.run.dir=there"], "value": 7}
     (earlier / "out.json").write_bytes(common.to_json(written))
-    assert common.finished_result(earlier, here) == {"format": common.FORMAT, **written}
+    assert common.finished_result(earlier, here, use) == {"format": common.FORMAT, **written}
     assert json.loads(here.read_text()) == {"format": common.FORMAT, **written}
     (earlier / "out.json").write_bytes(common.to_json({**written, "overrides": ["epochs=4", "target=digits"]}))
-    assert common.finished_result(earlier, here) is None
+    assert common.finished_result(earlier, here, use) is None
     (earlier / "out.json").write_text("{")
     with pytest.raises(ValueError, match=r"out\.json"):
-        common.finished_result(earlier, here)
+        common.finished_result(earlier, here, use)
 
 
 def test_failures_of_a_sweep(tmp_path):
@@ -75,3 +79,19 @@ def test_failures_of_a_sweep(tmp_path):
 def test_a_table_in_a_file_has_room(monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: False, raising=False)
     assert common.console().width == 160
+
+
+@pytest.mark.parametrize("harm", [{"value": "x"}, {"value": None}, {"value": []}])
+def test_a_finished_result_that_cannot_be_shown_is_named(typed, tmp_path, harm):
+    (tmp_path / "out.json").write_bytes(common.to_json({"overrides": typed, **harm}))
+    with pytest.raises(ValueError, match=r"out\.json"):
+        common.finished_result(tmp_path, tmp_path / "run/out.json", lambda content: float(content["value"]))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"exit_code": "x"}', '{"exit_code": 256}', '{"exit_code": 0}'])
+def test_a_damaged_note_of_a_failure_counts_as_one(tmp_path, content):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0/failure.json").write_text(content)
+    (tmp_path / "1/failure.json").mkdir(parents=True)
+    common.write_failure(tmp_path / "2/failure.json", Failure("ValueError", "x"), 2)
+    assert common.read_failures(tmp_path) == [1, 1, 2]

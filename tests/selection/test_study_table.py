@@ -9,7 +9,7 @@ import pytest
 from lightning_transfer.screening import Row
 from lightning_transfer.screening.rank_statistics import spearman, top1_regret
 from lightning_transfer.selection import Outcome, StudyRow, StudyTable
-from lightning_transfer.selection.study_table import add_row
+from lightning_transfer.selection.study_table import add_rows
 
 
 def make_row(backbone="a", target="t", truth=0.5, spread=0.0, status="ok", **scores) -> StudyRow:
@@ -38,10 +38,10 @@ def make_table(targets=4, backbones=8, seed=0, noise=0.1) -> StudyTable:
 def test_rows_are_kept_as_text(tmp_path):
     table = make_table()
     for row in table.rows:
-        add_row(tmp_path, row)
+        add_rows(tmp_path, [row])
     again = StudyTable.load(tmp_path)
     assert again.to_text() == table.to_text()
-    add_row(tmp_path, make_row("a", "target0", truth=0.123))
+    add_rows(tmp_path, [make_row("a", "target0", truth=0.123)])
     changed = StudyTable.load(tmp_path / "study.jsonl")
     assert len(changed) == len(table)
     assert changed.frame("target0").loc["a", "truth"] == pytest.approx(0.123)
