@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
@@ -22,11 +23,13 @@ import yaml
 from hydra._internal import hydra as hydra_application
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
+from hydra.core import utils as hydra_utils
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from lightning_transfer.utilities.errors import Failure
 from lightning_transfer.utilities.instantiate import (
     EXTRA_VARIABLE,
     allowed_by_environment,
@@ -113,8 +116,24 @@ def checked_configs(overrides: Sequence[str]) -> Iterator[None]:
         overrides: What the user typed; such values are the user's own decisions.
     """
     loader: Callable[..., ConfigLoaderImpl] = partial(CheckedLoader, typed=tuple(overrides))
-    with patch.object(hydra_application, "ConfigLoaderImpl", loader):
+    with (
+        patch.object(hydra_application, "ConfigLoaderImpl", loader),
+        patch.object(hydra_utils, "_save_config", _save_if_possible),
+    ):
         yield
+
+
+_save_config = hydra_utils._save_config
+
+
+def _save_if_possible(config: DictConfig, filename: str, output_dir: Path) -> None:
+    """Hydra's notes on a job, which are no result: a full disk costs a line, not the job."""
+    try:
+        _save_config(config, filename, output_dir)
+    except OSError as error:
+        with suppress(OSError):
+            (output_dir / filename).unlink()
+        warnings.warn(f"The config of the job is not written to `{output_dir}`: {Failure.of(error)}", stacklevel=2)
 
 
 class CheckedLoader(ConfigLoaderImpl):
@@ -138,6 +157,7 @@ class CheckedLoader(ConfigLoaderImpl):
         Raises:
             ValueError: If something in the config may not be there.
         """
+        hydra_utils._save_config = _save_if_possible  # in processes of launchers too
         try:
             config = super().load_configuration(config_name, overrides, *args, **kwargs)
         except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:

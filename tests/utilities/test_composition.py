@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from hydra import compose, initialize_config_module
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra.core import utils as hydra_utils
 from omegaconf import OmegaConf, open_dict
 
-from lightning_transfer.utilities.composition import CheckedLoader, check_composed
+from lightning_transfer.utilities.composition import CheckedLoader, check_composed, checked_configs
 
 
 @pytest.fixture
@@ -89,3 +90,9 @@ def test_what_is_typed_says_nothing_of_what_a_file_puts_beside_it():
     assert {"hydra.launcher.ray.init.num_cpus", "hydra.launcher.ray.init.runtime_env.pip"} <= keys
     assert "hydra.launcher.setup" in keys
     assert not {"hydra.launcher.ray.init", "hydra.launcher.ray.init.runtime_env"} & keys
+
+
+def test_notes_of_hydra_that_cannot_be_written_cost_a_line(tmp_path):
+    (tmp_path / "file").touch()
+    with checked_configs(()), pytest.warns(UserWarning, match="config of the job is not written"):
+        hydra_utils._save_config(OmegaConf.create(), "config.yaml", tmp_path / "file")
