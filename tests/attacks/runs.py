@@ -23,11 +23,11 @@ SCREEN = ("screen", *COMMON, "target=digits", "target.max_samples=60", "metrics=
 FINETUNE = ("finetune", *COMMON, "target=digits", "target.max_samples=60", "~reference")
 RELATE = ("relate", *COMMON, "target=digits_0_4", "reference=digits_5_9", "max_samples=40")
 SWEEP = ("-m", f"backbone={','.join(NETS)}")
-SMALL = (*COMMON, "zoo=nets", "metrics=[h_score]", "trainer=cpu")
-SELECT = ("select", *SMALL, "target=digits", "target.max_samples=60", "epochs=3", "budget=8 epochs")
+SMALL = (*COMMON, "metrics=[h_score]", "trainer=cpu")
+SELECT = ("select", *SMALL, "zoo=nets", "target=digits", "target.max_samples=60", "epochs=3", "budget=8 epochs")
 STUDY = (
-    "study", *SMALL, "targets=[digits]", "target_options.max_samples=60", "study.modes=[head]", "study.epochs=2",
-    "study.seeds=1", "study.learning_rates=[1e-3]",
+    "study", *SMALL, "zoo=pools", "targets=[digits]", "target_options.max_samples=60", "study.modes=[head]",
+    "study.epochs=2", "study.seeds=1", "study.learning_rates=[1e-3]",
 )  # fmt: skip
 COMMANDS = {
     "screen": (*SCREEN, "zoo=nets"),
@@ -105,11 +105,15 @@ def after(seconds: float, number: int = signal.SIGKILL) -> Callable[[int], None]
 
 
 def once_there(folder: Path, pattern: str, number: int) -> Callable[[int], None]:
-    """Send a signal as soon as a file is there."""
+    """Send a signal as soon as a file is there, and the lock that was held meanwhile is given up.
+
+    Python ignores an interrupt that comes while an object such as a lock is deleted.
+    """
 
     def stop(child: int) -> None:
         while not any(folder.glob(pattern)):
             time.sleep(0.002)
+        time.sleep(0.02)
         _send(child, number)
 
     return stop
