@@ -83,9 +83,7 @@ _FROM_FILES = {  # what a config file may set; the rest reaches scripts, other p
         "search_space.*", "params.*",
     ),
 }  # fmt: skip
-_PICKLES = (
-    "submitit_folder"  # where jobs and what starts them read each other's pickles, by numbers that can be guessed
-)
+_PICKLES = "submitit_folder"  # of what jobs and their starter tell each other, by numbers that can be guessed
 _DEFAULT_PICKLES = "${hydra.sweep.dir}/.submitit/%j"
 _INDEX = re.compile(r"(\.\d+)+$")  # of a member of a list
 _LOG_CLASSES = (
@@ -126,10 +124,10 @@ def checked_configs(overrides: Sequence[str]) -> Iterator[None]:
 _save_config = hydra_utils._save_config
 
 
-def _save_if_possible(config: DictConfig, filename: str, output_dir: Path) -> None:
+def _save_if_possible(cfg: DictConfig, filename: str, output_dir: Path) -> None:
     """Hydra's notes on a job, which are no result: a full disk costs a line, not the job."""
     try:
-        _save_config(config, filename, output_dir)
+        _save_config(cfg, filename, output_dir)
     except OSError as error:
         with suppress(OSError):
             (output_dir / filename).unlink()

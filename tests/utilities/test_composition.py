@@ -61,10 +61,16 @@ LAUNCHER = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLaunche
 QUEUE = {"_target_": LAUNCHER, "submitit_folder": "${hydra.sweep.dir}/.submitit/%j", "timeout_min": 5, "setup": None}
 
 
+def launched(config, queue):
+    with open_dict(config):
+        config.hydra.launcher = OmegaConf.create(queue)
+    return config
+
+
 def test_pickles_of_jobs_go_where_nobody_can_have_put_some(config):
     places = set()
     for _ in range(2):
-        check_composed(put(config, "hydra.launcher", QUEUE))
+        check_composed(launched(config, QUEUE))
         with open_dict(config):
             config.hydra.sweep.dir = "/chosen/later"
         places.add(config.hydra.launcher.submitit_folder)
@@ -75,7 +81,7 @@ def test_pickles_of_jobs_go_where_nobody_can_have_put_some(config):
 
 
 def test_the_user_may_name_the_folder_of_pickles(config):
-    changed = put(config, "hydra.launcher", {**QUEUE, "submitit_folder": "mine/%j", "setup": ["module load x"]})
+    changed = launched(config, {**QUEUE, "submitit_folder": "mine/%j", "setup": ["module load x"]})
     with pytest.raises(ValueError, match=r"hydra\.launcher\.submitit_folder"):
         check_composed(changed)
     with pytest.raises(ValueError, match=r"hydra\.launcher\.setup\.0"):
