@@ -203,16 +203,6 @@ def test_a_checkpoint_to_go_on_from_runs_no_code(tmp_path):
     assert not (tmp_path / "marker").exists()
 
 
-def test_checkpoints_are_whole(tmp_path, monkeypatch):
-    path = tmp_path / "deep" / "last.ckpt"
-    WholeCheckpoints().save_checkpoint({"epoch": 1}, path)
-    monkeypatch.setattr("os.fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space"):
-        WholeCheckpoints().save_checkpoint({"epoch": 2}, path)
-    assert WholeCheckpoints().load_checkpoint(path) == {"epoch": 1}
-    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
-
-
 def test_counts_of_a_leaderboard_are_text_in_a_model_card():
     found = board()
     found.info["num_samples"] = "<img src=x onerror=alert(1)>"
