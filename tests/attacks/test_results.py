@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from attacks.test_weights import FIGURES
 from torch import nn
 
 from lightning_transfer.backbones import ModuleBackbone
@@ -30,7 +31,7 @@ LIES = (
     None, "x", "", -1, 0, 2**62, 1e308, -1e308, "nan", True, [], {}, [[1]], [None], {"x": None}, "\ud800", "$(x)",
     "a\nb", "<script>", "../../x", {"x": {"x": {"x": 1}}}, [1e308] * 3,
 )  # fmt: skip
-PAIRS = 100  # lies that are told of each kind of file
+PAIRS = {"leaderboard": 60, "page of a leaderboard": 30, "study": 20}  # lies that are told of kinds that are slow
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -41,11 +42,11 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from places(inner, (*path, key))
 
 
-def lies(content: Any, seed: int) -> Iterator[tuple[str, Any]]:
+def lies(content: Any, count: int) -> Iterator[tuple[str, Any]]:
     """The content with one value replaced, or one left out."""
-    draw = random.Random(seed)
+    draw = random.Random(0)
     told = [(place, lie) for place in places(content) for lie in (*LIES, "gone")]
-    for place, lie in draw.sample(told, min(PAIRS, len(told))):
+    for place, lie in draw.sample(told, min(count, len(told))):
         changed = copy.deepcopy(content)
         node = changed
         for key in place[:-1]:
@@ -96,8 +97,7 @@ def study() -> list[dict[str, Any]]:
 def show_study(path: Path) -> None:
     table = StudyTable.load(path)
     str(table), table.headline()
-    table.save(path.parent / "again")
-    assert len(StudyTable.load(path.parent / "again")) >= len(table)
+    assert StudyTable.load(path).to_text() == table.to_text()
 
 
 def show_evidence(path: Path) -> None:
@@ -109,7 +109,7 @@ def show_evidence(path: Path) -> None:
 EVIDENCE = {"format": 1, "origin": "mine", "pairs": [["logme", "leep", 1.5, 3], ["logme", "truth", 0.5, 3]]}
 BOUND = {
     "format": 2, "backbone": "net", "reference": "digits", "target": "letters", "bound": 0.7, "baseline": 0.5,
-    "label_map": [[0.5, 0.5], [0.1, 0.9]], "reference_class_names": ["a", "b"], "target_class_names": ["c", "d"],
+    **dict.fromkeys(FIGURES, 0.25), "label_map": [[0.5, 0.5], [0.1, 0.9]], "reference_class_names": ["a", "b"], "target_class_names": ["c", "d"],
 }  # fmt: skip
 RUN = {
     "format": 2, "overrides": ["epochs=3"], "objective": {"val/accuracy": 0.7}, "direction": "max",
@@ -133,7 +133,7 @@ def test_values_of_another_kind(kind, tmp_path, capsys):
     content = make()
     path = tmp_path / name
     accepted = 0
-    for lie, changed in lies(content, seed=1):
+    for lie, changed in lies(content, count := PAIRS.get(kind, 150)):
         for left in tmp_path.glob("*"):
             if left.is_file():
                 left.unlink()
@@ -148,7 +148,7 @@ def test_values_of_another_kind(kind, tmp_path, capsys):
                 pass
             except Exception as error:
                 pytest.fail(f"{lie}: {type(error).__name__}: {error}")
-    assert 0 < accepted < PAIRS, "nothing was a lie, or all"
+    assert 0 < accepted < count, "nothing was a lie, or all"
     assert not set(capsys.readouterr().out) & set("\x1b\x07")
 
 
