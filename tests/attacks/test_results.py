@@ -109,7 +109,8 @@ def show_evidence(path: Path) -> None:
 EVIDENCE = {"format": 1, "origin": "mine", "pairs": [["logme", "leep", 1.5, 3], ["logme", "truth", 0.5, 3]]}
 BOUND = {
     "format": 2, "backbone": "net", "reference": "digits", "target": "letters", "bound": 0.7, "baseline": 0.5,
-    **dict.fromkeys(FIGURES, 0.25), "label_map": [[0.5, 0.5], [0.1, 0.9]], "reference_class_names": ["a", "b"], "target_class_names": ["c", "d"],
+    **dict.fromkeys(FIGURES, 0.25), "label_map": [[0.5, 0.5], [0.1, 0.9]],
+    "reference_class_names": ["a", "b"], "target_class_names": ["c", "d"],
 }  # fmt: skip
 RUN = {
     "format": 2, "overrides": ["epochs=3"], "objective": {"val/accuracy": 0.7}, "direction": "max",
