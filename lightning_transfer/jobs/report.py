@@ -72,7 +72,7 @@ def report_of(folder: Path) -> str:
             named = [(f"{b['reference']} to {b['target']}, {b['backbone']}", b) for b in ordered]
             sections.append(f"<section>{bound_section(named)}</section>")
         sections += [run_section(" ".join(summary["overrides"]) or "Fine-tuning", summary) for summary in runs]
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
         raise ValueError(f"Expected the files in `{folder}` to be results, but got: {Failure.of(error)}.") from error
     return page(folder.resolve().name, sections)
 

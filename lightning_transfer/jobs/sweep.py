@@ -270,7 +270,7 @@ def read_bound(path: Path) -> dict[str, Any]:
     content = read_json(path)
     try:
         bounds_table([content])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"Expected `{path}` to hold a bound, but got: {Failure.of(error)}.") from error
     return cast("dict[str, Any]", content)
 
@@ -289,7 +289,7 @@ def read_run(path: Path) -> dict[str, Any]:
         objective_of(content)
         if not isinstance(content["direction"], str) or not all(isinstance(o, str) for o in content["overrides"]):
             raise TypeError("no text")
-    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration) as error:
         raise ValueError(f"Expected `{path}` to hold a fine-tuning run, but got: {Failure.of(error)}.") from error
     return cast("dict[str, Any]", content)
 

@@ -108,7 +108,8 @@ def show_evidence(path: Path) -> None:
 
 EVIDENCE = {"format": 1, "origin": "mine", "pairs": [["logme", "leep", 1.5, 3], ["logme", "truth", 0.5, 3]]}
 BOUND = {
-    "format": 2, "backbone": "net", "reference": "digits", "target": "letters", "bound": 0.7, "baseline": 0.5,
+    "format": 2, "backbone": "net", "reference": "digits", "target": "letters", "bound": 0.7,
+    "baseline": {"bound": 0.5, "copies": [0.6, 0.7, 0.8]},
     **dict.fromkeys(FIGURES, 0.25), "label_map": [[0.5, 0.5], [0.1, 0.9]],
     "reference_class_names": ["a", "b"], "target_class_names": ["c", "d"],
 }  # fmt: skip
