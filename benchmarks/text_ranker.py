@@ -5,7 +5,7 @@ that either side reads. Both sides run in one process and score with LogME.
 
     apt-get install fortunes
     pip install lightning-transfer[text] transformer-ranker
-    python benchmarks/transformer_ranker.py
+    python benchmarks/text_ranker.py
 """
 
 from __future__ import annotations
