@@ -321,7 +321,8 @@ def test_another_bound_stands_beside_the_column_of_the_reference(digits):
 
 def test_modules_take_the_shape_of_the_inputs(digits):
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
-    inputs, labels = torch.randn(40, 7), torch.arange(40) // 2 % 2
+    generator = torch.Generator().manual_seed(0)
+    inputs, labels = torch.randn(40, 7, generator=generator), torch.arange(40) // 2 % 2
     board = screen({"net": net, "config": {"_target_": "torch.nn.Flatten"}}, digits, "h_score", cache=False)
     assert [(row.status, row.feature_dim) for row in board.rows] == [("ok", 64), ("ok", 64)]
     board = screen({"net": nn.Linear(7, 3), "other": nn.Linear(6, 3)}, (inputs, labels), "h_score", cache=False)
