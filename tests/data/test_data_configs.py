@@ -9,7 +9,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from lightning_transfer.configs import known_configs
-from lightning_transfer.data import TransferDataModule
+from lightning_transfer.data import PictureTable, Table, TextTable, TransferDataModule
 from lightning_transfer.utilities.instantiate import instantiate
 
 NAMES = sorted(path.name.removesuffix(".yaml") for path in (files("lightning_transfer.conf") / "target").iterdir())
@@ -23,6 +23,8 @@ def composed(group, name, *overrides):
 
 def parameters(cls):
     own = set(inspect.signature(cls).parameters) - {"kwargs"}
+    if cls in (TextTable, PictureTable):  # the inputs are one column, which is no number
+        own |= set(inspect.signature(Table).parameters) - {"kwargs", "features", "categories", "standardize"}
     return own | (set(inspect.signature(TransferDataModule).parameters))
 
 
