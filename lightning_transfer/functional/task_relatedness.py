@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_transfer.relatedness.baseline import Baseline, random_copy
+from lightning_transfer.relatedness.baseline import Baseline
 from lightning_transfer.relatedness.bound import certify, look, sampled_constant
 from lightning_transfer.relatedness.config import BoundConfig
 from lightning_transfer.relatedness.crossfit import Data, combine, folds
@@ -127,14 +127,17 @@ def task_relatedness(
     reference_features, reference_labels, _ = one_row_each(reference_features, reference_labels, "reference_features")
     target_features, labels_or_zeros, unlabelled = one_row_each(target_features, target_labels, "target_features")
     data = reference_features, reference_labels, target_features, None if unlabelled else labels_or_zeros
-    given: dict[str, Any] = {"head": head, "label_map": label_map}
-    given["groups"] = groups
+    built: dict[int, Problem] | None = {} if config.baselines else None
+    given: dict[str, Any] = {"head": head, "label_map": label_map, "groups": groups, "built": built}
     result = _answer(data, config, evaluation=evaluation, start=warm_start, **given)
     if config.baselines:
-        alike = replace(config, feature_map="orthogonal", baselines=0, num_resamples=0, confidence=None)
-        copies = (random_copy(data[0], data[1], config.seed + 1 + i) for i in range(config.baselines))
-        given["head"] = None  # copies need heads of their own, so the reference is compared with one of that kind
-        bounds = [_answer((part, *data[1:]), alike, brief=True, **given).bound for part in (data[0], *copies)]
+        alike = replace(config, feature_map="orthogonal", method="alternating", baselines=0, num_resamples=0)
+        alike = replace(alike, confidence=None)
+        if head is not None:  # copies need heads of their own, so the reference gets one of that kind
+            given["built"] = {}
+        given |= {"head": None, "brief": True}
+        seeds = (None, *(config.seed + 1 + i for i in range(config.baselines)))
+        bounds = [_answer(data, alike, turn=seed, evaluation=evaluation, **given).bound for seed in seeds]
         result = replace(result, baseline=Baseline(bounds[0], tuple(bounds[1:])))
     result = replace(result, config=config, seconds=time.perf_counter() - began)
     return result.with_names(reference_class_names, target_class_names)
@@ -208,7 +211,7 @@ def _answer(
             )
         first = starts[fold] if len(starts) == 2 else None
         part: dict[str, Any] = {"evaluation": rest.data, "groups": learn.groups, "evaluation_groups": rest.groups}
-        parts.append(_solve(learn.data, half, start=first, **part, **given))
+        parts.append(_solve(learn.data, half, start=first, fold=fold, **part, **given))
         alone = sum(single)
     return combine(parts, alone, grouped)
 
@@ -223,11 +226,23 @@ def _solve(
     start: TaskRelatednessResult | None,
     groups: Groups = (None, None),
     evaluation_groups: Groups = (None, None),
+    built: dict[int, Problem] | None,
+    fold: int = 0,
+    turn: int | None = None,
     brief: bool = False,
 ) -> TaskRelatednessResult:
-    """Learn on all of the data, and evaluate there or on other data; a brief answer is there for its bound."""
+    """Learn on all of the data, and evaluate there or on other data; a brief answer is there for its bound.
+
+    With ``turn``, the seed of it, a random copy stands for the reference. Problems by fold are kept in ``built``.
+    """
     began = time.perf_counter()
-    problem = Problem.build(*data, head=head, config=config, groups=groups)
+    known = built or {}
+    problem = known[fold] if fold in known else Problem.build(*data, head=head, config=config, groups=groups)
+    if built is not None:
+        built[fold] = problem
+        problem = replace(problem, messages=list(problem.messages))
+    if turn is not None:
+        problem.turn_reference(turn)
     if problem.head is not None and config.tau != "auto":
         problem.head = problem.head.limited(config.tau)
     first, request = None, config

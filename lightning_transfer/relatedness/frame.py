@@ -24,8 +24,9 @@ class Frame:
         target_mean: Shape ``(d,)``.
         target_scale: Shape ``(d,)``.
         basis: Orthonormal rows that both sides are projected on, shape ``(r, d)``; None for no reduction.
-        push_matrix: ``A`` of the published method, applied to the reference last, shape ``(r, r)``; None otherwise.
-        push_offset: ``b`` of the published method, shape ``(r,)``.
+        push_matrix: Applied to the reference last, shape ``(r, r)``: ``A`` of the published method, or the turn of a
+            random copy; None otherwise.
+        push_offset: Added after it, shape ``(r,)``.
     """
 
     reference_mean: Tensor

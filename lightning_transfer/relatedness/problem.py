@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
+from lightning_transfer.relatedness.baseline import random_turn
 from lightning_transfer.relatedness.bound import Transforms
 from lightning_transfer.relatedness.config import BoundConfig
 from lightning_transfer.relatedness.frame import Frame
@@ -125,6 +126,15 @@ class Problem:
             self.messages.append(f"{len(classes)} of {self.reference.num_classes} reference classes are used")
             self.reference = self.reference.with_classes(classes)
             self.reference_ids = self.reference_ids[classes]
+
+    def turn_reference(self, seed: int) -> None:
+        """Put a random copy of the reference in its place.
+
+        See :class:`~lightning_transfer.relatedness.baseline.Baseline`.
+        """
+        matrix, offset = random_turn(self.reference.features.mean(0), seed)
+        self.frame = replace(self.frame, push_matrix=matrix, push_offset=offset)
+        self.reference = self.reference.with_features(self.reference.features @ matrix.T + offset)
 
     def label_target(self, labels: Tensor) -> None:
         """Give the target sample labels, ``0 .. K_T - 1`` without gaps."""

@@ -13,6 +13,7 @@ from lightning_transfer.relatedness.config import FeatureMapKind
 
 _RELATIVE = 1e-12
 _SWEEPS = 100
+_PULL = 1e-9  # where the goals say nothing of a direction, the features of one backbone stay as they are
 _HUGE = 1e200  # costs beyond it could not be added up
 
 
@@ -58,7 +59,7 @@ def fit_feature_map(
         rank: Largest rank of the matrix (low rank).
 
     Returns:
-        The minimiser.
+        The minimiser; among orthogonal maps, which goals of few classes leave undecided, the one nearest the identity.
     """
     if kind == "identity":
         return FeatureMap.identity(features)
@@ -68,6 +69,7 @@ def fit_feature_map(
     weighted = x * (weights / total)[:, None]
     cross = weighted.T @ y
     if kind == "orthogonal":
+        cross.diagonal().add_(_PULL * float(cross.norm()) or 1.0)
         left, _, right = torch.linalg.svd(cross, full_matrices=False)
         matrix = (left @ right).T
     else:

@@ -48,13 +48,13 @@ class BoundRanking:
         return next(iter(self.results))
 
     def undecided(self) -> list[tuple[str, str]]:
-        """Neighbours in the order whose baselines differ by no more than two spreads of their copies."""
+        """Neighbours in the order whose differences from their copies are nearer than the margins of both together."""
         pairs = []
         for (name, one), (other, two) in pairwise(self.results.items()):
             if one.baseline is None or two.baseline is None:
                 continue
-            spread = math.hypot(one.baseline.spread, two.baseline.spread)
-            if two.baseline.difference - one.baseline.difference <= 2 * spread:
+            margin = math.hypot(one.baseline.margin, two.baseline.margin)
+            if two.baseline.difference - one.baseline.difference <= margin:
                 pairs.append((name, other))
         return pairs
 
