@@ -46,7 +46,7 @@ def timed(title: str, function: Callable[[], Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--most", type=int, default=50, help="fortunes of a topic")
+    parser.add_argument("--most", type=int, default=10, help="fortunes of a topic")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     arguments = parser.parse_args()
 
@@ -70,14 +70,14 @@ def main() -> None:
             return ranker.run(models, estimator="logme", layer_aggregator=aggregate)
 
         def ours(scores: Any, **options: Any) -> Any:
-            return screen(models, table, scores, split="all", cache=False, progress=False, **options)
+            return screen(models, table, scores, cache=False, progress=False, **options)
 
         print(f"{len(texts)} texts, {len(topics)} topics, 2 models")
-        timed("transformer-ranker, LogME of the last layer", lambda: theirs("lastlayer"))
-        timed("transformer-ranker, LogME of the best layer", lambda: theirs("bestlayer"))
         timed("screen, LogME", lambda: ours("logme"))
         timed("screen, three scores with standard errors", lambda: ours(metrics, error_bars=True))
         timed("screen, LogME of the best layer", lambda: ours("logme", layers="all", aggregate="best"))
+        timed("transformer-ranker, LogME of the last layer", lambda: theirs("lastlayer"))
+        timed("transformer-ranker, LogME of the best layer", lambda: theirs("bestlayer"))
 
 
 if __name__ == "__main__":
