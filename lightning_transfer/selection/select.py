@@ -466,7 +466,8 @@ class _Halving:
 
     def predictions(self, name: str, epochs: int) -> Tensor:
         """What the fine-tuned backbone says of the test data."""
-        module, runner = self._make(name, epochs, [])
+        kept = _Record(Curve(), self.data.task, self._truth("val"))  # which the checkpoint asks for
+        module, runner = self._make(name, epochs, [kept])
         with preserve_rng(), quiet_lightning():
             outputs = runner.predict(
                 module, self.data.split_dataloader("test"), ckpt_path=self.checkpoint(name), weights_only=True
