@@ -217,8 +217,9 @@ class FineTuningModule(pl.LightningModule):
         return loss
 
     @override
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluate(batch, "val", self.val_score)
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Logs loss and score, and gives what :meth:`predict_step` does."""
+        return self._evaluate(batch, "val", self.val_score)
 
     @override
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -227,7 +228,10 @@ class FineTuningModule(pl.LightningModule):
     @override
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Probabilities ``(b, k)``, of each class or of each label, or targets ``(b, m)`` in their own units."""
-        output: Tensor = self(self._split(batch)[0]).float()
+        return self._predictions(self(self._split(batch)[0]))
+
+    def _predictions(self, output: Tensor) -> Tensor:
+        output = output.float()
         if self.task == "regression":
             return output * self.target_std + self.target_mean
         return output.softmax(dim=1) if self.task == "classification" else output.sigmoid()
@@ -253,11 +257,12 @@ class FineTuningModule(pl.LightningModule):
             loss = nn.functional.mse_loss(output, truth.to(output.dtype))
         return loss, output, truth
 
-    def _evaluate(self, batch: Any, split: str, score: Metric) -> None:
+    def _evaluate(self, batch: Any, split: str, score: Metric) -> Tensor:
         loss, output, truth = self._step(batch)
         score.update(output.float(), truth)
         self.log(f"{split}/loss", loss, batch_size=len(truth), sync_dist=True)
         self.log(f"{split}/{_SCORE_NAMES[self.task]}", score, batch_size=len(truth), prog_bar=True)
+        return self._predictions(output)
 
     @override
     def configure_optimizers(self) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from functools import partial
 from pathlib import Path
@@ -51,21 +50,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--emoji", type=Path, required=True)
     parser.add_argument("--zoo", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--architectures", nargs="+", choices=ARCHITECTURES, default=[*ARCHITECTURES])
     options = parser.parse_args()
     options.zoo.mkdir(parents=True, exist_ok=True)
-    facts = options.zoo / "source_accuracy.json"
-    accuracies = json.loads(facts.read_text()) if facts.exists() else {}
-    for source in SOURCES[:-1]:
-        for architecture in ARCHITECTURES:
-            name = f"{architecture}_{source}"
-            if name in accuracies:
+    for source, epochs in SOURCES.items():
+        for architecture in options.architectures:
+            path = weights_of(options.zoo, architecture, source)
+            if path.exists() or not epochs:
                 continue
             start = time.perf_counter()
-            state, accuracies[name] = train(architecture, source, options.emoji, options.epochs)
-            save_file(state, weights_of(options.zoo, architecture, source))
-            facts.write_text(json.dumps(accuracies, indent=1) + "\n")
-            print(f"{name}: {accuracies[name]:.3f} ({time.perf_counter() - start:.0f} s)", flush=True)
+            state, accuracy = train(architecture, source, options.emoji, epochs)
+            save_file(state, path, metadata={"accuracy": repr(accuracy)})
+            print(f"{path.stem}: {accuracy:.3f} ({time.perf_counter() - start:.0f} s)", flush=True)
 
 
 if __name__ == "__main__":

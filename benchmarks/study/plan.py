@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -23,12 +24,12 @@ ARCHITECTURES = {
     "byobnet": "test_byobnet",
     "mambaout": "test_mambaout",
 }
-SOURCES = ("photos", "emoji", "rotation", "digits_0_4", "none")
+SOURCES = {"photos": 25, "emoji": 25, "emoji_early": 4, "rotation": 25, "digits_0_4": 25, "none": 0}  # epochs
 TRAIN = 240  # images of a target
 RECIPE = {
     "modes": ["full", "head"],
     "max_samples": TRAIN,
-    "epochs": 6,
+    "epochs": 12,
     "learning_rates": [3e-4, 1e-3, 3e-3],
     "seeds": 3,
 }
@@ -49,7 +50,7 @@ def make_source(source: str, emoji: Path) -> TransferDataModule:
         return PhotoPatches(batch_size=64)
     if source == "digits_0_4":
         return Digits(classes=[0, 1, 2, 3, 4], batch_size=64)
-    if source == "emoji":
+    if source.startswith("emoji"):
         return NpzArrays(str(emoji), inputs="google", labels="category", batch_size=64)
     with np.load(emoji) as arrays:
         pictures = torch.from_numpy(arrays["google"]).permute(0, 3, 1, 2)
@@ -90,31 +91,31 @@ def _noisy(data: TransferDataModule, share: float = 0.3) -> TransferDataModule:
 
 
 def weights_of(zoo: Path, architecture: str, source: str) -> Path:
-    """Where the weights of a network are."""
+    """Where the weights of a network are, and in the file's metadata its accuracy on its source."""
     return zoo / f"{architecture}-{source}.safetensors"
 
 
 def make_zoo(zoo: Path, emoji: Path) -> tuple[dict[str, nn.Module], dict[str, dict[str, object]]]:
     """The backbones by name, and what is known about each."""
-    import json
-
-    accuracies = json.loads((zoo / "source_accuracy.json").read_text())
     backbones: dict[str, nn.Module] = {}
     about: dict[str, dict[str, object]] = {}
     for architecture in ARCHITECTURES:
         for source in SOURCES:
-            name = f"{architecture}_{source}"
+            name, accuracy = f"{architecture}_{source}", None
             if source == "none":
                 network = make_network(architecture, 10)
             else:
-                state = load_file(weights_of(zoo, architecture, source))
+                path = weights_of(zoo, architecture, source)
+                state = load_file(path)
+                with safe_open(path, "pt") as file:
+                    accuracy = float(file.metadata()["accuracy"])
                 classes = next(value.shape[0] for key, value in reversed(state.items()) if key.endswith("head_bias"))
                 network = make_network(architecture, classes)
                 network.load_state_dict({key: value for key, value in state.items() if key != "head_bias"})
             backbones[name] = ModuleBackbone(
                 network, (3, SIDE, SIDE), head=None if source == "none" else "auto", name=name
             )
-            about[name] = {"architecture": architecture, "source": source, "source_accuracy": accuracies.get(name)}
+            about[name] = {"architecture": architecture, "source": source, "source_accuracy": accuracy}
     for variant in (0, 1, 2):
         for pretrained in (True, False):
             name = f"lite{variant}_{'imagenet' if pretrained else 'none'}"

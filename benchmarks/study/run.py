@@ -27,7 +27,7 @@ def main() -> None:
     targets = make_targets(options.emoji)
     if options.targets:
         targets = {name: targets[name] for name in options.targets}
-    references = {source: make_source(source, options.emoji) for source in SOURCES[:-1]}
+    references = {source: make_source(source, options.emoji) for source, epochs in SOURCES.items() if epochs}
     table = study(
         backbones,
         targets,

@@ -6,12 +6,12 @@ import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_transfer.backbones import Backbone, load_backbone
@@ -41,6 +41,8 @@ class Outcome:
         validation: What each setting that was tried gave on validation data, with the first seed; NaN where training
             diverged.
         seconds: Time of all trainings.
+        curves: For each learning rate that was tried, what validation data gave after each epoch, with the first seed;
+            empty for a head.
     """
 
     mode: str
@@ -48,6 +50,7 @@ class Outcome:
     setting: float
     validation: Mapping[float, float]
     seconds: float
+    curves: Mapping[float, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -63,8 +66,9 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         """The outcome as plain JSON values."""
-        tried = {str(setting): None if math.isnan(value) else value for setting, value in self.validation.items()}
-        return {**asdict(self), "values": list(self.values), "validation": tried}
+        tried = {str(setting): _finite(value) for setting, value in self.validation.items()}
+        curves = {str(setting): [_finite(value) for value in curve] for setting, curve in self.curves.items()}
+        return {**asdict(self), "values": list(self.values), "validation": tried, "curves": curves}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Outcome:
@@ -74,14 +78,23 @@ class Outcome:
             ValueError: If it is something else.
         """
         try:
-            tried = {_real(float(s)): math.nan if v is None else _real(v) for s, v in record["validation"].items()}
+            tried = {_real(float(s)): _number(v) for s, v in record["validation"].items()}
+            curves = {_real(float(s)): tuple(map(_number, curve)) for s, curve in record.get("curves", {}).items()}
             values = tuple(map(_real, record["values"]))
             numbers = _real(record["setting"]), tried, _real(record["seconds"])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"Expected an outcome, but got {str(record)[:200]}.") from error
         if not values:
             raise ValueError(f"Expected an outcome with values, but got {str(record)[:200]}.")
-        return cls(str(record.get("mode")), values, *numbers)
+        return cls(str(record.get("mode")), values, *numbers, curves)
+
+
+def _finite(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else _real(value)
 
 
 def _real(value: Any) -> float:
@@ -140,16 +153,21 @@ def find_outcome(
     for split in ("val", "test"):
         target.split_dataset(split)  # refuses what is not there
     start = time.perf_counter()
+    curves: dict[float, list[float]] = {}
     if mode == "head":
         values, setting, tried = _fit_heads(fresh_backbone(backbone, target), target, trainer)
     else:
         train = partial(_train, backbone, target, mode, epochs, trainer=trainer or {})
-        tried = {rate: train(rate, seed=0, split="val")[0] for rate in rates}
+        curves = {rate: [] for rate in rates}
+        first = {rate: train(rate, seed=0, splits=("val", "test"), curve=curves[rate]) for rate in rates}
+        tried = {rate: found["val"] for rate, found in first.items()}
         setting = _best_of(tried)
-        values = [train(setting, seed=seed, split="test")[0] for seed in range(seeds)]
+        others = [train(setting, seed=seed, splits=("test",))["test"] for seed in range(1, seeds)]
+        values = [first[setting]["test"], *others]
         if not all(map(math.isfinite, values)):
             raise ValueError(f"Training diverges at the learning rate {setting:g} with some of {seeds} seeds.")
-    return Outcome(mode, tuple(values), setting, tried, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return Outcome(mode, tuple(values), setting, tried, seconds, {rate: tuple(c) for rate, c in curves.items()})
 
 
 def measure(task: str, outputs: Tensor, truth: Tensor) -> float:
@@ -183,6 +201,38 @@ def fresh_backbone(candidate: Any, data: TransferDataModule) -> Backbone:
     return load_backbone(fresh, shape=partial(read_input_shape, data))
 
 
+class RecordCurve(Callback):
+    """Notes what validation gives after each epoch.
+
+    Args:
+        values: The list that it is added to.
+        task: Kind of task.
+        truth: Labels or targets of the validation data, in their order.
+    """
+
+    def __init__(self, values: list[float], task: str, truth: Tensor) -> None:
+        self.values, self.task, self.truth = values, task, truth
+        self._outputs: list[Tensor] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """The values so far, for a checkpoint."""
+        return {"values": list(self.values)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them from a checkpoint."""
+        self.values[:] = state_dict["values"]
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any,
+                                batch_idx: int, dataloader_idx: int = 0) -> None:  # fmt: skip
+        """Keep the predictions for a batch."""
+        self._outputs.append(outputs.cpu())
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure them."""
+        self.values.append(measure(self.task, torch.cat(self._outputs), self.truth))
+        self._outputs = []
+
+
 def _best_of(tried: Mapping[float, float]) -> float:
     finite = {setting: value for setting, value in tried.items() if math.isfinite(value)}
     if not finite:
@@ -198,10 +248,11 @@ def _train(
     rate: float,
     *,
     seed: int,
-    split: str,
+    splits: Sequence[str],
     trainer: Mapping[str, Any],
-) -> tuple[float, FineTuningModule]:
-    """One training: what it gives on a split, and the module."""
+    curve: list[float] | None = None,
+) -> dict[str, float]:
+    """One training: what it gives on each split, and on validation data after each epoch where a list is given."""
     shuffled = copy.copy(target)  # the data are read; the seed only orders them
     shuffled.seed = seed
     options = {name: value for name, value in trainer.items() if name != "_target_"}
@@ -216,11 +267,19 @@ def _train(
             "enable_model_summary": False, "num_sanity_val_steps": 0, "limit_val_batches": 0, **options,
             "max_epochs": epochs,
         }  # fmt: skip
+        validation = None
+        if curve is not None:
+            validation = shuffled.split_dataloader("val")
+            record = RecordCurve(curve, target.task, target.split_dataset("val").truth)
+            arguments |= {"limit_val_batches": 1.0, "callbacks": [*arguments.get("callbacks", ()), record]}
         runner = Trainer(**arguments)
-        runner.fit(module, train_dataloaders=shuffled.train_dataloader())
-        outputs = runner.predict(module, dataloaders=shuffled.split_dataloader(split))
-    predicted = torch.cat(cast("list[Tensor]", outputs)).cpu()
-    return measure(target.task, predicted, target.split_dataset(split).truth), module
+        runner.fit(module, train_dataloaders=shuffled.train_dataloader(), val_dataloaders=validation)
+        found = {}
+        for split in splits:
+            outputs = runner.predict(module, dataloaders=shuffled.split_dataloader(split))
+            predicted = torch.cat(cast("list[Tensor]", outputs)).cpu()
+            found[split] = measure(target.task, predicted, target.split_dataset(split).truth)
+    return found
 
 
 def _fit_heads(

@@ -30,7 +30,7 @@ from lightning_transfer.screening.consensus import consensus
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.screen import screen
-from lightning_transfer.selection.outcome import fresh_backbone, measure
+from lightning_transfer.selection.outcome import RecordCurve, fresh_backbone, measure
 from lightning_transfer.utilities.checks import check_path, check_positive_int
 from lightning_transfer.utilities.errors import Failure
 from lightning_transfer.utilities.files import read_json, safe_name, try_to_write, write_atomically
@@ -263,28 +263,6 @@ class _StopAt(Callback):
             trainer.should_stop = True
 
 
-class _Record(Callback):
-    """Notes what validation gives after each epoch."""
-
-    def __init__(self, curve: Curve, task: str, truth: Tensor) -> None:
-        self.curve, self.task, self.truth = curve, task, truth
-        self._outputs: list[Tensor] = []
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"values": list(self.curve.values)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.curve.values[:] = state_dict["values"]
-
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any,
-                                batch_idx: int, dataloader_idx: int = 0) -> None:  # fmt: skip
-        self._outputs.append(pl_module.predict_step(batch, batch_idx).cpu())
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.curve.values.append(measure(self.task, torch.cat(self._outputs), self.truth))
-        self._outputs = []
-
-
 def _values_in(path: Path) -> list[float]:
     """The values that a checkpoint of a training was written with, which may be later than all other files.
 
@@ -294,7 +272,7 @@ def _values_in(path: Path) -> list[float]:
     check_file(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        return [float(value) for value in content["callbacks"][_Record.__qualname__]["values"]]
+        return [float(value) for value in content["callbacks"][RecordCurve.__qualname__]["values"]]
     except Exception as error:
         raise ValueError(
             f"Expected `{path}` to be a checkpoint of this selection, but got: {Failure.of(error)}."
@@ -428,7 +406,9 @@ class _Halving:
         if len(curve.values) >= rung:
             return
         start = time.perf_counter()
-        module, runner = self._make(name, epochs, [_StopAt(rung), _Record(curve, self.data.task, self._truth("val"))])
+        module, runner = self._make(
+            name, epochs, [_StopAt(rung), RecordCurve(curve.values, self.data.task, self._truth("val"))]
+        )
         path = self.checkpoint(name)
         with preserve_rng(), quiet_lightning(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Checkpoint directory .* exists")
