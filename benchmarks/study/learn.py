@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import curve
 import pandas as pd
 
 import lightning_transfer
@@ -16,7 +17,15 @@ PAGE = HERE.parents[1] / "docs" / "which-score.md"
 EVIDENCE = Path(lightning_transfer.__file__).parent / "screening" / "evidence.json"
 RIVALS = ("logme", "parameters", "knn_accuracy")
 OPINION = "consensus_other_targets"
+CURVE = PAGE.parent / "images" / "regret_cost.png"
 SHOWN = 12
+COST = (
+    "Each way spends a share of what fine-tuning every backbone would cost (FLOPs, an epoch of training as three "
+    "passes). `select` screens, halves by short trainings and fine-tunes one, with the consensus that has not seen the "
+    "target. The rivals fine-tune as many as the budget pays for, in their order, and keep the best on validation "
+    "data; those that look at features pay for one pass over all. Trainings are replayed from the study; one that a "
+    "small budget shortens counts as whole, for every way alike.",
+)
 FEATURES = ("logme", "h_score_shrunk", "knn_accuracy", "ridge_probe", "gbc")
 
 
@@ -69,6 +78,11 @@ def page(table: StudyTable) -> str:
         found = judged[within]
         lines += as_rows(found) if found is not None else ["Too few rows so far."]
     lines += ["", "## What is the default", "", *default(judged)]
+    found = curve.curves(table)
+    if len(found):
+        curve.draw(found, CURVE)
+        lines += ["", "## What `select` loses at which cost", "", *COST, "", *curve.lines(found), ""]
+        lines += ["![Regret against cost](images/regret_cost.png)"]
     lines += ["", "## What is weighed, and what to trust when", "", *weights(table), "", *advice(judged)]
     lines += [
         "",
