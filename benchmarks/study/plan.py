@@ -95,13 +95,17 @@ def weights_of(zoo: Path, architecture: str, source: str) -> Path:
     return zoo / f"{architecture}-{source}.safetensors"
 
 
-def make_zoo(zoo: Path, emoji: Path) -> tuple[dict[str, nn.Module], dict[str, dict[str, object]]]:
-    """The backbones by name, and what is known about each."""
+def make_zoo(
+    zoo: Path, emoji: Path, only: tuple[str, ...] = ("",)
+) -> tuple[dict[str, nn.Module], dict[str, dict[str, object]]]:
+    """The backbones by name, and what is known about each; those whose names begin as said."""
     backbones: dict[str, nn.Module] = {}
     about: dict[str, dict[str, object]] = {}
     for architecture in ARCHITECTURES:
         for source in SOURCES:
             name, accuracy = f"{architecture}_{source}", None
+            if not name.startswith(only):
+                continue
             if source == "none":
                 network = make_network(architecture, 10)
             else:
@@ -119,6 +123,8 @@ def make_zoo(zoo: Path, emoji: Path) -> tuple[dict[str, nn.Module], dict[str, di
     for variant in (0, 1, 2):
         for pretrained in (True, False):
             name = f"lite{variant}_{'imagenet' if pretrained else 'none'}"
+            if not name.startswith(only):
+                continue
             backbones[name] = EfficientNetLite(variant, pretrained=pretrained, input_size=LITE_SIDE)
             about[name] = {"architecture": f"lite{variant}", "source": "imagenet" if pretrained else "none"}
     return backbones, about

@@ -19,11 +19,9 @@ def main() -> None:
     parser.add_argument("--zoo", type=Path, required=True)
     parser.add_argument("--part", default=None)
     parser.add_argument("--targets", nargs="*", default=None)
-    parser.add_argument("--backbones", nargs="*", default=None, help="names, or beginnings of names")
+    parser.add_argument("--backbones", nargs="*", default=[""], help="names, or beginnings of names")
     options = parser.parse_args()
-    backbones, about = make_zoo(options.zoo, options.emoji)
-    if options.backbones:
-        backbones = {n: b for n, b in backbones.items() if n.startswith(tuple(options.backbones))}
+    backbones, about = make_zoo(options.zoo, options.emoji, tuple(options.backbones))
     targets = make_targets(options.emoji)
     if options.targets:
         targets = {name: targets[name] for name in options.targets}
@@ -31,7 +29,7 @@ def main() -> None:
     table = study(
         backbones,
         targets,
-        about={name: about[name] for name in backbones},
+        about=about,
         references=references,
         trainer={"accelerator": "cpu"},
         output_dir=HERE / "rows",
