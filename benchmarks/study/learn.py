@@ -17,7 +17,6 @@ PAGE = HERE.parents[1] / "docs" / "which-score.md"
 EVIDENCE = Path(lightning_transfer.__file__).parent / "screening" / "evidence.json"
 RIVALS = ("logme", "parameters", "knn_accuracy")
 OPINION = "consensus_other_targets"
-CURVE = PAGE.parent / "images" / "regret_cost.png"
 SHOWN = 12
 COST = (
     "Each way spends a share of what fine-tuning every backbone would cost (FLOPs, an epoch of training as three "
@@ -38,25 +37,33 @@ def main() -> None:
     options = parser.parse_args()
     table = StudyTable.load(options.rows)
     table.evidence().save(options.evidence)
-    options.page.write_text(page(table), encoding="utf-8")
+    found = curve.curves(table)
+    if len(found):
+        curve.draw(found, options.page.parent / "images" / "regret_cost.png")
+    options.page.write_text(page(table, found), encoding="utf-8")
     for path in table.save(options.rows).values():
         print(path)
 
 
-def page(table: StudyTable) -> str:
+def page(table: StudyTable, found: pd.DataFrame) -> str:
     """The whole page."""
     judged = {within: judge(table, within) for within in (None, "architecture", "source")}
     frames = table.frames()
     backbones = sorted({name for frame in frames.values() for name in frame.index})
     samples = sorted({row.num_samples for row in table.rows if row.outcomes})
+    each = (
+        f"{samples[0]} training samples each"
+        if len(samples) == 1
+        else f"{samples[0]} to {samples[-1]} training samples each"
+    )
     lines = [
         "# Which score to trust",
         "",
         "<!-- Written by `python benchmarks/study/learn.py` from `benchmarks/study/rows/study.jsonl`; do not edit. -->",
         "",
         f"What follows comes from {len(table)} pairs that were fine-tuned: {len(backbones)} backbones on {len(frames)} "
-        f"of the ten targets that are planned ({', '.join(frames)}), {samples[0]} to {samples[-1]} training samples "
-        "each. The truth is test accuracy (mean average precision for several labels a sample, R² for regression) "
+        f"of the ten targets that are planned ({', '.join(frames)}), {each}. "
+        "The truth is test accuracy (mean average precision for several labels a sample, R² for regression) "
         "after fine-tuning all weights, the learning rate chosen on validation data, mean of the seeds. "
         "`lightning-transfer study` does the same with your zoo and targets; `benchmarks/study/README.md` says how to "
         "repeat this one.",
@@ -75,12 +82,10 @@ def page(table: StudyTable) -> str:
     headings = {None: "All backbones", "architecture": "Within one architecture", "source": "Within one source"}
     for within, heading in headings.items():
         lines += ["", f"## {heading}", ""]
-        found = judged[within]
-        lines += as_rows(found) if found is not None else ["Too few rows so far."]
+        scores = judged[within]
+        lines += as_rows(scores) if scores is not None else ["Too few rows so far."]
     lines += ["", "## What is the default", "", *default(judged)]
-    found = curve.curves(table)
     if len(found):
-        curve.draw(found, CURVE)
         lines += ["", "## What `select` loses at which cost", "", *COST, "", *curve.lines(found), ""]
         lines += ["![Regret against cost](images/regret_cost.png)"]
     lines += ["", "## What is weighed, and what to trust when", "", *weights(table), "", *advice(judged)]

@@ -349,7 +349,7 @@ class StudyTable:
             between = frame["truth"].std()
             noise = math.sqrt(float((frame["truth_spread"] ** 2).mean()))
             if len(frame) < MINIMUM_MODELS:
-                lines.append(f"{target}: {len(frame)} backbones are too few to compare scores on.")
+                lines.append(f"{target}: too few backbones ({len(frame)}) to compare scores on.")
             elif between == 0:
                 lines.append(f"{target}: all backbones end alike, so no score can be right or wrong.")
             elif noise > between:

@@ -141,7 +141,7 @@ def test_headline_says_what_is_wrong():
     failed = StudyTable([make_row(truth=None, status="ValueError: no")])
     assert failed.headline() == ["Nothing was fine-tuned by full: nothing can be said (a on t: ValueError: no)."]
     one = StudyTable([make_row("a", truth=0.5, logme=1.0)])
-    assert "t: 1 backbones are too few to compare scores on." in one.headline()
+    assert "t: too few backbones (1) to compare scores on." in one.headline()
     assert one.headline()[0].startswith("No target has backbones to compare")
     alike = StudyTable([make_row(name, truth=0.5, logme=float(i)) for i, name in enumerate("abcd")])
     assert "t: all backbones end alike, so no score can be right or wrong." in alike.headline()
