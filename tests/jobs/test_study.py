@@ -44,6 +44,7 @@ def test_bad_input_is_one_line(tmp_path, capsys):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_the_small_preset(tmp_path):
     with pytest.raises(SystemExit) as stop:
         main(["study", "preset=small", f"hydra.run.dir={tmp_path}", "trainer=cpu"])
