@@ -446,7 +446,7 @@ class _Halving:
 
     def predictions(self, name: str, epochs: int) -> Tensor:
         """What the fine-tuned backbone says of the test data."""
-        kept = _Record(Curve(), self.data.task, self._truth("val"))  # which the checkpoint asks for
+        kept = RecordCurve([], self.data.task, self._truth("val"))  # which the checkpoint asks for
         module, runner = self._make(name, epochs, [kept])
         with preserve_rng(), quiet_lightning():
             outputs = runner.predict(

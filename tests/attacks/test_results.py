@@ -195,7 +195,7 @@ class Payload:
 
 def test_a_checkpoint_to_go_on_from_runs_no_code(tmp_path):
     values = [Payload(tmp_path / "marker")]
-    torch.save({"state_dict": {}, "callbacks": {"_Record": {"values": values}}}, tmp_path / "x.ckpt")
+    torch.save({"state_dict": {}, "callbacks": {"RecordCurve": {"values": values}}}, tmp_path / "x.ckpt")
     with pytest.raises(ValueError, match=r"x\.ckpt"):
         WholeCheckpoints().load_checkpoint(tmp_path / "x.ckpt", weights_only=False)
     first = select(nets(), Digits(max_samples=60), budget="3 epochs", output_dir=tmp_path / "run", **OPTIONS)
