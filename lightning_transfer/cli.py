@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "lightning-transfer"
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+_SAFE_PATH = "PYTHONSAFEPATH"
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _WANTS_TRACEBACK = os.environ.get(_FULL_ERROR) == "1"
 _NO_SUCH_KEY = re.compile(r"Could not override '(?P<key>[^'@]+)")
@@ -206,13 +207,10 @@ def _run(job: str, overrides: Sequence[str], typed: Sequence[str]) -> int:
     if folders := config_folders(overrides):
         importlib.import_module(CONF).fill_store(*folders)
     os.environ[_FULL_ERROR] = "1"  # makes Hydra hand errors on instead of printing them
-    os.environ.setdefault(
-        "PYTHONSAFEPATH", "1"
-    )  # processes of launchers and loaders take no library from where we stand
     sys.argv = [PROGRAM, *overrides]
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk say, is no result
     try:
-        with _one_line_warnings(), _sigterm_as_interrupt():
+        with _one_line_warnings(), _sigterm_as_interrupt(), _safe_path():
             _compose_and_run(job, overrides)
     except KeyboardInterrupt:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # not in each process that a strategy started
@@ -248,6 +246,20 @@ def _compose_and_run(job: str, overrides: Sequence[str]) -> None:
 
     with checked_configs(overrides):
         hydra.main(config_path=f"pkg://{CONF}", config_name=job, version_base="1.3")(_Task(job))()
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Let the processes of launchers and loaders take no library from where we stand."""
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = before or "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_SAFE_PATH, None)
+        else:
+            os.environ[_SAFE_PATH] = before
 
 
 @contextmanager

@@ -259,9 +259,9 @@ class TransferDataModule(LightningDataModule, ABC):
 
         Example:
             >>> from lightning_transfer.data import Digits
-            >>> data = Digits(max_samples=6).with_groups(["a", "a", "b", "b", "c", "c"])
+            >>> data = Digits(max_samples=10).with_groups([0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
             >>> data.train_dataset.groups
-            tensor([0, 0, 1, 1, 2, 2])
+            tensor([0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
         """
         part = copy(self)
         if isinstance(groups, (str, int)):
