@@ -71,14 +71,14 @@ class FileHashes:
             return {}
         known: dict[str, str] = {}
         with self._usable(), closing(_connect(self.table)) as table:
-            for name in dict.fromkeys(names):
+            for name in filter(_is_text, dict.fromkeys(names)):
                 row = table.execute("SELECT signature, hash FROM files WHERE path = ?", [name]).fetchone()
                 if row is not None and row[0] == _signature(os.stat(name)) and _is_hash(row[1]):
                     known[name] = row[1]
         return known
 
     def _remember(self, rows: Iterable[tuple[str, str, str]]) -> None:
-        if self.table is None or not (rows := list(rows)):
+        if self.table is None or not (rows := [row for row in rows if _is_text(row[0])]):
             return
         with suppress(OSError), self._usable():
             self.table.parent.mkdir(parents=True, exist_ok=True)
@@ -97,6 +97,15 @@ class FileHashes:
             with suppress(OSError):
                 if table is not None and table.is_file() and not table.is_symlink():
                     table.unlink()
+
+
+def _is_text(name: str) -> bool:
+    """Whether a table can hold a name: those of files may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -252,7 +252,8 @@ class TransferDataModule(LightningDataModule, ABC):
         Args:
             groups: The group of each sample of the split, in its order (whole numbers or text); or the name of the
                 column or key under which the data have it, where :attr:`reads_groups` is true.
-            split: ``"train"``, ``"val"`` or ``"test"``: the split that ids are of.
+            split: ``"train"``, ``"val"`` or ``"test"``: the split that ids are of. Samples of the others are groups of
+                their own, as long as they have no ids.
 
         Raises:
             ValueError: If ids are missing, not as many as samples, or all the same, or the data have no columns.
@@ -277,6 +278,9 @@ class TransferDataModule(LightningDataModule, ABC):
         numbers = number_groups(read_groups(groups, len(dataset)))[0]
         split = "train" if split == "predict" else split
         grouped = {split: TransferDataset(dataset.inputs, dataset.truth, dataset.key, numbers)}
+        for other, rest in self._data.splits.items():  # whose batches are asked for groups too
+            if other != split and rest.groups is None:
+                grouped[other] = TransferDataset(rest.inputs, rest.truth, rest.key, torch.arange(len(rest)))
         part.groups = GROUPS
         part.__dict__["_data"] = replace(self._data, splits={**self._data.splits, **grouped})
         return part

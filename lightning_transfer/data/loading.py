@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def load_data(data: Any, group: str, keys: Mapping[str, Any] | None = None) -> L
     names = known_configs(choices) if isinstance(data, (str, Path)) else []
     if isinstance(data, str) and data in names:
         data = load_config(choices, data)
-    elif isinstance(data, (str, Path)) and not Path(data).expanduser().exists():
+    elif isinstance(data, (str, Path)) and not _exists(data):
         near = get_close_matches(str(data), names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(
@@ -53,3 +54,10 @@ def load_data(data: Any, group: str, keys: Mapping[str, Any] | None = None) -> L
         ) from error
     except ValueError as error:
         raise ValueError(f"{group}: {error}") from error
+
+
+def _exists(path: str | Path) -> bool:
+    """Whether there is such a file or folder, as far as that can be told; nothing is no folder."""
+    with suppress(OSError, RuntimeError):  # a name that is too long, a place that is not for us, nobody's home
+        return str(path) != "" and Path(path).expanduser().exists()
+    return False

@@ -51,7 +51,7 @@ def rankme(features: Tensor) -> Tensor:
 
 def feature_rows(features: Tensor) -> Tensor:
     """Check features without labels and return them with one sample or position a row, shape ``(n, d)``."""
-    if isinstance(features, Tensor) and features.ndim in (3, 4):
+    if isinstance(features, Tensor) and features.ndim in (3, 4) and features.numel():
         in_place_of_labels = features.select(2 if features.ndim == 3 else 1, 0)
         features, _ = flatten_positions(features, in_place_of_labels)
     return check_features(features)

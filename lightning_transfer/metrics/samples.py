@@ -90,6 +90,8 @@ class SampleMetric(TransferMetric):
         self.seed = check_positive_int(seed, "seed", 0)
         self.num_resamples = check_positive_int(num_resamples, "num_resamples", 2)
         self.ignore_index = ignore_index
+        if ignore_index is not None and not {"labels", "targets"} & set(self.requires):
+            raise ValueError(f"Expected no argument `ignore_index`: {type(self).__name__} reads no labels.")
         for name in [*self._lists, "kept_groups"]:
             self.add_state(name, [], dist_reduce_fx="cat")
         self.add_state("seen", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 MODES = ("full", "head", "lora")
 _LARGEST = 1e100
+ONCE_AN_EPOCH = {  # validation on all data, which curves are made of
+    "limit_val_batches": 1.0, "check_val_every_n_epoch": 1, "val_check_interval": 1.0, "num_sanity_val_steps": 0
+}  # fmt: skip
 _PENALTIES = (0.01, 1.0, 100.0)  # of a linear head, in units where 1 is scikit-learn's default
 
 
@@ -127,7 +130,7 @@ def find_outcome(
         epochs: Of each training.
         learning_rates: Those that are tried.
         seeds: Trainings at the rate that did best.
-        trainer: Arguments of Lightning's Trainer.
+        trainer: Arguments of Lightning's Trainer, but for those of when it validates.
 
     Returns:
         The outcome.
@@ -147,7 +150,7 @@ def find_outcome(
     check_one_of(mode, MODES, "mode")
     check_positive_int(epochs, "epochs")
     check_positive_int(seeds, "seeds")
-    rates = [float(rate) for rate in learning_rates]
+    rates = list(dict.fromkeys(float(rate) for rate in learning_rates))
     if not rates or not all(math.isfinite(rate) and rate > 0 for rate in rates):
         raise ValueError(f"Expected argument `learning_rates` to hold positive numbers, but got {learning_rates!r}.")
     for split in ("val", "test"):
@@ -271,7 +274,9 @@ def _train(
         if curve is not None:
             validation = shuffled.split_dataloader("val")
             record = RecordCurve(curve, target.task, target.split_dataset("val").truth)
-            arguments |= {"limit_val_batches": 1.0, "callbacks": [*arguments.get("callbacks", ()), record]}
+            given = arguments.get("callbacks") or ()
+            given = [given] if isinstance(given, Callback) else given
+            arguments |= {**ONCE_AN_EPOCH, "callbacks": [*given, record]}
         runner = Trainer(**arguments)
         runner.fit(module, train_dataloaders=shuffled.train_dataloader(), val_dataloaders=validation)
         found = {}

@@ -30,7 +30,7 @@ from lightning_transfer.screening.consensus import consensus
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.screen import screen
-from lightning_transfer.selection.outcome import RecordCurve, fresh_backbone, measure
+from lightning_transfer.selection.outcome import ONCE_AN_EPOCH, RecordCurve, fresh_backbone, measure
 from lightning_transfer.utilities.checks import check_path, check_positive_int
 from lightning_transfer.utilities.errors import Failure
 from lightning_transfer.utilities.files import read_json, safe_name, try_to_write, write_atomically
@@ -190,7 +190,7 @@ def select(
         epochs: Of the final training, fewer where the budget does not pay for them.
         learning_rate: Of AdamW, for all weights.
         max_samples: Samples that scores look at.
-        trainer: Arguments of Lightning's Trainer.
+        trainer: Arguments of Lightning's Trainer, but for callbacks and when it validates.
         output_dir: Where the leaderboard, checkpoints and ``select.json`` are written, and from where the same call
             goes on.
         seed: Of heads and the order of samples.
@@ -200,13 +200,15 @@ def select(
         The selection.
 
     Raises:
-        ValueError: If an argument is wrong, no backbone has a score, the folder is of another selection, or the budget
-            does not pay for one epoch after the screen.
+        ValueError: If an argument is wrong, no backbone has a score, the folder is of another selection, the budget
+            does not pay for one epoch after the screen, or every training diverges.
     """
     purse, folder = Budget.of(budget), check_path(output_dir, "output_dir")
     check_positive_int(epochs, "epochs")
     if isinstance(learning_rate, bool) or not 0 < learning_rate < math.inf:
         raise ValueError(f"Expected argument `learning_rate` to be a positive number, but got {learning_rate!r}.")
+    if (trainer or {}).get("callbacks"):
+        raise ValueError("Expected argument `trainer` without `callbacks`: trainings are paused and taken up again.")
     candidates, data = name_candidates(backbones), load_data(target, "target")
     if not isinstance(data, TransferDataModule):
         raise ValueError(f"Expected argument `target` to become a datamodule of this package, but got {data!r:.80}.")
@@ -397,6 +399,10 @@ class _Halving:
                 alive = alive[:1]
             for name in alive:
                 self._train_to(name, rung, epochs)
+            if all(self.curves[name].expected(epochs) == -math.inf for name in alive):
+                raise ValueError(
+                    f"Training diverges at the learning rate {self.settings['learning_rate']:g}: {', '.join(alive)}."
+                )
             alive = sorted(alive, key=lambda name: -self.curves[name].expected(epochs))
             alive = alive[: max(1, math.ceil(len(alive) / 2))]
         return epochs, alive[0]
@@ -433,10 +439,8 @@ class _Halving:
             path = self.checkpoint(name)
             keep = ModelCheckpoint(path.parent, "last", save_on_train_epoch_end=True, enable_version_counter=False)
             options = {name: value for name, value in self.trainer.items() if name not in ("_target_", "max_epochs")}
-            options |= {"enable_checkpointing": True, "callbacks": [*callbacks, keep]}
-            arguments: dict[str, Any] = {
-                "logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0
-            }  # fmt: skip
+            options |= {**ONCE_AN_EPOCH, "enable_checkpointing": True, "callbacks": [*callbacks, keep]}
+            arguments: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
             runner = Trainer(**{**arguments, **options}, max_epochs=epochs)
             keep_checkpoints_whole(runner)
             return module, runner

@@ -331,6 +331,8 @@ def _check_built(hydra: DictConfig, part: str, targets: Sequence[str], typed: fr
         ) from error
     plain = OmegaConf.to_container(node, resolve=False)
     target = str(plain.get("_target_")) if isinstance(plain, dict) else ""
+    is_chosen = place == _DEFAULT_PICKLES or f"hydra.{part}.{_PICKLES}" in typed
+    guarded = "" if is_chosen else f"hydra.{part}.{_PICKLES}"  # even an empty one is a place: the working directory
     trusted = any(target.startswith(f"{package}.") for package in allowed_by_environment())
     for path, key, value in walk({"hydra": {part: plain}}):
         if isinstance(value, str) and ("${" in value or not value.isprintable()):
@@ -338,7 +340,7 @@ def _check_built(hydra: DictConfig, part: str, targets: Sequence[str], typed: fr
         if key == "_target_":
             if value not in targets:
                 _check_own_callback(value, path, part)
-        elif not (trusted or part == "callbacks" or _may_be_set(path, value, target, typed)):
+        elif not (trusted or part == "callbacks" or (path != guarded and _may_be_set(path, value, target, typed))):
             raise ValueError(
                 f"`{path}` is for the command line, not for a config file: it may reach scripts, other programs or "
                 f"places that pickles come from. Set {EXTRA_VARIABLE}={target.rpartition('.')[0]} to trust your "

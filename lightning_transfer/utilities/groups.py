@@ -39,16 +39,24 @@ def read_groups(values: Any, n: int | None = None, name: str = "groups") -> Tens
         (True, False)
     """
     if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
+        values = values.detach().cpu()
+        values = (values.double() if values.is_floating_point() else values).numpy()
+    if isinstance(values, np.ma.MaskedArray):
+        values = values.tolist()  # None for what is masked
     if isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
         raise ValueError(f"Expected `{name}` to hold one id a sample, but got {values!r:.100}.")
-    entries = np.asarray(values if isinstance(values, np.ndarray) else list(values), dtype=None)
+    try:
+        entries = np.asarray(values if isinstance(values, np.ndarray) else list(values))
+    except ValueError as error:  # lists of several lengths
+        raise ValueError(f"Expected `{name}` to hold one id a sample, but got {values!r:.100}.") from error
     if entries.ndim != 1 and entries.shape[1:] != (1,):
         raise ValueError(f"Expected `{name}` to hold one id a sample, but got shape {entries.shape}.")
     entries = entries.reshape(-1)
     if n is not None and len(entries) != n:
         raise ValueError(f"Expected `{name}` to hold one id for each of {n} samples, but got {len(entries)}.")
     if entries.dtype.kind in "biu":
+        if len(entries) and int(entries.max()) >= 2**63:
+            raise ValueError(f"Expected `{name}` to hold whole numbers below 2**63 or text, but got {entries.max()}.")
         entries = entries.astype(np.int64)
         missing = int((entries < 0).sum())
     else:
@@ -70,13 +78,13 @@ def _is_missing(value: Any) -> bool:
 
 
 def _id_of(value: Any, name: str) -> int:
-    if isinstance(value, (int, float, np.number)) and int(value) == value:
+    if isinstance(value, (int, float, np.number)) and value < 2**63 and int(value) == value:
         return int(value)
     if isinstance(value, Tensor) and value.ndim == 0 and value.dtype in _INTEGERS and int(value) >= 0:
         return int(value)
     if isinstance(value, str):
-        return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "big") >> 1
-    raise ValueError(f"Expected `{name}` to hold whole numbers or text, but got {value!r:.100}.")
+        return int.from_bytes(hashlib.blake2b(value.encode(errors="surrogatepass"), digest_size=8).digest(), "big") >> 1
+    raise ValueError(f"Expected `{name}` to hold whole numbers below 2**63 or text, but got {value!r:.100}.")
 
 
 def check_groups(groups: Any, positions: Sequence[int], kept: Tensor | None = None, name: str = "groups") -> Tensor:

@@ -35,6 +35,21 @@ def test_a_file_is_hashed_once_until_it_changes(settled):
     assert len(read) == 2
 
 
+@pytest.mark.skipif(os.name != "posix", reason="names of files are text")
+def test_a_name_that_is_no_text_is_hashed_every_time(settled):
+    path, hashes, read = settled
+    odd = os.path.join(os.fsencode(path.parent), b"\xff")
+    try:
+        with open(odd, "wb") as file:
+            file.write(b"content")
+    except OSError:
+        pytest.skip("the file system wants text")
+    both = [path, os.fsdecode(odd)]
+    assert len(set(hashes.of(both))) == 1
+    hashes.of(both)
+    assert len(read) == 3
+
+
 def test_a_file_that_has_just_changed_is_hashed_again(tmp_path, monkeypatch):
     path = tmp_path / "picture"
     path.write_bytes(b"content")

@@ -248,3 +248,18 @@ def test_trainer_runs_every_stage(tmp_path):
     assert module.seen == {"fit": 80, "val": 40, "test": 20}
     predicted = torch.cat(trainer.predict(module, datamodule=data))
     assert predicted.int().tolist() == numbers(data.train_dataset)
+
+
+def test_with_groups_of_one_split_the_others_can_still_be_read():
+    data = Vectors(FOUR_CLASSES)
+    data.setup()
+    ids = torch.arange(len(data.train_dataset)) // 4
+    grouped = data.with_groups(ids)
+    assert grouped.train_dataset.groups.unique().numel() == len(ids.unique())
+    for split in ("train", "val", "test"):
+        batch = next(iter(grouped.split_dataloader(split)))
+        assert len(batch[grouped.group_key]) == len(batch["labels"])
+    assert len(grouped.split_dataset("val").groups.unique()) == len(grouped.split_dataset("val"))
+    again = grouped.with_groups(torch.arange(len(data.split_dataset("val"))) % 2, split="val")
+    assert torch.equal(again.train_dataset.groups, grouped.train_dataset.groups)
+    assert again.split_dataset("val").groups.unique().numel() == 2

@@ -24,7 +24,7 @@ def test_names_configs_and_paths(tmp_path, monkeypatch):
         assert isinstance(load_data(path, "target"), NpzArrays)
 
 
-@pytest.mark.parametrize("name", ["digts", Path("digts"), "no/such/folder"])
+@pytest.mark.parametrize("name", ["digts", Path("digts"), "no/such/folder", "", "~nobody-of-that-name/x", "a" * 5000])
 def test_what_is_neither_a_name_nor_there(name):
     with pytest.raises(ValueError, match=r"`target` to be one of .*digits.*, or a path, .*no such name") as caught:
         load_data(name, "target")

@@ -34,6 +34,13 @@ def test_wrong_features_are_refused():
     metric = feed(RankMe(), {"features": torch.randn(5, 3)})
     with pytest.raises(ValueError, match="`features` to have 3 columns like before, but got 4"):
         metric.update(torch.randn(5, 4))
-    for wrong in (torch.tensor([[float("nan")]]), torch.zeros(3), torch.zeros(2, 2, dtype=torch.long)):
+    with pytest.raises(ValueError, match="no argument `ignore_index`: RankMe reads no labels"):
+        RankMe(ignore_index=0)
+    for wrong in (
+        torch.tensor([[float("nan")]]),
+        torch.zeros(3),
+        torch.zeros(2, 3, 0),
+        torch.zeros(2, 2, dtype=torch.long),
+    ):
         with pytest.raises(ValueError, match="`features`"):
             rankme(wrong)

@@ -44,6 +44,16 @@ def test_full_fine_tuning_learns_and_leaves_the_backbone_alone(digits):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_curves_are_of_all_validation_data_after_each_epoch(digits):
+    trainer = {"accelerator": "cpu", "callbacks": None, "num_sanity_val_steps": 1, "check_val_every_n_epoch": 2}
+    options = {"epochs": 2, "seeds": 1, "learning_rates": [1e-2, 1e-2]}
+    outcome = find_outcome(small_net(), digits, trainer=trainer, **options)
+    assert [len(curve) for curve in outcome.curves.values()] == [2]
+    assert outcome.curves[1e-2][-1] == outcome.validation[1e-2]
+    plain = find_outcome(small_net(), digits, trainer={"accelerator": "cpu"}, **options)
+    assert (plain.values, plain.curves) == (outcome.values, outcome.curves)
+
+
 def test_a_module_takes_the_shape_of_the_inputs(digits):
     assert find_outcome(nn.Flatten(), digits, mode="head").mean > 0.5
     module = FineTuningModule.for_target(nn.Flatten(), digits, mode="head")

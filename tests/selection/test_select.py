@@ -11,6 +11,7 @@ from lightning_transfer.backbones import ModuleBackbone
 from lightning_transfer.data import Digits
 from lightning_transfer.finetuning import FineTuningModule
 from lightning_transfer.selection import select
+from lightning_transfer.selection.outcome import RecordCurve
 from lightning_transfer.selection.select import Budget, Curve, tell
 from tests._screens import Linear
 
@@ -112,3 +113,19 @@ def test_bad_input(tmp_path):
         select(make_zoo(4), make_target(), output_dir=tmp_path, **{**OPTIONS, "learning_rate": 0})
     with pytest.raises(ValueError, match="No backbone has a score"):
         select({"a": Linear(4)}, make_target(), output_dir=tmp_path, **{**OPTIONS, "metrics": ["leep"]})
+    trainer = {**OPTIONS["trainer"], "callbacks": [RecordCurve([], "classification", torch.zeros(0))]}
+    with pytest.raises(ValueError, match="`trainer` without `callbacks`"):
+        select(make_zoo(4), make_target(), output_dir=tmp_path, **{**OPTIONS, "trainer": trainer})
+    assert not list(tmp_path.glob("select.json"))
+    with pytest.raises(ValueError, match=r"diverges at the learning rate 1e\+30: net4"):
+        select(make_zoo(4), make_target(), budget="9 epochs", epochs=1, output_dir=tmp_path / "b",
+               **{**OPTIONS, "learning_rate": 1e30})  # fmt: skip
+
+
+def test_curves_are_of_all_validation_data_after_each_epoch(tmp_path):
+    often = {"num_sanity_val_steps": 1, "limit_val_batches": 1, "val_check_interval": 0.5}
+    found = select(
+        make_zoo(8), make_target(), budget="9 epochs", epochs=2, output_dir=tmp_path,
+        **{**OPTIONS, "trainer": {**OPTIONS["trainer"], **often}},
+    )  # fmt: skip
+    assert [len(values) for values in found.curves.values()] == [2]

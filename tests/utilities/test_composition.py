@@ -80,6 +80,11 @@ def test_pickles_of_jobs_go_where_nobody_can_have_put_some(config):
         assert (before, len(secret), number) == ("/chosen/later/.submitit", 32, "%j")
 
 
+def test_no_place_is_the_working_directory(config):
+    with pytest.raises(ValueError, match=r"hydra\.launcher\.submitit_folder"):
+        check_composed(launched(config, {**QUEUE, "submitit_folder": ""}))
+
+
 def test_the_user_may_name_the_folder_of_pickles(config):
     changed = launched(config, {**QUEUE, "submitit_folder": "mine/%j", "setup": ["module load x"]})
     with pytest.raises(ValueError, match=r"hydra\.launcher\.submitit_folder"):

@@ -42,8 +42,9 @@ def test_whole_numbers_stay_what_they_are(values):
         [1, -1, 2],
         pd.Series([1, None, 2]),
         ["a", np.nan, "b"],
+        np.ma.array([1, 2, 3], mask=[False, True, False]),
     ],
-    ids=["none", "empty", "nan", "negative", "column", "text and nan"],
+    ids=["none", "empty", "nan", "negative", "column", "text and nan", "masked"],
 )
 def test_missing_ids_are_counted(values):
     with pytest.raises(ValueError, match="`patient` to name the group of every sample, but got 1 without one"):
@@ -56,13 +57,22 @@ def test_missing_ids_are_counted(values):
         ([1, 2], "one id for each of 3 samples, but got 2"),
         ("abc", "one id a sample"),
         (torch.zeros(3, 2), r"one id a sample, but got shape \(3, 2\)"),
-        ([0.5, 1.0, 2.0], "whole numbers or text, but got 0.5"),
-        ([["a"], ["b", "c"], []], "one id a sample|whole numbers or text|inhomogeneous"),
+        ([0.5, 1.0, 2.0], r"whole numbers below 2\*\*63 or text, but got 0.5"),
+        ([["a"], ["b", "c"], []], "`groups` to hold one id a sample"),
+        ([1, 2, float("inf")], r"below 2\*\*63 or text, but got inf"),
+        ([1, 2, 2**63], r"below 2\*\*63 or text, but got 9223372036854775808"),
+        ([1, 2, 2**70], r"below 2\*\*63 or text, but got 11805"),
     ],
 )
 def test_values_that_are_no_ids_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         read_groups(values, 3)
+
+
+def test_names_of_files_and_narrow_numbers_are_ids_too():
+    odd = "\udcff.png"  # how Python reads a name that is no text
+    assert read_groups([odd, "b", odd]).unique().numel() == 2
+    assert read_groups(torch.tensor([3.0, 1.0], dtype=torch.bfloat16)).tolist() == [3, 1]
 
 
 def test_positions_have_the_group_of_their_sample():
