@@ -155,7 +155,12 @@ def data_words(path: str, group: str = "target") -> str | None:
         path: What was given for the name of a config.
         group: ``"target"`` or ``"reference"``.
     """
-    place = Path(path).expanduser()
+    try:
+        place = Path(path).expanduser()
+        if not path or not place.exists():
+            return None
+    except (OSError, RuntimeError):  # a name that is too long, a place that is not for us, nobody's home
+        return None
     if place.is_dir():
         kind, key = next(
             (found for pattern, found in _IN_FOLDERS.items() if any(place.glob(pattern))), ("image_folder", "root")

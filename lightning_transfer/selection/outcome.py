@@ -174,7 +174,9 @@ def find_outcome(
 
 
 def measure(task: str, outputs: Tensor, truth: Tensor) -> float:
-    """Accuracy, mean average precision over labels, or R² averaged over targets; higher is better.
+    """Accuracy, mean average precision over labels, or R² averaged over targets, whatever their unit.
+
+    Higher is better. The R² of a target that does not vary is 1 where it is met exactly, else 0.
 
     Args:
         task: Kind of task.
@@ -182,7 +184,6 @@ def measure(task: str, outputs: Tensor, truth: Tensor) -> float:
         truth: Labels ``(n,)`` or ``(n, k)``, or targets.
     """
     from torchmetrics.functional.classification import multilabel_average_precision
-    from torchmetrics.functional.regression import r2_score
 
     if not bool(outputs.isfinite().all()):
         return math.nan
@@ -190,7 +191,11 @@ def measure(task: str, outputs: Tensor, truth: Tensor) -> float:
         return float((outputs.argmax(dim=1) == truth).double().mean())
     if task == "multilabel":
         return float(multilabel_average_precision(outputs.float(), truth.long(), num_labels=truth.shape[1]))
-    return float(r2_score(outputs.double(), truth.reshape(len(truth), -1).double()))
+    targets = truth.reshape(len(truth), -1).double()  # torchmetrics takes sums of squares below 1e-4 for zero
+    errors = (outputs.reshape(targets.shape).double() - targets).square().sum(0)
+    spread = (targets - targets.mean(0)).square().sum(0)
+    met = (errors == 0).double()  # a target that does not vary
+    return float(torch.where(spread > 0, 1 - errors / spread, met).mean())
 
 
 def fresh_backbone(candidate: Any, data: TransferDataModule) -> Backbone:

@@ -91,6 +91,7 @@ def test_what_to_type_for_data_that_are_there(tmp_path, monkeypatch):
     for name in ("saved/dataset_info.json", "shards/0.tar", "reviews.CSV", "a.npz", "notes.doc"):
         Path(name).touch()
     assert data_words("my photos") == "target=image_folder 'target.root=my photos'"
+    assert [data_words(odd) for odd in ("", "a" * 5000, "~nobody-of-that-name/x")] == [None] * 3
     assert data_words("saved", "reference") == "reference=hugging_face reference.data=saved"
     assert data_words("shards") == "target=shards target.path=shards"
     assert data_words("reviews.CSV") == "target=text target.path=reviews.CSV target.text=COLUMN target.label=COLUMN"

@@ -84,6 +84,19 @@ def test_measures():
     assert math.isnan(measure("classification", torch.full((3, 2), math.nan), torch.tensor([0, 1, 1])))
 
 
+@pytest.mark.parametrize("unit", [1.0, 1e-3, 1e-8, 1e6])
+def test_a_share_of_the_variance_has_no_unit(unit):
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randn(50, 2, generator=generator, dtype=torch.float64)
+    outputs = truth + 0.5 * torch.randn(50, 2, generator=generator, dtype=torch.float64)
+    expected = measure("regression", outputs, truth)
+    assert 0.5 < expected < 0.9
+    assert measure("regression", outputs * unit, truth * unit) == pytest.approx(expected, rel=1e-9)
+    assert measure("regression", truth.mean(0).expand(50, 2) * unit, truth * unit) == pytest.approx(0, abs=1e-9)
+    assert measure("regression", torch.zeros(3, 1), torch.zeros(3)) == 1
+    assert measure("regression", torch.ones(3, 1), torch.zeros(3)) == 0
+
+
 def test_outcomes_are_kept_as_text():
     outcome = Outcome("full", (0.5, 0.7), 1e-3, {1e-3: 0.6, 3e-3: math.nan}, 2.0)
     again = Outcome.from_dict(json.loads(json.dumps(outcome.to_dict(), allow_nan=False)))
