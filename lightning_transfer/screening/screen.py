@@ -383,8 +383,9 @@ def _score(row: Row, backbone: Any, plan: _Plan, passes: Mapping[str, Any]) -> t
         info["notes"] = [remark]
     remarks = (*_remarks_on_data(plan), *remarks_on_cache(extraction))
     flops = notes.get("flops")
+    known = type(flops) is int and 0 <= flops < 2**63
     row = replace(
-        row, flops=flops if isinstance(flops, int) else _flops_of(backbone), cached=extraction.cached, remarks=remarks,
+        row, flops=flops if known else _flops_of(backbone), cached=extraction.cached, remarks=remarks,
         images_per_second=extraction.images_per_second,
     )  # fmt: skip
     rows = []

@@ -41,7 +41,7 @@ FORMAT = 1
 FILE = "select.json"
 _TRAINING = 3.0  # forward and backward, in forward passes
 _STEADIEST = 0.9  # largest share that an improvement is of the one before, where curves are extrapolated
-_BUDGET = re.compile(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*(s|seconds?|min|minutes?|h|hours?|epochs?|%)\s*")
+_BUDGET = re.compile(r"\s*([0-9]+\.?[0-9]*(?:e-?[0-9]+)?|\.[0-9]+)\s*(s|seconds?|min|minutes?|h|hours?|epochs?|%)\s*")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _MEASURES = {"classification": "accuracy", "multilabel": "mean average precision", "regression": "R²"}
 
@@ -79,7 +79,7 @@ class Budget:
             number, unit = float(match[1]), match[2]
             if unit == "%":
                 budget = number / 100
-            elif number > 0:
+            elif 0 < number < math.inf:
                 if unit.startswith("epoch"):
                     return cls(number, "epochs")
                 return cls(number * _SECONDS[unit[0]], "seconds")

@@ -298,7 +298,7 @@ def test_whatever_stands_in_the_way_costs_a_line_at_most(tmp_path, folder, name,
         cache.clear()
 
 
-@pytest.mark.parametrize("notes", [{"near_duplicates": "x", "flops": []}, {"near_duplicates": 7.0, "flops": None}])
+@pytest.mark.parametrize("notes", [{"near_duplicates": "x", "flops": []}, {"near_duplicates": 7.0, "flops": -5}])
 def test_notes_of_an_entry_are_checked(cache, notes):
     first = screen(backbone(), data(60), "logme", cache=cache).rows[0]
     _note(cache, **notes)

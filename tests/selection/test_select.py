@@ -87,13 +87,13 @@ def test_a_small_budget_pays_for_fewer_epochs_or_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "amount", "unit"),
     [("90 s", 90, "seconds"), ("1.5 h", 5400, "seconds"), ("2min", 120, "seconds"), ("5 %", 0.05, "share"),
-     ("1 epoch", 1, "epochs"), (1.0, 1, "share")],
+     ("1 epoch", 1, "epochs"), (1.0, 1, "share"), (".5 s", 0.5, "seconds")],
 )  # fmt: skip
 def test_budgets(text, amount, unit):
     assert Budget.of(text) == Budget(amount, unit)
 
 
-@pytest.mark.parametrize("budget", ["ten", "0 s", "-1 epochs", 0, 1.5, True, None, "200 %", "5"])
+@pytest.mark.parametrize("budget", ["ten", "0 s", "-1 epochs", 0, 1.5, True, None, "200 %", "5", "1..2 s", "1e999 s"])
 def test_wrong_budgets(budget):
     with pytest.raises(ValueError, match="`budget`"):
         Budget.of(budget)
