@@ -499,7 +499,7 @@ def draw_splits(
 ) -> dict[str, TransferDataset]:
     """Draw the splits that a data set does not come with, stratified by class where there are classes.
 
-    Samples of a group are in one split; shares are then those that whole groups come closest to from below.
+    Samples of a group are in one split; validation and test get whole groups as long as these fit their shares.
 
     Args:
         given: ``train``, and the splits that exist. With ``train`` alone both others are drawn from it; with a test
@@ -529,8 +529,12 @@ def draw_splits(
         parts = torch.split(stratified_order(train.truth, seed), [*sizes, len(train) - sum(sizes)])
     else:
         order, ends = grouped_order(train.truth, train.groups, seed)
-        cuts = [int(ends[ends <= end].max()) if bool((ends <= end).any()) else 0 for end in (sizes[0], sum(sizes))]
-        parts = torch.split(order, [cuts[0], cuts[1] - cuts[0], len(train) - cuts[1]])
+        room, chosen = [*sizes, len(train)], [[order[:0]] for _ in range(3)]
+        for rows in order.tensor_split(ends[:-1]):  # one that does not fit keeps out none that does
+            place = next(place for place, left in enumerate(room) if len(rows) <= left)
+            room[place] -= len(rows)
+            chosen[place].append(rows)
+        parts = tuple(map(torch.cat, chosen))
     drawn = {
         split: train.select(part.sort().values) for split, part in zip(("val", "test", "train"), parts, strict=True)
     }

@@ -263,3 +263,13 @@ def test_with_groups_of_one_split_the_others_can_still_be_read():
     again = grouped.with_groups(torch.arange(len(data.split_dataset("val"))) % 2, split="val")
     assert torch.equal(again.train_dataset.groups, grouped.train_dataset.groups)
     assert again.split_dataset("val").groups.unique().numel() == 2
+
+
+def test_a_large_group_keeps_no_small_ones_out_of_the_splits():
+    groups = torch.tensor([0] * 50 + list(range(1, 31)))
+    for seed in range(8):
+        dataset = TransferDataset(torch.zeros(80, 1), torch.arange(80) % 2, "labels", groups)
+        splits = draw_splits({"train": dataset}, seed, 0.1, 0.2)
+        assert {split: len(part) for split, part in splits.items()} == {"val": 8, "test": 16, "train": 56}
+        apart = [set(part.groups.tolist()) for part in splits.values()]
+        assert sum(map(len, apart)) == len(set.union(*apart)) == 31
