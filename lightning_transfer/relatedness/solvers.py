@@ -203,7 +203,7 @@ class AlternatingSolver:
         """
         labels = first.conditional.argmax(1)[target.labels]
         prior = first.joint(target.prior).sum(0)
-        matched = Sample(target.features, labels, self.reference.num_classes)
+        matched = replace(target, labels=labels, num_classes=self.reference.num_classes, shares=None)
         if self.config.feature_map != "affine" or not self.free_logits or not _is_full(first.head.weight):
             means = self.reference_fit.class_means[labels]
             weights = (prior / matched.counts.clamp_min(1))[labels]

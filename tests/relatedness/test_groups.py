@@ -10,9 +10,10 @@ import torch
 
 from lightning_transfer.functional import task_relatedness
 from lightning_transfer.metrics import TaskRelatedness
-from lightning_transfer.relatedness import estimate
+from lightning_transfer.relatedness import estimate, solvers
 from lightning_transfer.relatedness.crossfit import folds
 from lightning_transfer.relatedness.population import mean_bound
+from lightning_transfer.relatedness.probe import validated
 from lightning_transfer.relatedness.sample import Sample
 
 
@@ -58,6 +59,23 @@ def test_the_part_that_a_head_is_chosen_on_divides_no_group():
     assert not set(fit.groups.tolist()) & set(rest.groups.tolist())
     single = Sample(torch.randn(40, 3), (groups == 2).long(), 2, groups=groups)
     assert set(single.split(4)[0].labels.tolist()) == {0, 1}  # the only group of a class is not held out
+
+
+def test_copies_of_target_samples_in_groups_are_not_learned_by_heart(monkeypatch):
+    """The classifier that the map is made of is chosen on other groups; chosen on copies it overfits by a nat."""
+    generator, asked = torch.Generator().manual_seed(0), []
+
+    def draw(n):
+        labels = torch.arange(n) % 3
+        return 3 * torch.eye(5)[labels] + torch.randn(n, 5, generator=generator), labels
+
+    (z, y), (x, t), evaluation = draw(75), draw(70), (*draw(75), *draw(70))
+    monkeypatch.setattr(solvers, "validated", lambda sample, prior: asked.append(sample) or validated(sample, prior))
+    groups = {"reference_groups": torch.arange(75), "target_groups": torch.arange(70).repeat(3)}
+    copied = task_relatedness(z, y, x.repeat(3, 1), t.repeat(3), evaluation=evaluation, seed=1, **groups)
+    assert len(asked) == 2
+    assert all(sample.groups is not None for sample in asked)
+    assert copied.bound < task_relatedness(z, y, x, t, evaluation=evaluation, seed=1).bound + 0.3
 
 
 def test_without_groups_nothing_changes(blobs):
