@@ -405,7 +405,10 @@ def _watch(module: nn.Module) -> Iterator[Callable[[], dict[str, Any]]]:
 
 
 def _flops_of(backbone: Any) -> int:
-    flops: int = getattr(backbone, "backbone", backbone).cost(measure=False).flops
+    from lightning_transfer.backbones import LayeredBackbone
+
+    network = backbone.backbone if isinstance(backbone, LayeredBackbone) else backbone
+    flops: int = network.cost(measure=False).flops
     return flops
 
 

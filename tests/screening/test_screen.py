@@ -52,6 +52,19 @@ def test_scores_are_those_of_the_features(digits):
     }
 
 
+class Wrapping(Linear):
+    """A backbone of one's own that keeps its network under the name ``backbone``."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Linear(2, 2)
+
+
+def test_what_a_backbone_calls_its_network_does_not_matter(digits):
+    row = screen(Wrapping(), digits, ["h_score"], cache=False).rows[0]
+    assert (row.status, row.flops) == ("ok", 2 * 64 * 6)
+
+
 def test_columns_come_in_the_order_asked_for_and_headless_backbones_have_gaps(digits):
     board = screen({"plain": Linear(8), "headed": Linear(4, 5)}, digits, ["leep", "h_score", "nce"])
     assert board.columns == ("leep", "h_score", "nce")
