@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 _MIX = ((30, -4658895280553007687), (27, -7723592293110705685))  # of a 64-bit finaliser
+_TOO_LARGE = 2**63  # whole numbers from here on are taken for text
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -23,8 +25,8 @@ def read_groups(values: Any, n: int | None = None, name: str = "groups") -> Tens
         name: What the values are called in messages.
 
     Returns:
-        Shape ``(n,)``, int64: whole numbers as they are, 63 bits of a hash for each text, so that the same text has the
-        same id in every batch and process.
+        Shape ``(n,)``, int64: whole numbers below 2^63 as they are, 63 bits of a hash for larger ones and for each text,
+        so that the same text has the same id in every batch and process.
 
     Raises:
         ValueError: If values are missing (None, NaN, negative numbers, empty text), of another kind, or not as many as
@@ -43,7 +45,7 @@ def read_groups(values: Any, n: int | None = None, name: str = "groups") -> Tens
         values = (values.double() if values.is_floating_point() else values).numpy()
     if isinstance(values, np.ma.MaskedArray):
         values = values.tolist()  # None for what is masked
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
+    if isinstance(values, (str, bytes, Mapping, Set)) or not hasattr(values, "__len__"):
         raise ValueError(f"Expected `{name}` to hold one id a sample, but got {values!r:.100}.")
     try:
         entries = np.asarray(values if isinstance(values, np.ndarray) else list(values))
@@ -51,7 +53,8 @@ def read_groups(values: Any, n: int | None = None, name: str = "groups") -> Tens
         raise ValueError(f"Expected `{name}` to hold one id a sample, but got {values!r:.100}.") from error
     if entries.ndim != 1 and entries.shape[1:] != (1,):
         raise ValueError(f"Expected `{name}` to hold one id a sample, but got shape {entries.shape}.")
-    entries = entries.reshape(-1)
+    if entries.ndim == 2:
+        entries = values = entries.reshape(-1)
     if n is not None and len(entries) != n:
         raise ValueError(f"Expected `{name}` to hold one id for each of {n} samples, but got {len(entries)}.")
     if entries.dtype.kind in "biu":

@@ -35,6 +35,22 @@ def test_whole_numbers_stay_what_they_are(values):
 
 @pytest.mark.parametrize(
     "values",
+    [[2**64 - 1, 5, 2**64 - 1], np.array([2**64 - 1, 5, 2**64 - 1], dtype=np.uint64)],
+    ids=["list", "unsigned"],
+)
+def test_numbers_of_more_than_63_bits_are_ids_too(values):
+    first, second, third = read_groups(values).tolist()
+    assert first == third >= 0
+    assert second == 5
+    assert read_groups([2**64 - 2]).item() != first
+
+
+def test_a_column_of_one_text_a_row_is_read():
+    assert read_groups(np.array([["a"], ["b"]])).tolist() == read_groups(["a", "b"]).tolist()
+
+
+@pytest.mark.parametrize(
+    "values",
     [
         ["a", None, "b"],
         ["a", " ", "b"],
