@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 _LEVEL = 0.95
+_NOTHING = 1e-4  # nats, of which a difference may be owed to where a solver stopped
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ class Baseline:
 
     @property
     def decided(self) -> bool:
-        """Whether the reference differs from its copies by more than these do, see :attr:`margin`."""
-        return abs(self.difference) > self.margin
+        """Whether the reference differs from its copies by more than these do, see :attr:`margin`, and by 1e-4 nats."""
+        return abs(self.difference) > max(self.margin, _NOTHING)
 
     def __str__(self) -> str:
         verdict = "" if self.decided else ", not decided"

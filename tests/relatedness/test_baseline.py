@@ -19,6 +19,7 @@ def test_difference_spread_margin_and_verdict():
     assert "not decided" in str(close)
     assert not Baseline(1.0, (2.0,)).decided  # one copy says nothing of how far copies differ
     assert not Baseline(2.0, (2.0, 2.0)).decided
+    assert not Baseline(2.745e-9, (3.347e-9, 3.311e-9, 3.315e-9)).decided  # bounds that are zero up to rounding
 
 
 def test_a_turn_keeps_distances_and_the_centre():
