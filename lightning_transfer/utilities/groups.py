@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ def read_groups(values: Any, n: int | None = None, name: str = "groups") -> Tens
         name: What the values are called in messages.
 
     Returns:
-        Shape ``(n,)``, int64: whole numbers below 2^63 as they are, 63 bits of a hash for larger ones and for each text,
-        so that the same text has the same id in every batch and process.
+        Shape ``(n,)``, int64: whole numbers below 2^63 as they are, 63 bits of a hash for larger ones and for text, so
+        that the same text has the same id in every batch and process.
 
     Raises:
         ValueError: If values are missing (None, NaN, negative numbers, empty text), of another kind, or not as many as
@@ -45,7 +46,7 @@ def read_groups(values: Any, n: int | None = None, name: str = "groups") -> Tens
         values = (values.double() if values.is_floating_point() else values).numpy()
     if isinstance(values, np.ma.MaskedArray):
         values = values.tolist()  # None for what is masked
-    if isinstance(values, (str, bytes, Mapping, Set)) or not hasattr(values, "__len__"):
+    if isinstance(values, (str, bytes, Mapping, AbstractSet)) or not hasattr(values, "__len__"):
         raise ValueError(f"Expected `{name}` to hold one id a sample, but got {values!r:.100}.")
     try:
         entries = np.asarray(values if isinstance(values, np.ndarray) else list(values))
