@@ -306,6 +306,14 @@ class SampleMetric(TransferMetric):
             record |= {"num_classes": len(counts), "smallest_class": int(counts.min())}
             if record["smallest_class"] == 1:
                 messages.append("a class has a single sample")
+            groups = self._kept_groups() if self.leave_one_out else None
+            if groups is not None:
+                pairs = torch.stack([labels, groups.to(labels.device)], dim=1).unique(dim=0)
+                alone = int((pairs[:, 0].unique(return_counts=True)[1] == 1).sum())
+                if alone:
+                    messages.append(
+                        f"{alone} of {len(counts)} classes lie in one group each, so their samples are never right"
+                    )
         if int(self.seen) > n:
             messages.append(f"computed on a seeded sample of {n} of {int(self.seen)} samples (`keep_samples`)")
         return Health(num_samples=n, messages=tuple(messages), **record)

@@ -226,3 +226,15 @@ def test_tokens_have_the_group_of_their_document():
     expected = knn_accuracy(**flat, groups=documents.repeat_interleave(6)[kept])
     assert float(metric.compute()) == pytest.approx(float(expected))
     assert float(knn_accuracy(features, labels, ignore_index=-100, groups=documents)) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("metric", [KNNAccuracy, RidgeProbe])
+def test_a_class_of_one_group_is_said(metric):
+    features, labels = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
+    whole = metric()
+    whole.update(features, labels, groups=torch.where(labels == 2, 9, torch.arange(12)))
+    with pytest.warns(UserWarning, match="1 of 3 classes lie in one group each, so their samples are never right"):
+        assert float(whole.compute()) <= 8 / 12
+    divided = metric()
+    divided.update(features, labels, groups=torch.arange(12) // 6)
+    assert not [message for message in divided.health().messages if "one group" in message]
