@@ -58,9 +58,7 @@ def read_groups(values: Any, n: int | None = None, name: str = "groups") -> Tens
         entries = values = entries.reshape(-1)
     if n is not None and len(entries) != n:
         raise ValueError(f"Expected `{name}` to hold one id for each of {n} samples, but got {len(entries)}.")
-    if entries.dtype.kind in "biu":
-        if len(entries) and int(entries.max()) >= 2**63:
-            raise ValueError(f"Expected `{name}` to hold whole numbers below 2**63 or text, but got {entries.max()}.")
+    if entries.dtype.kind in "bi" or (entries.dtype.kind == "u" and not bool((entries >= _TOO_LARGE).any())):
         entries = entries.astype(np.int64)
         missing = int((entries < 0).sum())
     else:
@@ -82,13 +80,13 @@ def _is_missing(value: Any) -> bool:
 
 
 def _id_of(value: Any, name: str) -> int:
-    if isinstance(value, (int, float, np.number)) and value < 2**63 and int(value) == value:
-        return int(value)
+    if isinstance(value, (int, float, np.number)) and value < math.inf and int(value) == value:
+        return int(value) if value < _TOO_LARGE else _id_of(str(int(value)), name)
     if isinstance(value, Tensor) and value.ndim == 0 and value.dtype in _INTEGERS and int(value) >= 0:
         return int(value)
     if isinstance(value, str):
         return int.from_bytes(hashlib.blake2b(value.encode(errors="surrogatepass"), digest_size=8).digest(), "big") >> 1
-    raise ValueError(f"Expected `{name}` to hold whole numbers below 2**63 or text, but got {value!r:.100}.")
+    raise ValueError(f"Expected `{name}` to hold whole numbers or text, but got {value!r:.100}.")
 
 
 def check_groups(groups: Any, positions: Sequence[int], kept: Tensor | None = None, name: str = "groups") -> Tensor:
