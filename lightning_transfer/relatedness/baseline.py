@@ -16,10 +16,12 @@ _NOTHING = 1e-4  # nats, of which a difference may be owed to where a solver sto
 class Baseline:
     """The bound under maps that can only turn the target, beside that of random copies of the reference.
 
-    Such maps cannot make up for a reference whose classes lie unlike those of the target. A copy is the reference
-    turned at random about its mean: class sizes, spectra within and between classes, and how well its classes are told
-    apart are those of the reference, but class means and axes point elsewhere. What it reaches is owed to the ease of
-    the reference and of the target, what the reference is better by to their being related.
+    A copy is the reference turned at random about its mean: class sizes, spectra within and between classes, and how
+    well its classes are told apart are those of the reference, but class means and axes point elsewhere. What it reaches
+    is owed to the ease of the reference and of the target, what the reference is better by to its lying in the same
+    directions of the backbone's features. Maps are fitted from where the features lie, and are the nearest to no map
+    where classes leave them open: a reference that an unknown turn of all features would make related counts as
+    unrelated, and one with as many classes as dimensions, whose copies can be turned back, as undecided.
 
     Attributes:
         bound: Bound under an orthogonal map.
