@@ -17,10 +17,10 @@ class Baseline:
     """The bound under maps that can only turn the target, beside that of random copies of the reference.
 
     A copy is the reference turned at random about its mean: class sizes, spectra within and between classes, and how
-    well its classes are told apart are those of the reference, but class means and axes point elsewhere. What it reaches
-    is owed to the ease of the reference and of the target, what the reference is better by to its lying in the same
-    directions of the backbone's features. Maps are fitted from where the features lie, and are the nearest to no map
-    where classes leave them open: a reference that an unknown turn of all features would make related counts as
+    well its classes are told apart are those of the reference, but class means and axes point elsewhere. What it
+    reaches is owed to the ease of the reference and of the target, what the reference is better by to its lying in the
+    same directions of the backbone's features. Maps are fitted from where the features lie, and are the nearest to no
+    map where classes leave them open: a reference that an unknown turn of all features would make related counts as
     unrelated, and one with as many classes as dimensions, whose copies can be turned back, as undecided.
 
     Attributes:
