@@ -116,7 +116,7 @@ def checked_configs(overrides: Sequence[str]) -> Iterator[None]:
     loader: Callable[..., ConfigLoaderImpl] = partial(CheckedLoader, typed=tuple(overrides))
     with (
         patch.object(hydra_application, "ConfigLoaderImpl", loader),
-        patch.object(hydra_utils, "_save_config", _save_if_possible),
+        patch.object(hydra_utils, "_save_config", partial(_save_if_possible, said=set())),
     ):
         yield
 
@@ -124,14 +124,16 @@ def checked_configs(overrides: Sequence[str]) -> Iterator[None]:
 _save_config = hydra_utils._save_config
 
 
-def _save_if_possible(cfg: DictConfig, filename: str, output_dir: Path) -> None:
-    """Hydra's notes on a job, which are no result: a full disk costs a line, not the job."""
+def _save_if_possible(cfg: DictConfig, filename: str, output_dir: Path, *, said: set[Path]) -> None:
+    """Hydra's notes on a job, which are no result: a full disk costs a line a job, not the job."""
     try:
         _save_config(cfg, filename, output_dir)
     except OSError as error:
         with suppress(OSError):
             (output_dir / filename).unlink()
-        warnings.warn(f"The config of the job is not written to `{output_dir}`: {Failure.of(error)}", stacklevel=2)
+        if output_dir not in said:
+            said.add(output_dir)
+            warnings.warn(f"The config of the job is not written to `{output_dir}`: {Failure.of(error)}", stacklevel=2)
 
 
 class CheckedLoader(ConfigLoaderImpl):
@@ -155,7 +157,7 @@ class CheckedLoader(ConfigLoaderImpl):
         Raises:
             ValueError: If something in the config may not be there.
         """
-        hydra_utils._save_config = _save_if_possible  # in processes of launchers too
+        hydra_utils._save_config = partial(_save_if_possible, said=set())  # in processes of launchers too
         try:
             config = super().load_configuration(config_name, overrides, *args, **kwargs)
         except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:

@@ -26,9 +26,11 @@ FIRST = {  # what is there when the first part of the work is done
 
 @pytest.fixture(scope="module")
 def runs():
+    given = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where tests run in the background
     server = Runs()
     yield server
     server.close()
+    signal.signal(signal.SIGINT, given)
 
 
 @pytest.mark.long
