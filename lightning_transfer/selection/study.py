@@ -181,7 +181,8 @@ def _run_pair(
     recipe: Mapping[str, Any],
     modes: Sequence[str],
 ) -> StudyRow:
-    reference = references.get(str(facts.get("source")))
+    bounded = data.task == "classification"  # the bound is of one label a sample
+    reference = references.get(str(facts.get("source"))) if bounded else None
     board = screen({name: candidate}, data, metrics, reference=reference, **passes)
     if board.info.get("interrupted"):
         raise KeyboardInterrupt

@@ -6,7 +6,7 @@ from torch import nn
 
 from lightning_transfer import study
 from lightning_transfer.backbones import ModuleBackbone
-from lightning_transfer.data import Digits
+from lightning_transfer.data import Digits, Samples
 from lightning_transfer.selection import StudyTable
 from tests._screens import Failing, Linear
 
@@ -105,3 +105,18 @@ def test_bad_input(options, message):
     targets = options.pop("targets", [make_target()])
     with pytest.raises(ValueError, match=message):
         study(make_zoo(2), targets, ["logme"], **{**OPTIONS, **options})
+
+
+def test_references_bound_targets_of_one_label_a_sample_only():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 5))
+    zoo = {"net": ModuleBackbone(network, (1, 8, 8), head="3")}
+    torch.manual_seed(0)
+    pictures = torch.rand(60, 1, 8, 8)
+    places = Samples((pictures, pictures.mean(dim=(2, 3))), name="places", val_fraction=0.2, test_fraction=0.2)
+    targets = {"places": places, "digits": Digits(classes=[5, 6, 7], max_samples=60)}
+    table = study(
+        zoo, targets, ["ridge_probe"], about={"net": {"source": "low"}}, modes=["head"], progress=False,
+        references={"low": Digits(classes=[0, 1, 2, 3, 4], max_samples=80)},
+    )  # fmt: skip
+    assert {row.target: "task_relatedness" in row.row.scores for row in table.rows} == {"places": False, "digits": True}
+    assert not [row for row in table.rows if row.failed]
