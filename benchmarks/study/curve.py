@@ -71,7 +71,8 @@ class Task:
         return float(self.flops[name] / self.flops.sum())
 
     def ranked(self, score: str) -> list[str]:
-        """Backbones by one score, the best first; those without it last."""
+        """Backbones by one score, the best first, those without it last; by a ridge probe where a task has no kNN."""
+        score = score if score in self.scores or score != "knn_accuracy" else "ridge_probe"
         values = pd.Series(signed_scores(score, self.scores[score].to_numpy()), index=self.scores.index)
         return list(values.fillna(-np.inf).sort_values(ascending=False, kind="stable").index)
 

@@ -22,8 +22,8 @@ COST = (
     "Each way spends a share of what fine-tuning every backbone would cost (FLOPs, an epoch of training as three "
     "passes). `select` screens, halves by short trainings and fine-tunes one, with the consensus that has not seen the "
     "target. The rivals fine-tune as many as the budget pays for, in their order, and keep the best on validation "
-    "data; those that look at features pay for one pass over all. Trainings are replayed from the study; one that a "
-    "small budget shortens counts as whole, for every way alike.",
+    "data; those that look at features pay for one pass over all (kNN is a ridge probe on tasks that it is not for). "
+    "Trainings are replayed from the study; one that a small budget shortens counts as whole, for every way alike.",
 )
 FEATURES = ("logme", "h_score_shrunk", "knn_accuracy", "ridge_probe", "gbc")
 
@@ -61,7 +61,8 @@ def page(table: StudyTable, found: pd.DataFrame) -> str:
         "",
         "<!-- Written by `python benchmarks/study/learn.py` from `benchmarks/study/rows/study.jsonl`; do not edit. -->",
         "",
-        f"What follows comes from {len(table)} pairs that were fine-tuned: {len(backbones)} backbones on {len(frames)} "
+        f"What follows comes from {sum(bool(row.outcomes) for row in table.rows)} pairs that were fine-tuned: "
+        f"{len(backbones)} backbones on {len(frames)} "
         f"of the ten targets that are planned ({', '.join(frames)}), {each}. "
         "The truth is test accuracy (mean average precision for several labels a sample, R² for regression) "
         "after fine-tuning all weights, the learning rate chosen on validation data, mean of the seeds. "
@@ -105,11 +106,12 @@ def page(table: StudyTable, found: pd.DataFrame) -> str:
 
 
 def judge(table: StudyTable, within: str | None) -> pd.DataFrame | None:
-    """The judgement, None where nothing can be compared."""
+    """The judgement of the scores that at least half of the groups have, None where nothing can be compared."""
     try:
-        return table.judge(within=within)
+        found = table.judge(within=within)
     except ValueError:
         return None
+    return found[found["cells"] * 2 >= found["cells"].max()]
 
 
 def as_rows(judged: pd.DataFrame) -> list[str]:

@@ -40,7 +40,6 @@ from lightning_transfer.utilities.text import plain
 FORMAT = 1
 FILE = "select.json"
 _TRAINING = 3.0  # forward and backward, in forward passes
-_STEADIEST = 0.9  # largest share that an improvement is of the one before, where curves are extrapolated
 _BUDGET = re.compile(r"\s*([0-9]+\.?[0-9]*(?:e-?[0-9]+)?|\.[0-9]+)\s*(s|seconds?|min|minutes?|h|hours?|epochs?|%)\s*")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _MEASURES = {"classification": "accuracy", "multilabel": "mean average precision", "regression": "R²"}
@@ -100,21 +99,14 @@ class Curve:
     values: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
-    def expected(self, epochs: int) -> float:
-        """The value after more epochs: improvements shrink by the factor by which the last two did.
+    @property
+    def latest(self) -> float:
+        """The last value, minus infinity without a finite one.
 
-        Args:
-            epochs: After how many in all.
+        Extrapolated curves chose worse in the study behind ``docs/which-score.md``: early steps of a schedule foretell
+        little of its end.
         """
-        if not self.values or not math.isfinite(self.values[-1]):
-            return -math.inf
-        if len(self.values) < 3:
-            return self.values[-1]
-        before, last = self.values[-2] - self.values[-3], self.values[-1] - self.values[-2]
-        if before <= 0 or last <= 0:
-            return max(self.values[-1], self.values[-2])
-        factor, rest = min(last / before, _STEADIEST), max(0, epochs - len(self.values))
-        return self.values[-1] + last * sum(factor**step for step in range(1, rest + 1))
+        return self.values[-1] if self.values and math.isfinite(self.values[-1]) else -math.inf
 
 
 @dataclass(frozen=True)
@@ -177,7 +169,7 @@ def select(
     """Screen backbones, fine-tune the few that promise most for some epochs, and the best of these to the end.
 
     Those with the best expected rank (see :func:`~lightning_transfer.screening.consensus`) are trained for a quarter of
-    the epochs, the better half of them (by their learning curves, extrapolated) for half, and the best one for all: as
+    the epochs, the better half of them (on validation data) for half, and the best one for all: as
     many as the budget pays for. Trainings go on where they were paused, each on the cosine schedule of all epochs.
 
     Args:
@@ -399,11 +391,11 @@ class _Halving:
                 alive = alive[:1]
             for name in alive:
                 self._train_to(name, rung, epochs)
-            if all(self.curves[name].expected(epochs) == -math.inf for name in alive):
+            if all(self.curves[name].latest == -math.inf for name in alive):
                 raise ValueError(
                     f"Training diverges at the learning rate {self.settings['learning_rate']:g}: {', '.join(alive)}."
                 )
-            alive = sorted(alive, key=lambda name: -self.curves[name].expected(epochs))
+            alive = sorted(alive, key=lambda name: -self.curves[name].latest)
             alive = alive[: max(1, math.ceil(len(alive) / 2))]
         return epochs, alive[0]
 

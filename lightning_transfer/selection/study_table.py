@@ -358,7 +358,8 @@ class StudyTable:
             table = self.judge(truth)
         except ValueError:
             return ["No target has backbones to compare: nothing can be said of the scores.", *lines]
-        first = table.drop(index="chance").iloc[0]
+        widely = table["cells"] * 2 >= table["cells"].max()  # a score of one kind of task says little of the others
+        first = table[widely].drop(index="chance").iloc[0]
         chance = float(table["top1_regret"]["chance"])
         said = (
             f"Over {len(frames)} target{'s' * (len(frames) != 1)} {title(str(first.name))} loses least "

@@ -99,13 +99,10 @@ def test_wrong_budgets(budget):
         Budget.of(budget)
 
 
-def test_curves_are_extrapolated_by_shrinking_steps():
-    assert Curve([0.2, 0.4, 0.5]).expected(5) == pytest.approx(0.5 + 0.05 + 0.025)
-    assert Curve([0.2, 0.4, 0.5]).expected(3) == 0.5
-    assert Curve([0.2, 0.4]).expected(9) == 0.4
-    assert Curve([0.2, 0.5, 0.4]).expected(9) == 0.5
-    assert Curve([0.2, math.nan]).expected(9) == -math.inf
-    assert Curve().expected(1) == -math.inf
+def test_curves_are_compared_where_they_stand():
+    assert Curve([0.2, 0.5, 0.4]).latest == 0.4
+    assert Curve([0.2, math.nan]).latest == -math.inf
+    assert Curve().latest == -math.inf
 
 
 def test_bad_input(tmp_path):
