@@ -48,11 +48,11 @@ def by_confidence(reference: Tensor, labels: Tensor, target: Tensor) -> float:
     """Bound on the labels that a classifier of the reference gives, with that classifier and no map."""
     total = 0.0
     for learn, rest, _ in folds((reference, labels, target, None), 0):
-        problem = Problem.build(*learn, head=None, config=BoundConfig())
+        (z, y, x, _), problem = rest.data, Problem.build(*learn.data, head=None, config=BoundConfig())
         count = problem.reference.num_classes
         head = validated(problem.reference, problem.reference.prior).head
-        numbers = (rest[1][:, None] == problem.reference_ids).double().argmax(1)
-        z, x = problem.frame.reference(rest[0]), problem.frame.target(rest[2])
+        numbers = (y[:, None] == problem.reference_ids).double().argmax(1)
+        z, x = problem.frame.reference(z), problem.frame.target(x)
         same = torch.eye(count, dtype=torch.float64)
         transforms = Transforms(head, FeatureMap.identity(x), same, same)
         found = Sample(x, transforms.predict(x), count)
@@ -100,8 +100,8 @@ def show(record: dict[str, Any]) -> None:
         cells = []
         for pair in record:
             accuracies = {name: each["accuracy"] for name, each in record[pair].items()}
-            rho, regret = judged({name: -each[way] for name, each in record[pair].items()}, accuracies)
-            cells.append(f"{rho:.2f} / {regret:.3f}")
+            rho, _, regret = judged({name: -each[way] for name, each in record[pair].items()}, accuracies)
+            cells.append(f"{rho} / {regret}")
         table.add_row(way, *cells)
     Console(width=150).print(table)
 
