@@ -193,6 +193,8 @@ def markdown(record: dict[str, Any]) -> str:
         def cell(value: Any) -> str:
             return f"{value:.3f}" if isinstance(value, float) else str(value)
 
+        if not rows:
+            return [f"## {title}", "", f"Not measured with this version: `--parts {title.lower()}`.", ""]
         lines = [f"## {title}", "", f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
         lines += [f"| {' | '.join(cell(row[key]) for key in columns.values())} |" for row in rows]
         return [*lines, ""]
@@ -212,10 +214,11 @@ def markdown(record: dict[str, Any]) -> str:
         correlations.append(
             f"- {reference} to {target}: {rho} ({interval}; {len(rows)} encoders, accuracies {least:.3f} to {most:.3f})"
         )
+    seconds = record["seconds"]
+    spent = f", {', '.join(seconds)} in {sum(seconds.values()):.0f} s of one core, features aside" if seconds else ""
     lines = [
         "# The experiments of the paper in small", "",
-        "Held-out bounds, nats, lower is better. Written by `python benchmarks/paper_experiments.py`, in "
-        f"{sum(record['seconds'].values()):.0f} s of one core, features aside.", "",
+        f"Held-out bounds, nats, lower is better. Written by `python benchmarks/paper_experiments.py`{spent}.", "",
         *table("Settings", {"setting": "setting", **pair, **terms}, record["settings"]),
         *table("Encoders", {**pair, "encoder": "encoder", "bound": "bound", "loss it bounds": "target_loss",
                             "probe loss": "probe_loss", "probe accuracy": "probe_accuracy"}, record["encoders"]),
@@ -272,14 +275,11 @@ def main() -> None:
     arguments = parser.parse_args()
     tasks = {**image_tasks(arguments.emoji, arguments.cache), **text_tasks(arguments.text_cache)}
     path = RESULTS.with_suffix(".json")
-    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    record.pop("correlations", None)  # of files that kept them
-    if not isinstance(record.get("seconds"), dict):
-        record["seconds"] = {}
+    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"seconds": {}}
     for part in arguments.parts or PARTS:
         began = time.process_time()
         record[part] = PARTS[part](tasks)
-        record.setdefault("seconds", {})[part] = time.process_time() - began
+        record["seconds"][part] = time.process_time() - began
     record["torch"] = torch.__version__
     path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
     RESULTS.with_suffix(".md").write_text(markdown(record))
