@@ -19,12 +19,11 @@ from scipy.integrate import trapezoid
 from lightning_transfer.screening.consensus import Evidence, consensus, signed_scores
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.selection import StudyTable
-from lightning_transfer.selection.select import Budget, Curve, _Halving
+from lightning_transfer.selection.select import _TRAINING, Budget, Curve, _Halving
 
 SHARES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
 AREA = 0.3  # the area under the curve goes up to here
 RATE = 1e-3  # of `select`
-PASSES = 3  # an epoch of training in forward passes
 FREE = ("parameters", "source_accuracy")  # known without a look at the target
 ONLY = {"LogME only": "logme", "kNN only": "knn_accuracy", "size only": "parameters"}
 DRAWS = 200
@@ -64,7 +63,7 @@ class Task:
 
     def screen_share(self) -> float:
         """What one pass over all backbones costs, as a share of fine-tuning all."""
-        return 1 / (PASSES * self.epochs)
+        return 1 / (_TRAINING * self.epochs)
 
     def train_share(self, name: str) -> float:
         """What one whole training costs."""
@@ -215,7 +214,7 @@ def draw(found: pd.DataFrame, path: Path) -> None:
 
 def lines(found: pd.DataFrame) -> list[str]:
     """The curves as a Markdown table, and who wins."""
-    shown = (0.03, 0.05, 0.1, 0.2, 0.3, "area")
+    shown = (0.03, 0.05, 0.1, 0.2, 0.3, 1.0, "area")
     wide = found.pivot(index="way", columns="share", values="regret").loc[list(ways())]
     heads = [f"{100 * share:g} %" if share != "area" else "area to 30 %" for share in shown]
     table = [f"| Way | {' | '.join(heads)} |", "|---" * (len(shown) + 1) + "|"]

@@ -47,9 +47,11 @@ def main() -> None:
 
 def page(table: StudyTable, found: pd.DataFrame) -> str:
     """The whole page."""
-    judged = {within: judge(table, within) for within in (None, "architecture", "source")}
+    single = StudyTable(row for row in table.rows if row.task == "classification")
+    judged = {None: judge(single, None)} | {within: judge(table, within) for within in ("architecture", "source")}
     frames = table.frames()
     backbones = sorted({name for frame in frames.values() for name in frame.index})
+    counts = ", ".join(f"{len(frame)} on {name}" for name, frame in frames.items())
     samples = sorted({row.num_samples for row in table.rows if row.outcomes})
     each = (
         f"{samples[0]} training samples each"
@@ -63,7 +65,7 @@ def page(table: StudyTable, found: pd.DataFrame) -> str:
         "",
         f"What follows comes from {sum(bool(row.outcomes) for row in table.rows)} pairs that were fine-tuned: "
         f"{len(backbones)} backbones on {len(frames)} "
-        f"of the ten targets that are planned ({', '.join(frames)}), {each}. "
+        f"of the ten targets that are planned ({counts}), {each}. "
         "The truth is test accuracy (mean average precision for several labels a sample, R² for regression) "
         "after fine-tuning all weights, the learning rate chosen on validation data, mean of the seeds. "
         "`lightning-transfer study` does the same with your zoo and targets; `benchmarks/study/README.md` says how to "
@@ -80,10 +82,14 @@ def page(table: StudyTable, found: pd.DataFrame) -> str:
         "95 % intervals over the choice of backbones and targets. `Consensus other targets` are the weights of "
         "`consensus` learned without the target; `Consensus other architectures` without the architecture too.",
     ]
-    headings = {None: "All backbones", "architecture": "Within one architecture", "source": "Within one source"}
-    for within, heading in headings.items():
+    sections = {
+        "All backbones, one label a sample": judged[None],
+        "All backbones, all targets": judge(table, None),
+        "Within one architecture": judged["architecture"],
+        "Within one source": judged["source"],
+    }
+    for heading, scores in sections.items():
         lines += ["", f"## {heading}", ""]
-        scores = judged[within]
         lines += as_rows(scores) if scores is not None else ["Too few rows so far."]
     lines += ["", "## What is the default", "", *default(judged)]
     if len(found):
@@ -138,7 +144,7 @@ def default(judged: dict[str | None, pd.DataFrame | None]) -> list[str]:
     for within, found in judged.items():
         if found is None or within == "source":
             continue
-        place = f"within one {within}" if within else "across all backbones"
+        place = f"within one {within}" if within else "across all backbones, one label a sample"
         own = found.loc[OPINION, "top1_regret"]
         rivals = found.drop(index=[name for name in found.index if name.startswith("consensus") or name == "chance"])
         better = rivals[rivals["top1_regret"] <= own]

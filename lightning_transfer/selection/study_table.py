@@ -106,15 +106,12 @@ class StudyRow:
             raise ValueError(f"Expected a row of a study, but got {error}.") from error
 
 
-def add_rows(folder: Path, rows: Iterable[StudyRow]) -> StudyTable:
+def add_rows(folder: Path, rows: Iterable[StudyRow]) -> None:
     """Add rows to the file of a study, in the place of earlier ones of the same pairs.
 
     Args:
         folder: Of the study; other processes may add rows meanwhile.
         rows: The rows.
-
-    Returns:
-        All rows that the file holds now.
 
     Raises:
         ValueError: If the file is damaged, or holds rows of a study with other settings; it stays as it is.
@@ -129,7 +126,6 @@ def add_rows(folder: Path, rows: Iterable[StudyRow]) -> StudyTable:
         for row in rows:
             table = table.with_row(row)
         write_atomically(folder / FILE, table.to_text())
-    return table
 
 
 class StudyTable:
@@ -358,12 +354,11 @@ class StudyTable:
             table = self.judge(truth)
         except ValueError:
             return ["No target has backbones to compare: nothing can be said of the scores.", *lines]
-        widely = table["cells"] * 2 >= table["cells"].max()  # a score of one kind of task says little of the others
-        first = table[widely].drop(index="chance").iloc[0]
-        chance = float(table["top1_regret"]["chance"])
+        chance, table = float(table["top1_regret"]["chance"]), table.drop(index="chance")
+        count = int(table["cells"].max())
+        first = table[table["cells"] == count].iloc[0]  # means over fewer targets are of other ones
         said = (
-            f"Over {len(frames)} target{'s' * (len(frames) != 1)} {title(str(first.name))} loses least "
-            f"by its first choice: "
+            f"Over {count} target{'s' * (count != 1)} {title(str(first.name))} loses least by its first choice: "
             f"{first['top1_regret']:.3f} ({first['top1_regret_lower']:.3f} to {first['top1_regret_upper']:.3f}), "
             f"a random choice {chance:.3f}."
         )
@@ -381,7 +376,7 @@ class StudyTable:
         """
         from lightning_transfer.report.study import figure_bytes, study_files
 
-        contents: dict[str, bytes] = {"jsonl": b""}
+        contents: dict[str, bytes] = {}
         tables: dict[str, pd.DataFrame] = {}
         for within in _GROUPINGS:
             with suppress(ValueError):  # nothing to compare
@@ -389,11 +384,11 @@ class StudyTable:
         if tables:
             contents["png"] = figure_bytes(self.frames(truth), next(iter(tables.values())).index)
             contents |= study_files(self.headline(truth), tables, contents["png"])
-        paths = {kind: Path(folder) / f"study.{kind}" for kind in contents}
         add_rows(Path(folder), self.rows)
-        for kind, path in paths.items():
-            if kind != "jsonl":
-                write_atomically(path, contents[kind])
+        paths = {"jsonl": Path(folder) / FILE}
+        for kind, content in contents.items():
+            paths[kind] = Path(folder) / f"study.{kind}"
+            write_atomically(paths[kind], content)
         return paths
 
     def __str__(self) -> str:

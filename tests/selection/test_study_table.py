@@ -149,6 +149,17 @@ def test_headline_says_what_is_wrong():
     assert any("seeds differ (0.141) more than backbones do (0.001)" in line for line in noisy.headline())
 
 
+def test_a_score_of_fewer_targets_does_not_win_by_the_choice_of_targets():
+    rows = []
+    for row in make_table().rows:
+        truth = {} if row.target == "target0" else {"lfc": row.outcomes["full"].mean}  # right wherever it is there
+        rows.append(make_row(row.backbone, row.target, row.outcomes["full"].mean, gbc=row.row.score("gbc"), **truth))
+    table = StudyTable(rows)
+    assert table.judge()["top1_regret"].idxmin() == "lfc"
+    assert table.headline()[0].startswith("Over 4 targets ")
+    assert "LFC" not in table.headline()[0]
+
+
 def test_a_score_that_is_chance_is_said_to_be():
     table = make_table(targets=2, backbones=4)
     rows = [StudyRow(**{**vars(row), "row": Row(row.backbone, {"gbc": row.row.score("gbc")})}) for row in table.rows]
