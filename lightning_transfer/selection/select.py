@@ -101,11 +101,7 @@ class Curve:
 
     @property
     def latest(self) -> float:
-        """The last value, minus infinity without a finite one.
-
-        Extrapolated curves chose worse in the study behind ``docs/which-score.md``: early steps of a schedule foretell
-        little of its end.
-        """
+        """The last value, minus infinity without a finite one."""
         return self.values[-1] if self.values and math.isfinite(self.values[-1]) else -math.inf
 
 
