@@ -135,7 +135,7 @@ def find_mistake(arguments: Sequence[str]) -> str | None:
             close = get_close_matches(argument, _OPTIONS, n=1)
             meant = f"did you mean {close[0]}? " if close else ""
             if not close and argument.startswith("--"):
-                value = pending[0] if pending and "=" not in pending[0] else "VALUE"
+                value = pending[0] if pending and "=" not in pending[0] and pending[0][:1] != "-" else "VALUE"
                 words = argument[2:] if "=" in argument else f"{argument[2:]}={value}"
                 meant = f"values are given without dashes: type {words}; "
             return f"unknown option {argument}; {meant}known are {', '.join(_OPTIONS)}."

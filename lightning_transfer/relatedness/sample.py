@@ -161,9 +161,7 @@ def prepare(
     number = torch.empty_like(by_content)
     number[by_content] = torch.arange(len(ids), device=ids.device)
     labels = number[labels]
-    order = content_order(
-        features, seed, ties_of(labels, groups)
-    )  # equal rows of several classes have an order of their own too
+    order = content_order(features, seed, ties_of(labels, groups))
     return features[order], labels[order], ids[by_content], order
 
 

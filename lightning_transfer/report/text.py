@@ -203,9 +203,11 @@ def sentences(board: Standings) -> list[str]:
     if cached := [row.backbone for row in board.ranked() if row.cached]:
         lines.append(f"{_names(cached, board)}: features from the cache; speed and time are those of their first pass.")
     lines += [str(note) for note in info.get("notes", ())]
-    failures = dict.fromkeys(row.status for row in board.ranked() if row.failed)
-    for status in failures:
-        lines.append(f"{listed([row.backbone for row in board.ranked() if row.status == status])}: {status}")
+    failures: dict[str, list[str]] = {}
+    for row in board.ranked():
+        if row.failed:
+            failures.setdefault(row.status, []).append(row.backbone)
+    lines += [f"{listed(names)}: {status}" for status, names in failures.items()]
     remarks = {remark: [row.backbone for row in board.ranked() if remark in row.remarks] for remark in _remarks(board)}
     return lines + [f"{_names(names, board)}: {remark}" for remark, names in remarks.items()]
 

@@ -55,7 +55,7 @@ def load_grouped(
                 f"own, but got {type(groups).__name__}."
             )
         return loaded.with_groups(groups, split), None
-    held = not isinstance(data, (str, Path)) and not isinstance(data, Mapping)
+    held = not isinstance(data, (str, Path, Mapping))
     loaded = load_data(data, "target", {**keys, "group_key": groups} if held else keys)
     if not isinstance(loaded, TransferDataModule):
         if getattr(loaded, "names_batches", False):
