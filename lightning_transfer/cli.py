@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if not given or given[0] in ("-h", "--help"):
         print(overview())
         sys.exit(0)
-    if given[0] == "--version":
+    if "--version" in given:
         from importlib.metadata import version
 
         print(f"{PROGRAM} {version(PROGRAM)}")

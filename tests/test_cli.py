@@ -61,7 +61,7 @@ def test_help_loads_nothing_heavy(tmp_path):
 
 
 def test_version(capsys):
-    assert exit_code("--version") == 0
+    assert exit_code("screen", "--version") == exit_code("--version") == 0
     assert capsys.readouterr().out.startswith("lightning-transfer 0.")
 
 
@@ -121,6 +121,9 @@ def test_completion(capsys):
         (("screen", "--target", "digits"), "--target; values are given without dashes: type target=digits;"),
         (("screen", "--target=digits"), "--target=digits; values are given without dashes: type target=digits;"),
         (("screen", "zoo=[timm/resnet*", "target=digits"), r"type 'zoo=\[NAME,NAME\]', quotes included"),
+        (("screen", "target = digits"), "has a space before '=': type target=digits"),
+        (("list", "resnet50"), r"as in 'timm/resnet50\*'"),
+        (("list", "timm"), r"as in 'timm/\*'"),
         (("screen", "backbone=resnet50"), "Names in a library begin with that of the library: backbone=timm/resnet50"),
         (("screen", "metrics=LogME"), "did you mean 'logme'"),
         (("screen", "metrics=[H-score]"), "did you mean 'h_score'"),

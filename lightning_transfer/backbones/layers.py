@@ -14,6 +14,7 @@ from lightning_transfer.backbones.module import captured
 from lightning_transfer.backbones.pooling import pool
 
 OUTPUT = "features"  # the backbone's own features, as if they were a layer
+_SHOWN = 6  # layers that a message names
 _DOMINANT = 0.7  # share of the modules from which on a part is the trunk that the stages are in
 
 
@@ -95,7 +96,10 @@ def _choose(backbone: Backbone, layers: str | Sequence[str]) -> list[str]:
     patterns = [layers] if isinstance(layers, str) else list(layers)
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
-            raise ValueError(f"Expected argument `layers` to name layers of {backbone.name}, but got {pattern!r}.")
+            known = ", ".join(_stages(backbone)[:_SHOWN])
+            raise ValueError(
+                f"Expected argument `layers` to name layers of {backbone.name} (such as {known}), but got {pattern!r}."
+            )
     return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -66,10 +67,10 @@ class TimmBackbone(Backbone):
         timm = require("timm", extra="timm")
         check_folder(model_name.removeprefix("local-dir:"))
         if not model_name.startswith(("local-dir:", "hf-hub:")) and not timm.is_model(model_name):
-            close = timm.list_models(f"*{model_name.split('.')[0]}*")[:8]
-            raise ValueError(
-                f"Expected argument `model_name` to be a model of timm, but got {model_name!r}; near: {close}."
-            )
+            known, plain_name = timm.list_models(), model_name.partition(".")[0]
+            close = [name for name in known if plain_name in name][:8] or get_close_matches(plain_name, known, n=3)
+            near = f"; near: {', '.join(close)}" if close else ""
+            raise ValueError(f"Expected argument `model_name` to be a model of timm, but got {model_name!r}{near}.")
         if kwargs.get("global_pool") == "" and kwargs.get("num_classes") != 0:
             raise ValueError(
                 f"Expected argument `global_pool` of {model_name} to leave vectors for its classifier, but got ''; "

@@ -38,5 +38,5 @@ def test_stages_of_real_networks(tmp_path):
 
 def test_unknown_layers_are_refused(backbone):
     assert list(LayeredBackbone(backbone, "module.b*y").slices) == ["module.body", "features"]
-    with pytest.raises(ValueError, match=r"`layers` to name layers of staged, but got 'neck\*'"):
+    with pytest.raises(ValueError, match=r"`layers` to name layers of staged \(such as .*\), but got 'neck\*'"):
         LayeredBackbone(backbone, ["module.stem", "neck*"])

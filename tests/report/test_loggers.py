@@ -77,7 +77,7 @@ def test_mlflows_own_logger_takes_all(tmp_path):
     artifacts = (tmp_path / "artifacts").as_uri()
     logger = MLFlowLogger(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", artifact_location=artifacts)
     log_leaderboard(make_board(("logme",)), logger)
-    for name in ("leaderboard.html", "leaderboard.md", "leaderboard.png"):
+    for name in ("leaderboard.html", "leaderboard.md", "leaderboard_0.png"):
         assert list(tmp_path.rglob(name)), name
 
 
