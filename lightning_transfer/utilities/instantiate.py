@@ -36,7 +36,8 @@ ALLOWED = (
     "torchmetrics",
 )
 _SHORT_NAMES = ("lightning_transfer", "lightning.pytorch")  # packages that re-export: lightning.pytorch.Trainer
-_REFUSED = (  # inside the places above: starts processes, or reads networks that it was not made of
+_REFUSED = (  # inside the places above: starts processes, reads networks that it was not made of, or writes anywhere
+    "lightning_transfer.data.npm",
     "lightning.pytorch.strategies.launchers",
     "lightning.pytorch.trainer.connectors",
     "torchmetrics.audio",

