@@ -160,6 +160,8 @@ def test_names_are_taken_as_by_a_screen(tmp_path):
     np.savez(tmp_path / "mine.npz", inputs=np.zeros((4, 5), np.float32), labels=np.arange(4))
     backbone = ModuleBackbone(nn.Linear(5, 3), input_shape=(5,), head=None)
     assert len(extract(backbone, str(tmp_path / "mine.npz"), keep=("labels",)).kept["labels"]) == 3  # one validates
+    with pytest.raises(ValueError, match=r"`groups` to hold one id a sample of `digits.*`, which has no columns"):
+        extract(backbone, "digits_0_4", group_key="patient")
     with pytest.raises(ValueError, match=r"`data` to be one of .*digits.* or a path, .*'digts'; did you mean 'digits'"):
         extract(backbone, "digts")
 

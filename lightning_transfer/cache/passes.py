@@ -322,7 +322,7 @@ class _Walk:
     """The passes over some data, on one process and without a Trainer."""
 
     def __init__(self, data: Any, backbone: Backbone, options: Mapping[str, Any]) -> None:
-        self.keys = keys_of(*(data, *(options.get(name) for name in ("input_key", "label_key", "group_key"))))
+        self.keys = keys_of(data, *(options.get(name) for name in ("input_key", "label_key", "group_key")))
         self.data = data
         self._chosen = {name: options[name] for name in ("split", "max_samples", "seed") if name in options}
         transform = backbone.transform if backbone.takes_pictures else None

@@ -176,7 +176,7 @@ class SampleModule(TransferDataModule):
         part: Any = None,
         groups: Any = None,
     ) -> None:
-        """Read the samples once if some may have to be left out, or if ``part`` has to be asked for the labels.
+        """Read the samples once if some may have to be left out, or if ``part`` has to be asked for something.
 
         Args:
             found: Where the samples of the split go.
@@ -184,20 +184,22 @@ class SampleModule(TransferDataModule):
             labels: Raw labels; None where ``part`` has to be asked.
             split: Name of the split.
             remarks: Where it is said what was left out.
-            part: The samples with labels.
-            groups: What says which samples belong together, one entry a sample, or None.
+            part: The samples with labels, and with groups where these were asked for.
+            groups: What says which samples belong together, one entry a sample; None where nobody asked for that, or
+                ``part`` has to be asked.
         """
         found.inputs[split], found.labels[split] = inputs, labels
         if groups is not None:
             found.groups[split] = groups
         checked = self.on_error == "skip" and not isinstance(inputs, Tensor)
-        if labels is not None and not checked:
+        asked = part is not None and self.groups is not None
+        if labels is not None and not checked and not asked:
             return
-        readable: dict[int, Any] = {}
+        readable: dict[int, tuple[Any, Any]] = {}
         for index in range(len(inputs)):
-            label, error = self._try(part, inputs if checked else None, labels, index)
+            entry, error = self._try(part, inputs if checked else None, labels, groups, index)
             if error is None:
-                readable[index] = label
+                readable[index] = entry
             elif self.on_error == "raise":
                 raise ValueError(f"Expected sample {index} of {self.name} to be readable, but got: {error}") from error
         if len(readable) < len(inputs):
@@ -205,24 +207,29 @@ class SampleModule(TransferDataModule):
             where = "" if split == "train" else f" of {split}"
             count = len(inputs) - len(readable)
             remarks.append(f"{count} of {len(inputs)} samples{where} could not be read and were left out: {bad}")
-        found.inputs[split] = inputs[torch.tensor(list(readable), dtype=torch.long)]
-        found.labels[split] = list(readable.values())
-        if groups is not None:
-            found.groups[split] = [groups[index] for index in readable]
+            found.inputs[split] = inputs[torch.tensor(list(readable), dtype=torch.long)]
+        if labels is None or len(readable) < len(inputs):
+            found.labels[split] = [label for label, _ in readable.values()]
+        if self.groups is not None:
+            found.groups[split] = [group for _, group in readable.values()]
 
-    def _try(self, part: Any, inputs: Any, labels: Any, index: int) -> tuple[Any, Exception | None]:
-        """The raw label of a sample, and what went wrong in reading it."""
+    def _try(
+        self, part: Any, inputs: Any, labels: Any, groups: Any, index: int
+    ) -> tuple[tuple[Any, Any], Exception | None]:
+        """The raw label and group of a sample, and what went wrong in reading it."""
+        label = group = None
         try:
             if inputs is not None:
                 inputs[index]
-            if labels is not None:
-                return labels[index], None
-            label = split_sample(part[index], **self.keys)[1]
+            sample = part[index] if labels is None or (self.groups is not None and groups is None) else None
+            label = split_sample(sample, **self.keys)[1] if labels is None else labels[index]
+            if self.groups is not None:
+                group = _group_of(sample, self.groups) if groups is None else groups[index]
         except Exception as error:  # whatever a damaged sample raises
-            return None, error
-        if label is None:
-            return None, ValueError("it has no label; argument `label_key` says where one is")
-        return label, None
+            return (label, group), error
+        if label is None and labels is None:
+            return (label, group), ValueError("it has no label; argument `label_key` says where one is")
+        return (label, group), None
 
 
 class Samples(SampleModule):
@@ -320,10 +327,7 @@ class Samples(SampleModule):
         inputs = LazyInputs(part, PickInput(**self.keys))
         labels = _labels_of(part) if self.keys["label_key"] is None else None
         asked = labels is None and self.keys["label_key"] is None and self.wanted_task is None
-        groups = None
-        if self.groups is not None:
-            groups = [_group_of(part[index], self.groups) for index in range(len(part))]
-        self.keep_readable(found, inputs, labels, split, remarks, part, groups)
+        self.keep_readable(found, inputs, labels, split, remarks, part)
         labels = found.labels[split]
         if asked and len(labels) and names_targets(part[0]):  # as in batches: targets are real values, whole or not
             found.labels[split] = [float(value) if _is_whole(value) else value for value in labels]

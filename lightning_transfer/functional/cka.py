@@ -49,4 +49,4 @@ def cka_from_moments(moments: ClassMoments) -> Tensor:
     along = pairs @ moments.class_offsets.square().sum(1)
     classes = pairs.sum() - 2 * (pairs @ counts) / moments.count + (pairs.sum() / moments.count).square()
     square = moments.scatter_square
-    return torch.where(square > 0, (along / (square * classes).sqrt()).clamp(0, 1), torch.zeros_like(square))
+    return torch.where(square > 0, (along / square.sqrt() / classes.sqrt()).clamp(0, 1), torch.zeros_like(square))

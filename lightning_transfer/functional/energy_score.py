@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_transfer.utilities.checks import check_features, check_in_interval, flatten_positions
+from lightning_transfer.utilities.checks import check_features, check_in_interval, flatten_features
 
 
 def energy_score(source_outputs: Tensor, *, lowest_fraction: float = 1.0) -> Tensor:
@@ -53,10 +53,7 @@ def check_fraction(lowest_fraction: float) -> None:
 
 def sample_energies(source_outputs: Tensor) -> Tensor:
     """Log of the summed exponentials of each sample or position, shape ``(n,)``, float64."""
-    if isinstance(source_outputs, Tensor) and source_outputs.ndim in (3, 4):
-        in_place_of_labels = source_outputs.select(2 if source_outputs.ndim == 3 else 1, 0)
-        source_outputs, _ = flatten_positions(source_outputs, in_place_of_labels)
-    return torch.logsumexp(check_features(source_outputs, "source_outputs").double(), dim=1)
+    return torch.logsumexp(check_features(flatten_features(source_outputs), "source_outputs").double(), dim=1)
 
 
 def mean_of_lowest(scores: Tensor, fraction: float) -> Tensor:

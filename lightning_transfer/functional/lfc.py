@@ -48,5 +48,5 @@ def lfc_from_moments(moments: ClassMoments) -> Tensor:
     pairs = counts.square()
     indicator = pairs.sum() - pairs.sum().square() / n**2
     along = 2 * (counts * (counts - pairs.sum() / n)) @ (offsets @ mean)  # the offsets of all samples sum to zero
-    cosine = (pairs @ offsets.square().sum(1) + along) / (kernel * indicator).sqrt()
+    cosine = (pairs @ offsets.square().sum(1) + along) / kernel.sqrt() / indicator.sqrt()
     return torch.where(kernel > 0, cosine.clamp(-1, 1), torch.zeros_like(cosine))

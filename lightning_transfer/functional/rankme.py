@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_transfer.utilities.checks import check_features, flatten_positions
+from lightning_transfer.utilities.checks import check_features, flatten_features
 
 EPS = 1e-7  # of the paper
 
@@ -37,7 +37,7 @@ def rankme(features: Tensor) -> Tensor:
         >>> rankme(torch.eye(4)).round(decimals=4), rankme(torch.ones(4, 4)).round(decimals=4)
         (tensor(4., dtype=torch.float64), tensor(1., dtype=torch.float64))
     """
-    rows = feature_rows(features).double()
+    rows = check_features(flatten_features(features)).double()
     if len(rows) > rows.shape[1]:
         rows = torch.linalg.qr(rows, mode="r").R
     values = torch.linalg.svdvals(rows)
@@ -47,14 +47,6 @@ def rankme(features: Tensor) -> Tensor:
     shares = values / total + EPS
     entropy: Tensor = -(shares * shares.log()).sum()
     return entropy.exp()
-
-
-def feature_rows(features: Tensor) -> Tensor:
-    """Check features without labels and return them with one sample or position a row, shape ``(n, d)``."""
-    if isinstance(features, Tensor) and features.ndim in (3, 4) and features.numel():
-        in_place_of_labels = features.select(2 if features.ndim == 3 else 1, 0)
-        features, _ = flatten_positions(features, in_place_of_labels)
-    return check_features(features)
 
 
 def largest_rank(n: int, d: int) -> float:

@@ -28,6 +28,7 @@ from lightning_transfer.relatedness.head import SoftmaxHead
 from lightning_transfer.relatedness.population import SMOOTHING, mean_bound, smoothed
 from lightning_transfer.relatedness.problem import EvaluationData, Groups, Problem, check_classes, one_row_each
 from lightning_transfer.relatedness.result import TaskRelatednessResult
+from lightning_transfer.utilities.checks import shape_of_positions
 from lightning_transfer.utilities.groups import check_groups, number_groups, rows_of_groups
 
 _FEWEST = 8  # samples a side that can be cut in halves
@@ -172,9 +173,7 @@ def _check_groups(groups: Tensor | None, features: Tensor, side: str) -> Tensor 
     """One id a sample or position, on at least two groups."""
     if groups is None or not isinstance(features, Tensor) or not features.ndim:
         return None
-    shape = tuple(features.shape[:2] if features.ndim == 3 else (len(features), *features.shape[2:]))
-    shape = shape if features.ndim > 2 else shape[:1]
-    ids = check_groups(groups, shape, name=f"{side}_groups")
+    ids = check_groups(groups, shape_of_positions(features), name=f"{side}_groups")
     number_groups(ids, f"{side}_groups")
     return ids
 

@@ -135,7 +135,7 @@ class TransferMetric(Metric, ABC):
 
     def __init__(self, *, task: Task | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("grouping", torch.zeros((), dtype=torch.long), dist_reduce_fx="max")
+        self.add_state("grouping", torch.zeros((), dtype=torch.long), dist_reduce_fx=check_same_grouping)
         self.task: Task = self.tasks[0] if task is None else task
         check_one_of(self.task, self.tasks, "task")
         if self.task == "regression":
@@ -286,7 +286,9 @@ class TransferMetric(Metric, ABC):
         check_width(self._width, values, name)
         return [values, self._check_truth(truth, len(values))]
 
-    def _check_groups(self, groups: Tensor | None, positions: Sequence[int], labels: Tensor | None) -> Tensor | None:
+    def _check_groups(
+        self, groups: Tensor | None, positions: Sequence[int], labels: Tensor | None = None
+    ) -> Tensor | None:
         """Check the groups of a batch before any state changes.
 
         Args:
@@ -305,10 +307,7 @@ class TransferMetric(Metric, ABC):
             raise ValueError("Expected argument `groups` with every batch or with none, but got it with some.")
         if groups is None:
             return None
-        kept = None
-        if self.ignore_index is not None and labels is not None and tuple(labels.shape) == tuple(positions):
-            kept = labels != self.ignore_index
-        return check_groups(groups, positions, kept).to(self.device)
+        return check_groups(groups, positions, labels, self.ignore_index).to(self.device)
 
     @property
     def _has_groups(self) -> bool:
@@ -426,21 +425,15 @@ def set_count(state: Tensor, number: int) -> None:
         memo(state)["number"] = state._version, number
 
 
-def positions_of(values: Tensor, labels: Tensor | None) -> tuple[int, ...]:
-    """Shape of what has a label: ``(n,)``, and of tokens or pixels that of the labels."""
-    dense = labels is not None and values.ndim > 2
-    return tuple(labels.shape) if dense and labels is not None else (len(values),)
-
-
-def check_same_grouping(states: Sequence[Any]) -> Any:
-    """The largest of some states ``grouping``.
+def check_same_grouping(states: Tensor) -> Tensor:
+    """The largest of some states ``grouping``, shape ``(states,)``.
 
     Raises:
         ValueError: If samples came with groups in some places and without in others.
     """
-    if {_ALONE, _GROUPED} <= {int(state) for state in states}:
+    if {_ALONE, _GROUPED} <= set(states.tolist()):
         raise ValueError("Expected argument `groups` with every batch or with none, but got it on some ranks only.")
-    return max(states, key=int)
+    return states.max()
 
 
 def ignore_code(ignore_index: int | None) -> list[int]:

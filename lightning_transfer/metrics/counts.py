@@ -76,13 +76,13 @@ class CountMetric(JackknifeMetric):
         shape = [*self.joint_counts.shape[1:], int(self.grouping)]
         shapes = gather_rows(torch.tensor(shape, device=self.device), gather, group)
         self._check_same_columns(shapes[:, 0].tolist())
-        check_same_grouping(shapes[:, 3].tolist())
+        check_same_grouping(shapes[:, 3])
         self._grow(*shapes[:, :3].amax(0).tolist())
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
         theirs = incoming_state["joint_counts"]
         self._check_same_columns([self.joint_counts.shape[1], theirs.shape[1]])
-        self.grouping = check_same_grouping([self.grouping, incoming_state["grouping"]])
+        self.grouping = check_same_grouping(torch.stack([self.grouping, incoming_state["grouping"]]))
         self._grow(*theirs.shape[1:])
         self.joint_counts[tuple(slice(size) for size in theirs.shape)] += theirs
         self.seen = self.seen + incoming_state["seen"]

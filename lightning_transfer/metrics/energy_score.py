@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_transfer.functional.energy_score import check_fraction, mean_of_lowest, sample_energies
 from lightning_transfer.metrics.samples import SampleMetric
+from lightning_transfer.utilities.checks import shape_of_positions
 
 
 class Energy(SampleMetric):
@@ -62,7 +63,7 @@ class Energy(SampleMetric):
             ValueError: If ``source_outputs`` is malformed or not finite.
         """
         energies = sample_energies(source_outputs)
-        self._keep(self._check_groups(groups, energies.shape, None), source_outputs=energies)
+        self._keep(self._check_groups(groups, shape_of_positions(source_outputs)), source_outputs=energies)
 
     def _score(self, *, source_outputs: Tensor) -> Tensor:  # type: ignore[override]
         return mean_of_lowest(source_outputs, self.lowest_fraction)

@@ -10,9 +10,8 @@ from torch import Tensor
 from lightning_transfer.functional.counts import check_sample_columns
 from lightning_transfer.functional.leep import leep
 from lightning_transfer.functional.task_hardness import task_hardness
-from lightning_transfer.metrics.base import positions_of
 from lightning_transfer.metrics.samples import SampleMetric
-from lightning_transfer.utilities.checks import check_one_of
+from lightning_transfer.utilities.checks import check_one_of, shape_of_positions
 
 _CACHES = (None, "float32", "float16")
 
@@ -89,7 +88,7 @@ class LEEP(SampleMetric):
             dtype = getattr(torch, self.cache)
             checked[0] = checked[0].to(dtype) if checked[0].dtype.itemsize > dtype.itemsize else checked[0]
         if checked is not None:
-            self._keep_checked(checked, self._check_groups(groups, positions_of(source_probs, labels), labels))
+            self._keep_checked(checked, self._check_groups(groups, shape_of_positions(source_probs), labels))
 
     def _check_truth(self, truth: Tensor, n: int) -> Tensor:
         columns = check_sample_columns(truth, n)

@@ -23,12 +23,11 @@ from lightning_transfer.metrics.base import (
     ignore_code,
     memo,
     outside_inference,
-    positions_of,
     set_count,
 )
 from lightning_transfer.metrics.deferral import FAULTS, count_faults, describe_faults
 from lightning_transfer.metrics.jackknife import JackknifeMetric
-from lightning_transfer.utilities.checks import check_labels, check_positive_int
+from lightning_transfer.utilities.checks import check_labels, check_positive_int, shape_of_positions
 from lightning_transfer.utilities.groups import parts_of
 from lightning_transfer.utilities.linalg import add_gram_
 
@@ -269,7 +268,7 @@ class MomentMetric(JackknifeMetric):
         checked = self._checked(features, labels, targets)
         if checked is None:
             return
-        groups = self._check_groups(groups, positions_of(features, labels), labels)
+        groups = self._check_groups(groups, shape_of_positions(features), labels)
         features, truth = checked
         if self.defer_checks:
             truth = self._note_faults(features, truth)
@@ -399,7 +398,7 @@ class MomentMetric(JackknifeMetric):
             gather,
             group,
         )
-        check_same_grouping(sizes[:, 3].tolist())
+        check_same_grouping(sizes[:, 3])
         width, truth_size = int(sizes[:, 0].max()), int(sizes[:, 1].max())
         filled = sizes[:, 2] > 0
         if width and bool((sizes[filled, 0] != width).any()):
@@ -449,7 +448,7 @@ class MomentMetric(JackknifeMetric):
                 other._shift_targets_to(self.target_shift)
             for name in (*self._sums.names, "seen"):
                 setattr(self, name, getattr(self, name) + getattr(other, name))
-            self.grouping = check_same_grouping([self.grouping, other.grouping])
+            self.grouping = check_same_grouping(torch.stack([self.grouping, other.grouping]))
             self.single = torch.maximum(self.single, other.single)
             self.faults = self.faults + other.faults
 

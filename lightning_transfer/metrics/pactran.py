@@ -15,9 +15,8 @@ from lightning_transfer.functional.pactran import (
     pactran_gamma,
     unconverged,
 )
-from lightning_transfer.metrics.base import positions_of
 from lightning_transfer.metrics.samples import SampleMetric
-from lightning_transfer.utilities.checks import check_one_of
+from lightning_transfer.utilities.checks import check_one_of, shape_of_positions
 
 _DEFAULTS: dict[str, Any] = {
     "lambda_factor": 1.0, "variance_factor": 10.0, "max_iter": 200, "alpha": 1.0, "iterations": 10
@@ -136,7 +135,7 @@ class PACTran(SampleMetric):
             raise ValueError(f"Expected argument `{self.requires[0]}` with every batch, but got None.")
         checked = self._checked(values, labels)
         if checked is not None:
-            self._keep_checked(checked, self._check_groups(groups, positions_of(values, labels), labels))
+            self._keep_checked(checked, self._check_groups(groups, shape_of_positions(values), labels))
 
     def score_range(self) -> tuple[float, float]:
         """A bound on a cross-entropy is not negative; with the Gamma prior it is one after convergence only."""

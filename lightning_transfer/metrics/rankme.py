@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lightning_transfer.functional.rankme import feature_rows, largest_rank, rankme
+from lightning_transfer.functional.rankme import largest_rank, rankme
 from lightning_transfer.metrics.base import check_width
 from lightning_transfer.metrics.samples import SampleMetric
+from lightning_transfer.utilities.checks import check_features, flatten_features, shape_of_positions
 
 
 class RankMe(SampleMetric):
@@ -55,12 +56,9 @@ class RankMe(SampleMetric):
         Raises:
             ValueError: If ``features`` are malformed, not finite, or of another width than before.
         """
-        rows = feature_rows(features)
+        rows = check_features(flatten_features(features))
         check_width(self._width, rows)
-        positions = (len(rows),)
-        if features.ndim > 2:
-            positions = tuple(features.shape[:2] if features.ndim == 3 else (len(features), *features.shape[2:]))
-        self._keep(self._check_groups(groups, positions, None), features=rows)
+        self._keep(self._check_groups(groups, shape_of_positions(features)), features=rows)
 
     def score_range(self) -> tuple[float, float]:
         """Limits 0 and, but for what ``epsilon`` adds, the smaller of samples and features."""

@@ -22,11 +22,10 @@ from lightning_transfer.metrics.base import (
     ignore_code,
     memo,
     outside_inference,
-    positions_of,
     set_count,
 )
 from lightning_transfer.metrics.jackknife import jackknife_interval
-from lightning_transfer.utilities.checks import check_in_interval, check_positive_int
+from lightning_transfer.utilities.checks import check_in_interval, check_positive_int, shape_of_positions
 from lightning_transfer.utilities.groups import number_groups, parts_of, rows_of_groups
 
 _DTYPES = [
@@ -151,8 +150,6 @@ class SampleMetric(TransferMetric):
             if most is None or count <= most:
                 rows = {name: _joined(getattr(self, name)) for name in self._lists}
                 ranks = rows["kept_ranks"]
-                if self._has_groups and len(rows["kept_groups"]) != len(ranks):
-                    check_same_grouping([1, 2])
                 if bool((ranks.diff() < 0).any()):
                     order = ranks.argsort(stable=True)
                     rows |= {name: rows[name][order] for name in self._lists if name.startswith("kept_")}
@@ -204,7 +201,7 @@ class SampleMetric(TransferMetric):
         if self.keep_samples is not None and int(self.seen) > self.keep_samples:
             self._thin(self.keep_samples)
         groupings = gather_rows(self.grouping.reshape(1), gather, group)
-        set_count(self.grouping, int(check_same_grouping(groupings.flatten().tolist())))
+        set_count(self.grouping, int(check_same_grouping(groupings.flatten())))
         for name in self._lists:
             self._match_empty(name, gather, group)
 
@@ -235,8 +232,8 @@ class SampleMetric(TransferMetric):
 
         Returns:
             The score, the standard deviation over seeded bootstrap resamples, and a normal interval around the score;
-            for scores whose bias counts (ETran, GBC, LEEP, N-LEEP, PACTran with a Dirichlet or Gamma prior, SFDA,
-            TransRate) what a jackknife over 16 groups of samples gives, see
+            for scores whose bias counts (ETran, GBC, LEEP, N-LEEP, PACTran with a Dirichlet or Gamma prior, RankMe,
+            SFDA, TransRate) what a jackknife over 16 groups of samples gives, see
             :func:`lightning_transfer.metrics.jackknife.jackknife_interval`.
 
         Raises:
@@ -340,7 +337,7 @@ class SampleMetric(TransferMetric):
         """
         checked = self._checked(features, labels, targets)
         if checked is not None:
-            self._keep_checked(checked, self._check_groups(groups, positions_of(features, labels), labels))
+            self._keep_checked(checked, self._check_groups(groups, shape_of_positions(features), labels))
 
     def _keep_checked(self, checked: Sequence[Tensor], groups: Tensor | None) -> None:
         self._keep(groups, **dict(zip(self.requires, checked, strict=True)))

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from lightning_transfer.functional.task_relatedness import check_given, task_relatedness
-from lightning_transfer.metrics.base import Health, ScoreInterval, check_width, positions_of
+from lightning_transfer.metrics.base import Health, ScoreInterval, check_width
 from lightning_transfer.metrics.samples import SampleMetric
 from lightning_transfer.relatedness.config import DATA, BoundConfig
-from lightning_transfer.utilities.checks import check_features, check_in_interval, check_labels
+from lightning_transfer.utilities.checks import check_features, check_in_interval, check_labels, shape_of_positions
 from lightning_transfer.utilities.groups import check_groups, groups_of_positions
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class TaskRelatedness(SampleMetric):
                 raise ValueError("Expected no batches of the reference after `set_reference`.")
             if self.kept_reference_labels and bool(self.kept_reference_groups) != (groups is not None):
                 raise ValueError("Expected argument `groups` with every batch of the reference or with none.")
-            ids = groups_of_positions(groups, given[0], labels if given[1] is None else given[1], self.ignore_index)
+            ids = groups_of_positions(groups, *given, self.ignore_index)
             if ids is not None:
                 self.kept_reference_groups.append(ids.clone())
             self.kept_reference_features.append(features.clone())
@@ -165,7 +165,8 @@ class TaskRelatedness(SampleMetric):
             return
         if self.kept_labels and (int(self.kept_labels[0][0]) == _NO_LABEL) != (int(labels[0]) == _NO_LABEL):
             raise ValueError("Expected argument `labels` in all target batches or in none, but got it in some.")
-        self._keep(self._check_groups(groups, positions_of(*given), given[1]), features=features, labels=labels)
+        ids = self._check_groups(groups, shape_of_positions(given[0]), given[1])
+        self._keep(ids, features=features, labels=labels)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Add a batch and return the bound of that batch; nothing for a batch of the reference."""

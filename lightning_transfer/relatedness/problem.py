@@ -15,7 +15,7 @@ from lightning_transfer.relatedness.head import SoftmaxHead
 from lightning_transfer.relatedness.pseudo_labels import nearest
 from lightning_transfer.relatedness.result import TaskRelatednessResult
 from lightning_transfer.relatedness.sample import Sample, content_order, prepare, ties_of
-from lightning_transfer.utilities.checks import check_features, check_labels, flatten_positions
+from lightning_transfer.utilities.checks import check_features, check_labels, flatten_features, flatten_positions
 
 EvaluationData = tuple[Tensor, Tensor, Tensor, "Tensor | None"]
 Groups = tuple["Tensor | None", "Tensor | None"]  # of the reference and of the target
@@ -282,9 +282,7 @@ def one_row_each(features: Tensor, labels: Tensor | None, name: str) -> tuple[Te
     """One sample a row, with the labels or, where there are none, zeros; and whether there were none."""
     if labels is not None:
         return (*flatten_positions(features, labels), False)
-    if isinstance(features, Tensor) and features.ndim in (3, 4):
-        features = features.flatten(0, 1) if features.ndim == 3 else features.movedim(1, -1).flatten(0, 2)
-    features = check_features(features, name)
+    features = check_features(flatten_features(features), name)
     return features, torch.zeros(len(features), dtype=torch.long), True
 
 

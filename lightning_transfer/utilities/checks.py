@@ -157,18 +157,37 @@ def flatten_positions(features: Tensor, labels: Tensor, ignore_index: int | None
     if not isinstance(features, Tensor) or not isinstance(labels, Tensor):
         return features, labels  # the checks that follow name the culprit
     if features.ndim == 3 or features.ndim == 4:
-        positions = features.shape[:2] if features.ndim == 3 else (features.shape[0], *features.shape[2:])
-        if tuple(labels.shape) != tuple(positions):
+        positions = shape_of_positions(features)
+        if tuple(labels.shape) != positions:
             raise ValueError(
-                f"Expected argument `labels` to have shape {tuple(positions)} beside `features` of shape "
+                f"Expected argument `labels` to have shape {positions} beside `features` of shape "
                 f"{tuple(features.shape)}, but got {tuple(labels.shape)}."
             )
-        features = features.flatten(0, 1) if features.ndim == 3 else features.movedim(1, -1).flatten(0, 2)
-        labels = labels.flatten()
+        features, labels = flatten_features(features), labels.flatten()
     if ignore_index is not None and labels.ndim == 1 and features.ndim == 2 and len(labels) == len(features):
         kept = labels != ignore_index
         features, labels = features[kept], labels[kept]
     return features, labels
+
+
+def flatten_features(features: Tensor) -> Tensor:
+    """Turn token or pixel features into one position a row; what else comes is left as it is.
+
+    Args:
+        features: Shape ``(n, d)``; tokens ``(b, t, d)``; or pixels ``(b, d, h, w)``.
+    """
+    if not isinstance(features, Tensor) or features.ndim not in (3, 4):
+        return features
+    return features.flatten(0, 1) if features.ndim == 3 else features.movedim(1, -1).flatten(0, 2)
+
+
+def shape_of_positions(features: Tensor) -> tuple[int, ...]:
+    """Shape of what can have a label: ``(n,)``, of tokens ``(b, t)``, of pixels ``(b, h, w)``.
+
+    Args:
+        features: Shape ``(n, d)`` (or ``(n,)``); tokens ``(b, t, d)``; or pixels ``(b, d, h, w)``.
+    """
+    return tuple(features.shape[:2]) if features.ndim == 3 else (len(features), *features.shape[2:])
 
 
 def check_in_interval(value: float, low: float, high: float, name: str) -> float:

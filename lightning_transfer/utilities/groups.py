@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_transfer.utilities.checks import shape_of_positions
+
 _MIX = ((30, -4658895280553007687), (27, -7723592293110705685))  # of a 64-bit finaliser
 _TOO_LARGE = 2**63  # whole numbers from here on are taken for text
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -89,14 +91,21 @@ def _id_of(value: Any, name: str) -> int:
     raise ValueError(f"Expected `{name}` to hold whole numbers or text, but got {value!r:.100}.")
 
 
-def check_groups(groups: Any, positions: Sequence[int], kept: Tensor | None = None, name: str = "groups") -> Tensor:
+def check_groups(
+    groups: Any,
+    positions: Sequence[int],
+    labels: Tensor | None = None,
+    ignore_index: int | None = None,
+    name: str = "groups",
+) -> Tensor:
     """Check the ids of groups of one batch.
 
     Args:
         groups: Shape ``(n,)``, any integer dtype, ids from 0; or one id a position.
         positions: ``(n,)``, or the shape of the labels of tokens or pixels, whose positions have the group of their
             sample.
-        kept: Which of the positions are not left out, of that shape; None for all.
+        labels: Labels of the positions, where there are some.
+        ignore_index: Positions with this label are left out.
         name: Name of the argument for messages.
 
     Returns:
@@ -116,8 +125,8 @@ def check_groups(groups: Any, positions: Sequence[int], kept: Tensor | None = No
             f"Expected argument `{name}` to have one id a sample, shape {shape[:1]}, but got {tuple(groups.shape)}."
         )
     ids: Tensor = groups.detach().flatten().long()
-    if kept is not None:
-        ids = ids[kept.flatten().to(ids.device)]
+    if ignore_index is not None and isinstance(labels, Tensor) and tuple(labels.shape) == shape:
+        ids = ids[(labels != ignore_index).flatten().to(ids.device)]
     if len(ids) and int(ids.min()) < 0:
         raise ValueError(f"Expected argument `{name}` to hold ids from 0, but got {int(ids.min())}.")
     return ids
@@ -142,12 +151,7 @@ def groups_of_positions(
     """
     if groups is None or not isinstance(features, Tensor) or not features.ndim:
         return None
-    dense = isinstance(labels, Tensor) and features.ndim > 2
-    shape = tuple(labels.shape) if dense else (len(features),)
-    kept = None
-    if ignore_index is not None and isinstance(labels, Tensor) and tuple(labels.shape) == shape:
-        kept = torch.ne(labels, ignore_index)
-    return check_groups(groups, shape, kept).to(features.device)
+    return check_groups(groups, shape_of_positions(features), labels, ignore_index).to(features.device)
 
 
 def number_groups(groups: Tensor, name: str = "groups") -> tuple[Tensor, int]:

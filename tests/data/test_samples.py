@@ -150,6 +150,29 @@ class TestOnError:
         assert len(data.train_dataset) == 28
         torch.testing.assert_close(data.train_dataset[3]["inputs"], FEATURES[4])
 
+    @pytest.mark.parametrize("at_hand", [True, False])
+    def test_groups_of_samples_that_cannot_be_read(self, at_hand):
+        def make(index):
+            if index in (3, 17):
+                raise OSError("damaged")
+            return {"input": FEATURES[index], "label": int(LABELS[index]), "patient": f"p{index // 2}"}
+
+        rows = Rows(make)
+        if at_hand:
+            rows.targets = LABELS
+        with pytest.raises(ValueError, match="Expected sample 3 of samples to be readable, but got: damaged"):
+            Samples(rows, group_key="patient").setup()
+        data = Samples(rows, on_error="skip", group_key="patient")
+        with pytest.warns(UserWarning, match="2 of 30 samples could not be read"):
+            data.setup()
+        kept = [index for index in range(30) if index not in (3, 17)]
+        assert data.train_dataset.truth.tolist() == LABELS[kept].tolist()
+        patients = data.train_dataset.groups
+        same = patients[:, None] == patients
+        assert torch.equal(same, torch.tensor(kept)[:, None] // 2 == torch.tensor(kept) // 2)
+        with pytest.raises(ValueError, match="`group_key`"):
+            Samples(Rows(lambda i: (FEATURES[i], int(LABELS[i]))), group_key="patient").setup()
+
     def test_skip_with_labels_at_hand(self):
         pictures = [b"no picture" if i == 5 else PIXELS[i] for i in range(30)]
         with pytest.warns(UserWarning, match="1 of 30 samples .*: sample 5"):

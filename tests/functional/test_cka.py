@@ -7,7 +7,7 @@ import torch
 from _helpers import feed, make_inputs
 from _reference.sample_scores import reference_cka
 
-from lightning_transfer.functional import cka
+from lightning_transfer.functional import cka, lfc
 from lightning_transfer.metrics import CKA
 
 
@@ -31,3 +31,10 @@ def test_one_hot_features_are_aligned_and_equal_ones_are_not():
     labels = torch.tensor([0, 0, 0, 2, 2, 5])
     assert float(cka(torch.nn.functional.one_hot(labels).float(), labels)) == pytest.approx(1)
     assert float(cka(torch.ones(6, 3), labels)) == 0
+
+
+def test_large_features_are_scaled_away():
+    inputs = make_inputs(n=3000, d=8)
+    features, labels = inputs["features"].double(), inputs["labels"]
+    for score in (cka, lfc):
+        assert float(score(features * 1e74, labels)) == pytest.approx(float(score(features, labels)), rel=1e-9)

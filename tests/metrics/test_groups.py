@@ -13,7 +13,7 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 
 from lightning_transfer.functional import h_score, knn_accuracy, leep, negative_conditional_entropy
-from lightning_transfer.metrics import LEEP, NCE, HScore, KNNAccuracy, RidgeProbe
+from lightning_transfer.metrics import LEEP, NCE, Energy, HScore, KNNAccuracy, RankMe, RidgeProbe
 from lightning_transfer.metrics.jackknife import jackknife_interval
 from lightning_transfer.utilities.groups import parts_of
 
@@ -238,3 +238,24 @@ def test_a_class_of_one_group_is_said(metric):
     divided = metric()
     divided.update(features, labels, groups=torch.arange(12) // 6)
     assert not [message for message in divided.health().messages if "one group" in message]
+
+
+@every
+@pytest.mark.parametrize("keep_samples", [None, 30])
+def test_samples_with_groups_are_not_merged_with_others(row, keep_samples):
+    inputs = grouped(row)
+    plain = {name: values for name, values in inputs.items() if name != "groups"}
+    options = {} if row.new_metric().jackknife else {"keep_samples": keep_samples}
+    for ours, theirs in ((inputs, plain), (plain, inputs)):
+        with pytest.raises(ValueError, match="`groups` with every batch or with none"):
+            feed(row.new_metric(**options), ours).merge_state(feed(row.new_metric(**options), theirs))
+
+
+@pytest.mark.parametrize("metric", [Energy, RankMe])
+def test_positions_without_labels_have_the_group_of_their_sample(metric):
+    tokens = torch.randn(12, 6, 4, generator=torch.Generator().manual_seed(0))
+    documents = torch.arange(12) // 2
+    first, second = metric(), metric()
+    first.update(tokens, groups=documents)
+    second.update(tokens.flatten(0, 1), groups=documents.repeat_interleave(6))
+    assert first.compute_with_interval() == second.compute_with_interval()
