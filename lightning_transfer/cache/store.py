@@ -36,7 +36,7 @@ _MANIFEST = "entry.json"
 _ANSWERS = "answers.safetensors"
 _SHARD_NAME = re.compile(r"rank\d{1,6}-\d{1,9}\.safetensors")
 _KEY = re.compile(r"[0-9a-f]{64}")
-_UNFINISHED = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}\.lock")
+_UNFINISHED = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}\.(?:lock|alive)")
 _NUMBER = re.compile(r"[0-9a-f]{32}")
 _PATIENCE = 60.0
 _POLL = 0.5
@@ -159,16 +159,20 @@ class FeatureCache:
         """
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self._sign(key), thread_local=False)
+        sign = self._sign(key)
+        lock = FileLock(
+            sign.with_suffix(".lock"), thread_local=False
+        )  # a file of its own: waiting touches it in filelock < 3.31
         with suppress(OSError, NotImplementedError):  # the latter is what filelock says of a file system without locks
-            self._sign(key).parent.mkdir(parents=True, exist_ok=True)
+            sign.parent.mkdir(parents=True, exist_ok=True)
             start = time.time()
             while not lock.is_locked:
                 with suppress(Timeout):
                     lock.acquire(timeout=0.0 if time.time() < start + 0.1 else _POLL)
-                    os.utime(self._sign(key))
+                    sign.touch()
                     break
-                if time.time() - max(start, self._sign(key).stat().st_mtime) > patience:
+                touched = sign.stat().st_mtime if sign.exists() else start
+                if time.time() - max(start, touched) > patience:
                     break
         try:
             yield
@@ -261,8 +265,8 @@ class FeatureCache:
         return freed
 
     def _sign(self, key: str) -> Path:
-        """The file that a process holds, and touches, while it works on an entry."""
-        return self.folder / "unfinished" / f"{key}.lock"
+        """The file that a process touches while it works on an entry."""
+        return self.folder / "unfinished" / f"{key}.alive"
 
     def _home(self, key: str) -> Path:
         return self.folder / "features" / key[:2] / key
@@ -272,7 +276,7 @@ class FeatureCache:
         return [path for path in found if _KEY.fullmatch(path.parent.name) and _NUMBER.fullmatch(path.name)]
 
     def _unfinished(self) -> list[Path]:
-        """Folders of entries that processes work on, and their locks."""
+        """Folders of entries that processes work on, and the files of their turns."""
         found = self.folder.glob("unfinished/*")
         return [path for path in found if _UNFINISHED.fullmatch(path.name) and self._is_own(path)]
 
@@ -590,6 +594,9 @@ def _as_bad_file(path: Path) -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise ValueError(f"Expected `{path}` to hold tensors, but got: {error}.") from error
+    except RuntimeError as error:  # as torch calls a file that cannot be mapped, or was deleted meanwhile
+        path.lstat()
+        raise OSError(f"`{path}` cannot be mapped: {error}") from error
 
 
 def answers_agree(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

@@ -98,6 +98,23 @@ def test_a_damaged_entry_is_found_and_deleted(cache, file, damage):
     only(cache)
 
 
+@pytest.mark.parametrize(("gone", "error"), [(True, FileNotFoundError), (False, OSError)])
+def test_an_entry_that_another_process_deletes_meanwhile_is_none(cache, monkeypatch, gone, error):
+    put(cache)
+    entry = only(cache)
+
+    def map_file(path, **_):
+        if gone:
+            Path(path).unlink()
+        raise RuntimeError(f"unable to open file <{path}>")  # of torch
+
+    monkeypatch.setattr("safetensors.torch.load_file", map_file)
+    with pytest.raises(error):
+        Entry.read(entry.folder, KEY).answers()
+    assert list(cache.find(KEY, [])) == []
+    assert entry.folder.exists() is not gone
+
+
 @pytest.mark.parametrize("name", ["../../secret.safetensors", "/etc/passwd", "rank0-0.safetensors/..", "rank0-0.pt"])
 def test_files_outside_the_entry_are_not_opened(cache, name, monkeypatch):
     put(cache)
