@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
-from lightning_transfer.backbones import EfficientNetLite, ModuleBackbone
+from lightning_transfer.backbones import EfficientNetLite, ModuleBackbone, SentenceEncoder
+from lightning_transfer.backbones.base import BackboneOutput
+from lightning_transfer.backbones.text import TextBackbone
 from lightning_transfer.data import Digits, DrawnTriangles, NpzArrays, PhotoPatches, Samples
 from lightning_transfer.data.base import TransferDataModule
 
@@ -26,6 +29,13 @@ ARCHITECTURES = {
 }
 SOURCES = {"photos": 25, "emoji": 25, "emoji_early": 4, "rotation": 25, "digits_0_4": 25, "none": 0}  # epochs
 TRAIN = 240  # images of a target
+TOPICS = (
+    "computers", "drugs", "education", "food", "law", "love", "medicine", "pets", "politics", "science", "sports",
+    "work",
+)  # fmt: skip
+TEXTS = 120  # of training; each is cut at so many tokens:
+TOKENS = 24
+DEPTHS = (1, 2, 4, 6)  # layers of MiniLM that are kept
 RECIPE = {
     "modes": ["full", "head"],
     "max_samples": TRAIN,
@@ -127,4 +137,58 @@ def make_zoo(
                 continue
             backbones[name] = EfficientNetLite(variant, pretrained=pretrained, input_size=LITE_SIDE)
             about[name] = {"architecture": f"lite{variant}", "source": "imagenet" if pretrained else "none"}
+    return backbones, about
+
+
+def make_text_target(folder: Path) -> TransferDataModule:
+    """Which file of Debian's ``fortunes`` a saying is from."""
+    texts, labels = [], []
+    for topic in TOPICS:
+        parts = (folder / topic).read_text(encoding="utf-8", errors="replace").split("\n%\n")
+        sayings = [" ".join(part.split()) for part in parts if part.strip()][:60]
+        texts += sayings
+        labels += [topic] * len(sayings)
+    return Samples(
+        (texts, labels), name="fortunes", val_fraction=0.15, test_fraction=0.35, max_samples=TEXTS, batch_size=32
+    )
+
+
+class WordCounts(TextBackbone):
+    """Logarithms of how often each word occurs, hashed into some columns; nothing is learned."""
+
+    max_length = TOKENS
+
+    def __init__(self, columns: int = 1024) -> None:
+        super().__init__(
+            name="word_counts", feature_dim=columns, num_source_classes=None, input_shape=(columns,), preprocessing=None
+        )
+
+    def tokenize(self, texts: list[str]) -> Mapping[str, Tensor]:
+        """Counts in the place of token ids."""
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        hashing = HashingVectorizer(n_features=self.feature_dim, alternate_sign=False, norm=None)
+        return {"input_ids": torch.from_numpy(hashing.transform(texts).toarray()).float()}
+
+    def encode(self, inputs: Mapping[str, Tensor]) -> BackboneOutput:
+        """One row a text."""
+        return BackboneOutput(inputs["input_ids"].log1p(), None)
+
+
+def make_text_zoo(only: tuple[str, ...] = ("",)) -> tuple[dict[str, nn.Module], dict[str, dict[str, object]]]:
+    """The first layers of MiniLM, pre-trained and random, and word counts, as :func:`make_zoo` does."""
+    backbones: dict[str, nn.Module] = {}
+    about: dict[str, dict[str, object]] = {}
+    for depth in DEPTHS:
+        for pretrained in (True, False):
+            source = "pretrained" if pretrained else "none"
+            name = f"minilm{depth}_{source}"
+            if name.startswith(only):
+                encoder = SentenceEncoder(name=name, max_length=TOKENS, pretrained=pretrained)
+                encoder.network.encoder.layer = encoder.network.encoder.layer[:depth]
+                backbones[name] = encoder
+                about[name] = {"architecture": f"minilm{depth}", "source": source}
+    if "word_counts".startswith(only):
+        backbones["word_counts"] = WordCounts()
+        about["word_counts"] = {"architecture": "word_counts", "source": "none"}
     return backbones, about

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from plan import RECIPE, SOURCES, make_source, make_targets, make_zoo
+from plan import RECIPE, SOURCES, make_source, make_targets, make_text_target, make_text_zoo, make_zoo
 
 from lightning_transfer import study
 
@@ -15,17 +15,24 @@ HERE = Path(__file__).parent
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--emoji", type=Path, required=True)
-    parser.add_argument("--zoo", type=Path, required=True)
+    parser.add_argument("--emoji", type=Path, default=None)
+    parser.add_argument("--zoo", type=Path, default=None)
+    parser.add_argument("--texts", type=Path, default=None, help="folder of Debian's fortunes: the text target instead")
     parser.add_argument("--part", default=None)
     parser.add_argument("--targets", nargs="*", default=None)
     parser.add_argument("--backbones", nargs="*", default=[""], help="names, or beginnings of names")
     options = parser.parse_args()
-    backbones, about = make_zoo(options.zoo, options.emoji, tuple(options.backbones))
-    targets = make_targets(options.emoji)
+    only = tuple(options.backbones)
+    if options.texts is not None:
+        (backbones, about), targets, references = make_text_zoo(only), {"fortunes": make_text_target(options.texts)}, {}
+    elif options.emoji is None or options.zoo is None:
+        parser.error("expected --emoji and --zoo, or --texts")
+    else:
+        backbones, about = make_zoo(options.zoo, options.emoji, only)
+        targets = make_targets(options.emoji)
+        references = {source: make_source(source, options.emoji) for source, epochs in SOURCES.items() if epochs}
     if options.targets:
         targets = {name: targets[name] for name in options.targets}
-    references = {source: make_source(source, options.emoji) for source, epochs in SOURCES.items() if epochs}
     table = study(
         backbones,
         targets,
