@@ -89,11 +89,13 @@ class Replay(_Halving):
 
 def by_select(task: Task, share: float) -> float:
     """What ``select`` loses."""
+    if not Budget.of(share).pays_for_screen(1.0, len(task.truth), task.epochs):
+        return task.loss(task.ranked("parameters")[0])
     try:
         _, best = Replay(task, share).run(task.order, task.epochs)
     except ValueError:  # the budget does not pay for an epoch
-        best = task.order[0] if share >= task.screen_share() else None
-    return chance(task) if best is None else task.loss(best)
+        best = task.order[0]
+    return task.loss(best)
 
 
 def by_order(task: Task, share: float, order: Sequence[str], looks: bool) -> float:

@@ -40,6 +40,7 @@ from lightning_transfer.utilities.text import plain
 FORMAT = 1
 FILE = "select.json"
 _TRAINING = 3.0  # forward and backward, in forward passes
+_GO_ON = (1.0, 0.75, 0.5)  # shares of those that were compared
 _BUDGET = re.compile(r"\s*([0-9]+\.?[0-9]*(?:e-?[0-9]+)?|\.[0-9]+)\s*(s|seconds?|min|minutes?|h|hours?|epochs?|%)\s*")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _MEASURES = {"classification": "accuracy", "multilabel": "mean average precision", "regression": "R²"}
@@ -85,6 +86,19 @@ class Budget:
         if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not 0 < budget <= 1:
             raise ValueError(f"Expected argument `budget` to be {words}, but got {budget!r}.")
         return cls(float(budget), "share")
+
+    def pays_for_screen(self, seen: float, count: int, epochs: int) -> bool:
+        """Whether a screen leaves something; of seconds that is not known before.
+
+        Args:
+            seen: Share of the training samples that it looks at.
+            count: Number of backbones.
+            epochs: Of a whole training.
+        """
+        if self.unit == "seconds":
+            return True
+        cost = seen / _TRAINING
+        return self.amount > (cost / epochs if self.unit == "share" else cost * count)
 
 
 @dataclass
@@ -139,11 +153,17 @@ class Selection:
             f"Price: {human_seconds(self.price['seconds'])}, {self.price['epochs']:.0f} epochs, about "
             f"{self.price['share']:.0%} of the cost of fine-tuning all {len(self.board)}.",
         ]
+        screened = self.board.info.get("num_samples") != 0
+        if not screened:
+            lines.append("The budget pays for no screen: the largest that it can train come first.")
         if len(self.curves) == 1:
-            lines.append("The budget paid for no other training: the choice is that of the screen alone.")
+            judge = "that of the screen" if screened else "by size"
+            lines.append(f"The budget paid for no other training: the choice is {judge} alone.")
         else:
             others = ", ".join(plain(name) for name in self.curves if name != self.best)
-            lines.append(f"Compared in short trainings: {others}. The others were left out by their scores alone.")
+            lines.append(f"Compared in trainings: {others}.")
+        if len(self.curves) < len(self.board):
+            lines.append(f"The others were left out by their {'scores' if screened else 'sizes'} alone.")
         return lines
 
 
@@ -165,8 +185,10 @@ def select(
     """Screen backbones, fine-tune the few that promise most for some epochs, and the best of these to the end.
 
     Those with the best expected rank (see :func:`~lightning_transfer.screening.consensus`) are trained for a quarter of
-    the epochs, the better half of them (on validation data) for half, and the best one for all: as
-    many as the budget pays for. Trainings go on where they were paused, each on the cosine schedule of all epochs.
+    the epochs, the better half of them (on validation data) for half, and the better half of these to the end: as many
+    as the budget pays for. A budget for more than all of them leaves out a quarter each time, or none. Trainings go on
+    where they were paused, each on the cosine schedule of all epochs. A share or a number of epochs that a screen alone
+    would spend buys none: the largest backbones that an epoch can be paid for come first.
 
     Args:
         backbones: As for :func:`~lightning_transfer.screen`.
@@ -204,14 +226,18 @@ def select(
     data.setup()
     for split in ("val", "test"):
         data.split_dataset(split)
-    start = time.perf_counter()
-    board = screen(
-        candidates, data, metrics, rank_by=rank_by, max_samples=max_samples, trainer=trainer, output_dir=folder,
-        resume=folder if (folder / "leaderboard.json").is_file() else None, seed=seed, progress=progress,
-    )  # fmt: skip
-    if board.info.get("interrupted"):
-        raise KeyboardInterrupt
-    order = _order(board, rank_by)
+    start, samples = time.perf_counter(), len(data.train_dataset)
+    if purse.pays_for_screen(min(max_samples or samples, samples) / samples, len(candidates), epochs):
+        board = screen(
+            candidates, data, metrics, rank_by=rank_by, max_samples=max_samples, trainer=trainer, output_dir=folder,
+            resume=folder if (folder / "leaderboard.json").is_file() else None, seed=seed, progress=progress,
+        )  # fmt: skip
+        if board.info.get("interrupted"):
+            raise KeyboardInterrupt
+        order = _order(board, rank_by)
+    else:
+        board = _weigh(candidates, data)
+        order = [row.backbone for row in sorted(board.rows, key=lambda row: -(row.parameters or 0))]
     settings = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "target": data.fingerprint("train")}
     halving = _Halving(candidates, data, board, purse, folder, settings, trainer or {}, time.perf_counter() - start)
     epochs, best = halving.run(order, epochs)
@@ -228,6 +254,15 @@ def select(
         price=halving.price(epochs),
         board=board,
     )
+
+
+def _weigh(candidates: Mapping[str, Any], data: TransferDataModule) -> Leaderboard:
+    """What is known of backbones without a look at the target's samples."""
+    rows = []
+    for name in candidates:
+        cost = fresh_backbone(candidates[name], data).cost(measure=False)
+        rows.append(Row(name, {}, parameters=cost.parameters, flops=cost.flops))
+    return Leaderboard(rows, info={"num_samples": 0})
 
 
 def _order(board: Leaderboard, rank_by: str | None) -> list[str]:
@@ -353,27 +388,32 @@ class _Halving:
             return self.purse.amount
         return self.purse.amount * self.full * sum(self._epoch_cost(row.backbone) for row in self.board.rows)
 
-    def _plan(self, order: Sequence[str], epochs: int) -> tuple[list[str], list[int]] | None:
-        """The most backbones that can be compared, and after how many epochs; None if not even one can be trained."""
+    def _plan(self, order: Sequence[str], epochs: int) -> tuple[list[str], list[int], float] | None:
+        """The most backbones that can be compared, after how many epochs, and the share of them that goes on each time.
+
+        Of the shares the largest that is paid for; None if not even one backbone can be trained.
+        """
         left = self._limit() - self._screen_cost()
         rungs = sorted({max(1, epochs // 4), max(1, epochs // 2), epochs})
         for count in range(len(order), 0, -1):
             names = sorted(order[:count], key=lambda name: -self._epoch_cost(name))  # the dearest may survive
-            cost, before, alive = 0.0, 0, count
-            for rung in rungs:
-                alive = 1 if rung == epochs and count > 1 else alive
-                cost += sum(self._epoch_cost(name) for name in names[:alive]) * (rung - before)
-                before, alive = rung, max(1, math.ceil(alive / 2))
-            if cost <= left * (1 + 1e-9):
-                return list(order[:count]), rungs
+            for share in _GO_ON:
+                cost, before, alive = 0.0, 0, count
+                for rung in rungs:
+                    cost += sum(self._epoch_cost(name) for name in names[:alive]) * (rung - before)
+                    before, alive = rung, math.ceil(alive * share)
+                if cost <= left * (1 + 1e-9):
+                    return list(order[:count]), rungs, share
         return None
 
     def run(self, order: Sequence[str], epochs: int) -> tuple[int, str]:
-        """Train and halve.
+        """Train and leave out.
 
         Returns:
-            The epochs of the final training, and the name of the best.
+            The epochs of the final trainings, and the name of the best.
         """
+        if not self._screen_cost():  # by size; what is too dear says nothing against the next
+            order = [name for name in order if self._epoch_cost(name) <= self._limit()] or order
         while (plan := self._plan(order, epochs)) is None:
             epochs -= 1
             if epochs < 1:
@@ -381,18 +421,15 @@ class _Halving:
                     f"Expected argument `budget` to pay for an epoch of {order[0]} after the screen, but "
                     f"{self.purse.amount:g} {self.purse.unit} does not."
                 )
-        alive, rungs = plan
+        alive, rungs, share = plan
         for rung in rungs:
-            if rung == epochs:
-                alive = alive[:1]
             for name in alive:
                 self._train_to(name, rung, epochs)
             if all(self.curves[name].latest == -math.inf for name in alive):
                 raise ValueError(
                     f"Training diverges at the learning rate {self.settings['learning_rate']:g}: {', '.join(alive)}."
                 )
-            alive = sorted(alive, key=lambda name: -self.curves[name].latest)
-            alive = alive[: max(1, math.ceil(len(alive) / 2))]
+            alive = sorted(alive, key=lambda name: -self.curves[name].latest)[: math.ceil(len(alive) * share)]
         return epochs, alive[0]
 
     def _train_to(self, name: str, rung: int, epochs: int) -> None:

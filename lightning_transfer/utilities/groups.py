@@ -133,14 +133,14 @@ def check_groups(
 
 
 def groups_of_positions(
-    groups: Tensor | None, features: Tensor, labels: Tensor, ignore_index: int | None = None
+    groups: Tensor | None, features: Tensor, labels: Tensor | None, ignore_index: int | None = None
 ) -> Tensor | None:
     """Ids of the groups of what :func:`~lightning_transfer.utilities.checks.flatten_positions` leaves of some samples.
 
     Args:
         groups: Shape ``(n,)``, or None.
         features: As for that function.
-        labels: As for that function.
+        labels: As for that function; None where there are none.
         ignore_index: As for that function.
 
     Returns:

@@ -50,7 +50,8 @@ def test_it_ends_with_a_fine_tuned_backbone_within_the_budget(tmp_path):
     accuracy = (module(batch).argmax(dim=1) == target.test_dataset.truth).double().mean()
     assert float(accuracy) == pytest.approx(found.value)
     assert found.headline()[0].startswith(f"{found.best} is fine-tuned: accuracy")
-    assert "Compared in short trainings" in found.headline()[2]
+    assert found.headline()[2].startswith("Compared in trainings: ")
+    assert (len(found.curves) < 4) == ("by their scores alone" in found.headline()[-1])
     assert found.best in tell(found)
 
 
@@ -82,6 +83,34 @@ def test_a_small_budget_pays_for_fewer_epochs_or_is_refused(tmp_path):
     assert max(map(len, found.curves.values())) == 2
     with pytest.raises(ValueError, match="pay for an epoch"):
         select(make_zoo(4, 8), make_target(), budget="1 epochs", epochs=4, output_dir=tmp_path / "b", **OPTIONS)
+
+
+def test_a_large_budget_leaves_out_none(tmp_path):
+    found = select(make_zoo(4, 8, 16), make_target(), budget="14 epochs", epochs=4, output_dir=tmp_path, **OPTIONS)
+    assert [len(values) for values in found.curves.values()] == [4, 4, 4]
+    assert found.best == max(found.curves, key=lambda name: found.curves[name][-1])
+    assert found.headline()[-1].startswith("Compared in trainings: ")
+
+
+@pytest.mark.parametrize(("budget", "trained"), [("1.2 epochs", ["wide"]), (0.08, ["net30", "net8"])])
+def test_a_budget_that_a_screen_would_spend_buys_none(tmp_path, budget, trained):
+    zoo = make_zoo(4, 30, 8)
+    zoo["wide"] = make_zoo(200)["net200"]  # an epoch of it alone is too dear for the share
+    options = {**OPTIONS, "metrics": "default"}
+    found = select(zoo, make_target(), budget=budget, epochs=4, output_dir=tmp_path, **options)
+    assert list(found.curves) == trained
+    assert found.board.info["num_samples"] == 0
+    lines = found.headline()
+    assert lines[2] == "The budget pays for no screen: the largest that it can train come first."
+    assert lines[3] == (
+        f"Compared in trainings: {next(name for name in trained if name != found.best)}."
+        if len(trained) > 1
+        else "The budget paid for no other training: the choice is by size alone."
+    )
+    assert lines[4] == "The others were left out by their sizes alone."
+    again = select(zoo, make_target(), budget=budget, epochs=4, output_dir=tmp_path, **options)
+    assert again.curves == found.curves
+    assert found.price["epochs" if isinstance(budget, str) else "share"] <= float(str(budget).split()[0])
 
 
 @pytest.mark.parametrize(
