@@ -74,9 +74,7 @@ def split_batch(
     inputs = _find_inputs(batch) if input_key is None else pick(batch, input_key, "input_key")
     rest = batch if group_key is None else _without_entry(batch, group_key)
     values = _find_labels(rest) if label_key is None else pick(batch, label_key, "label_key")
-    apart = {key for key in (label_key, group_key) if key is not None}
-    if isinstance(inputs, Mapping) and apart:
-        inputs = {name: value for name, value in inputs.items() if name not in apart}
+    inputs = _without_keys(inputs, label_key, group_key)
     named: dict[str, Tensor] = {}
     if isinstance(values, Tensor):
         named = {"targets": values} if values.is_floating_point() else {"labels": values.long()}
@@ -98,13 +96,16 @@ def names_targets(batch: Any) -> bool:
     return isinstance(batch, Mapping) and next((name for name in LABEL_KEYS if name in batch), None) == "targets"
 
 
-def split_sample(sample: Any, *, input_key: Key | None = None, label_key: Key | None = None) -> tuple[Any, Any]:
+def split_sample(
+    sample: Any, *, input_key: Key | None = None, label_key: Key | None = None, group_key: Key | None = None
+) -> tuple[Any, Any]:
     """Take one sample of a data set apart, as :func:`split_batch` does with batches.
 
     Args:
         sample: A dict with usual names, a pair ``(input, label)``, or an input alone.
         input_key: Key or position of the input, where the usual names do not do.
         label_key: Key or position of the label or target.
+        group_key: Key or position of what tells samples apart that belong together: no part of the input.
 
     Returns:
         The input and the label as they are; ``None`` for a label that is not found.
@@ -124,7 +125,8 @@ def split_sample(sample: Any, *, input_key: Key | None = None, label_key: Key | 
         first = _find_inputs(sample) if isinstance(sample, Mapping) and input_key is None else sample
         label = _find_labels(sample)
     inputs = first if input_key is None else pick(sample, input_key, "input_key")
-    return inputs, label if label_key is None else pick(sample, label_key, "label_key")
+    label = label if label_key is None else pick(sample, label_key, "label_key")
+    return _without_keys(inputs, label_key, group_key), label
 
 
 def match_labels(named: Mapping[str, Tensor], wanted: str | None) -> dict[str, Tensor]:
@@ -332,6 +334,14 @@ def _find_inputs(batch: Any) -> Any:
 def _is_one_column(batch: Sequence[Any]) -> bool:
     """Whether a list is one text or picture a sample, not one entry a column."""
     return isinstance(batch[0], str) or is_pictures(batch)
+
+
+def _without_keys(inputs: Any, *keys: Key | None) -> Any:
+    """Inputs that are a dict themselves, without what lies under other keys."""
+    apart = {key for key in keys if key is not None}
+    if not isinstance(inputs, Mapping) or apart.isdisjoint(inputs):
+        return inputs
+    return {name: value for name, value in inputs.items() if name not in apart}
 
 
 def _find_labels(batch: Any) -> Any:

@@ -25,12 +25,13 @@ from torch.utils.data import (
     SequentialSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
+    get_worker_info,
 )
 
 from lightning_transfer.inputs import Key, batch_size, first_samples, split_batch
 from lightning_transfer.pictures import is_pictures, prepare_pictures
 from lightning_transfer.utilities.checks import check_one_of, check_positive_int
-from lightning_transfer.utilities.isolation import find_random_sources, preserve_rng
+from lightning_transfer.utilities.isolation import find_random_sources, preserve_rng, random_states
 from lightning_transfer.workers import Reader, SharedReading, as_batches, as_wanted, options_of
 
 if TYPE_CHECKING:
@@ -267,6 +268,116 @@ class _Slices:
                 return
 
 
+class Peekable(IterableDataset[Any]):
+    """Samples or batches that come one after the other, of which one may look at the first without taking them away.
+
+    The next reading goes on where the look ended and gives what was looked at first, so that data that can be read once
+    only lose nothing. Data that draw random numbers, and those that several processes share, are read anew.
+
+    Args:
+        dataset: Any iterable.
+
+    Attributes:
+        is_read_once: Whether nothing is left after a reading, as far as that is known.
+
+    Example:
+        >>> from lightning_transfer.passes import Peekable
+        >>> numbers = Peekable(iter(range(4)))
+        >>> numbers.peek(2), list(numbers), list(numbers)
+        ([0, 1], [0, 1, 2, 3], [])
+    """
+
+    def __init__(self, dataset: Iterable[Any]) -> None:
+        self.dataset = dataset
+        self.is_read_once = isinstance(dataset, Iterator)
+        self._head: list[Any] = []
+        self._rest: Iterator[Any] | None = None
+
+    def peek(self, count: int = 1) -> list[Any]:
+        """The first samples or batches, or as many as there are.
+
+        Args:
+            count: How many.
+        """
+        if self._rest is None:
+            sources = find_random_sources(self.dataset)
+            with preserve_rng(*sources):
+                before, rest = random_states(*sources), iter(self.dataset)
+                head = list(islice(rest, count))
+                draws = random_states(*sources) != before
+            self.is_read_once = self.is_read_once or iter(self.dataset) is rest
+            if draws and not self.is_read_once:
+                return head
+            self._head, self._rest = head, rest
+        self._head += islice(self._rest, max(0, count - len(self._head)))
+        return self._head[:count]
+
+    def __iter__(self) -> Iterator[Any]:
+        """Give all that come, those that were looked at first."""
+        worker, head, rest = get_worker_info(), self._head, self._rest
+        self._head, self._rest = [], None
+        shared = (worker is not None and worker.num_workers > 1) or (
+            torch.distributed.is_available() and torch.distributed.is_initialized()
+        )
+        if rest is None or (shared and not self.is_read_once):
+            yield from self.dataset
+        else:
+            yield from chain(head, rest)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_head": [], "_rest": None}  # another process reads the data itself
+
+
+def as_peekable(loader: Any) -> Any:
+    """A loader that :func:`first_batch` may look into, whether or not it can be read twice.
+
+    Args:
+        loader: A loader, or an iterable of batches.
+    """
+    if not isinstance(loader, DataLoader):
+        sized = isinstance(loader, Peekable) or hasattr(loader, "__len__")
+        return loader if sized else Peekable(loader)
+    if not isinstance(loader.dataset, IterableDataset) or hasattr(loader.dataset, "__len__"):
+        return loader
+    options = {**options_of(loader), "generator": loader.generator, "persistent_workers": loader.persistent_workers}
+    size = {} if loader.batch_size is None else {"drop_last": loader.drop_last}
+    return DataLoader(
+        Peekable(loader.dataset), batch_size=loader.batch_size, collate_fn=loader.collate_fn, **size, **options
+    )
+
+
+def first_batch(loader: Any, most: int = 1) -> Any:
+    """The first batch of a loader, which keeps it where it is a peekable one; None where there is none.
+
+    Args:
+        loader: A loader, or an iterable of batches.
+        most: Samples that the batch needs no more of.
+    """
+    source = _source_of(loader)
+    if not isinstance(source, Peekable):
+        return next(iter(loader), None)
+    in_batches = source is loader or loader.batch_size is None
+    samples = source.peek(1 if in_batches else min(most, loader.batch_size))
+    if not samples or source is loader:
+        return samples[0] if samples else None
+    return loader.collate_fn(samples[0] if in_batches else samples)
+
+
+def is_read_once(loader: Any) -> bool:
+    """Whether a loader is known to give its batches once only.
+
+    Args:
+        loader: A loader, or an iterable of batches.
+    """
+    source = _source_of(loader)
+    return source.is_read_once if isinstance(source, Peekable) else isinstance(source, Iterator)
+
+
+def _source_of(loader: Any) -> Any:
+    """What a loader reads from; an iterable of batches itself."""
+    return loader.dataset if isinstance(loader, DataLoader) else loader
+
+
 class ScoringPass(LightningDataModule):
     """One pass over a split of anybody's data, for ``Trainer.predict``: every loader of it as a :class:`Pass`.
 
@@ -399,9 +510,11 @@ def read_input_shape(data: Any, split: str = "train", keys: Mapping[str, Key | N
     """
     scoring_pass = ScoringPass(data, split=split, max_samples=_LOOKED_AT, keys=keys)
     with opened(scoring_pass) as walks:
-        if isinstance(walks[0].loader, Iterator):
+        loader = walks[0].loader
+        if isinstance(loader, Iterator):
             raise ValueError(f"Expected {_SHAPED}, but got an iterator, which is read once only: {_SAY_SHAPE}.")
-        batch: Any = next(iter(walks[0]), None)
+        peekable = isinstance(_source_of(loader), Peekable)
+        batch: Any = first_batch(loader if peekable else walks[0], _LOOKED_AT)
         for hook in (scoring_pass.on_before_batch_transfer, scoring_pass.on_after_batch_transfer):
             batch = hook(batch, 0)
         inputs = split_batch(batch, **(keys or {}))[0]

@@ -21,6 +21,7 @@ from lightning_transfer.inputs import (
     match_labels,
     needs_of,
     split_batch,
+    split_sample,
     task_of,
     wanted_labels,
 )
@@ -71,8 +72,11 @@ def test_tokens_stay_together():
     tokens, named = split_batch(batch)
     assert (set(tokens), set(named)) == ({"input_ids", "attention_mask", "mask"}, {"labels"})
     assert split_batch({"input_ids": Y, "mask": Y})[1] == {}
-    tokens, named = split_batch({"input_ids": Y, "kind": Y}, label_key="kind")
-    assert (set(tokens), set(named)) == ({"input_ids"}, {"labels"})
+    batch = {"input_ids": Y, "kind": Y, "patient": Y}
+    tokens, named = split_batch(batch, label_key="kind", group_key="patient")
+    assert (set(tokens), set(named)) == ({"input_ids"}, {"labels", "groups"})
+    tokens, label = split_sample(batch, label_key="kind", group_key="patient")
+    assert (set(tokens), label is Y) == ({"input_ids"}, True)
 
 
 def test_keys_say_where_things_are():

@@ -74,7 +74,6 @@ class DataIdentity:
         changed = [name for name in _HOOKS if getattr(type(owner), name) is not getattr(LightningDataModule, name)]
         if changed:
             raise NoIdentityError(f"its hook `{changed[0]}` may change the batches")
-        keys = {name: key for name, key in keys.items() if name != "group_key"}
         return digest([], *(self._of_walk(walk, keys) for walk in walks))
 
     def _of_walk(self, walk: Any, keys: Keys) -> str:
@@ -114,12 +113,7 @@ class DataIdentity:
         if _is_plain(dataset, TransferDataset):
             return self.of_inputs(dataset.inputs, indices)
         if _is_plain(dataset, TensorDataset):
-            named = dataset.tensors
-            if isinstance(place := keys.get("input_key"), int):
-                return digest([_rows(named[place], indices)])
-            label = place if isinstance(place := keys.get("label_key"), int) else 1
-            kept = [tensor for number, tensor in enumerate(named) if number != label % len(named) or len(named) == 1]
-            return digest([_rows(tensor, indices) for tensor in kept])
+            return digest([_rows(split_sample(dataset.tensors, **keys)[0], indices)])
         if _is_plain(dataset, Subset):
             return self.of_samples(dataset.dataset, [int(dataset.indices[place]) for place in indices], keys)
         if _is_plain(dataset, ConcatDataset):

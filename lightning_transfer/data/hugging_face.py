@@ -13,6 +13,7 @@ from lightning_transfer.data.base import split_of
 from lightning_transfer.data.samples import Found, LazyInputs, SampleModule, as_input
 from lightning_transfer.data.truth import encode_truth
 from lightning_transfer.inputs import INPUT_KEYS, LABEL_KEYS
+from lightning_transfer.passes import Peekable
 from lightning_transfer.utilities.files import check_folder_is_regular
 from lightning_transfer.utilities.imports import require
 
@@ -130,8 +131,8 @@ class Stream(IterableDataset[dict[str, Any]]):
         label_key: str | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
-        self.data = data
-        features = data.features or dict.fromkeys(next(iter(data)))
+        self.data = Peekable(data)
+        features = data.features or dict.fromkeys(next(iter(self.data.peek()), ()))
         self.input_key, self.label_key = find_columns(features, input_key, label_key)
         its_names = class_names or names_of_column(features[self.label_key])
         self.class_names = None if its_names is None else tuple(its_names)

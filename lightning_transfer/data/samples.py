@@ -73,10 +73,11 @@ class PickInput:
 
     input_key: Key | None = None
     label_key: Key | None = None
+    group_key: Key | None = None
 
     def __call__(self, sample: Any) -> Any:
         """The raw input of a sample."""
-        return split_sample(sample, input_key=self.input_key, label_key=self.label_key)[0]
+        return split_sample(sample, **vars(self))[0]
 
 
 @dataclass
@@ -324,7 +325,7 @@ class Samples(SampleModule):
                 )
             self.keep_readable(found, as_inputs(part[0], remarks), part[1], split, remarks)
             return
-        inputs = LazyInputs(part, PickInput(**self.keys))
+        inputs = LazyInputs(part, PickInput(**self.keys, group_key=self.groups))
         labels = _labels_of(part) if self.keys["label_key"] is None else None
         asked = labels is None and self.keys["label_key"] is None and self.wanted_task is None
         self.keep_readable(found, inputs, labels, split, remarks, part)

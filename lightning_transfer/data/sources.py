@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from lightning_transfer.data.samples import Samples
 from lightning_transfer.data.shards import Shards
 from lightning_transfer.data.truth import TASKS
 from lightning_transfer.inputs import Key, Task, names_targets, split_batch
+from lightning_transfer.passes import as_peekable, first_batch
 from lightning_transfer.pictures import collate_pictures
 from lightning_transfer.utilities.checks import check_one_of
 from lightning_transfer.utilities.isolation import preserve_rng
@@ -49,7 +50,7 @@ class Batches(LightningDataModule):
         name: Name in tables and files.
 
     Raises:
-        ValueError: If the task is unknown, or not given for an iterator that can be read once only.
+        ValueError: If the task is unknown.
     """
 
     names_batches = False
@@ -68,9 +69,7 @@ class Batches(LightningDataModule):
         super().__init__()
         if task is not None:
             check_one_of(task, TASKS, "task")
-        elif isinstance(loader, Iterator):
-            raise ValueError("Expected argument `task` to say what labels are, since an iterator is read once only.")
-        self.loader, self.name = loader, name
+        self.loader, self.name = as_peekable(loader), name
         self.input_key, self.label_key, self.group_key = input_key, label_key, group_key
         self.class_names = tuple(class_names or ())
         self.task: Task = task or self._guess_task()  # type: ignore[assignment]
@@ -103,7 +102,7 @@ class Batches(LightningDataModule):
         loader = self.loader
         if isinstance(loader, DataLoader) and hasattr(loader.dataset, "__len__") and loader.batch_sampler is not None:
             return loader.collate_fn([loader.dataset[0]]) if len(loader.dataset) else None
-        return next(iter(loader), None)
+        return first_batch(loader)
 
 
 def as_datamodule(

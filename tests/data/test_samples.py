@@ -173,6 +173,13 @@ class TestOnError:
         with pytest.raises(ValueError, match="`group_key`"):
             Samples(Rows(lambda i: (FEATURES[i], int(LABELS[i]))), group_key="patient").setup()
 
+    def test_labels_and_groups_are_no_part_of_tokens(self):
+        rows = [{"input_ids": torch.arange(5) + i, "mood": torch.tensor(i % 2), "patient": i // 2} for i in range(8)]
+        data = Samples(rows, label_key="mood", group_key="patient")
+        assert data.train_dataset.truth.tolist() == [0, 1] * 4
+        assert data.train_dataset.groups.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+        assert set(data.train_dataset[3]["inputs"]) == {"input_ids"}
+
     def test_skip_with_labels_at_hand(self):
         pictures = [b"no picture" if i == 5 else PIXELS[i] for i in range(30)]
         with pytest.warns(UserWarning, match="1 of 30 samples .*: sample 5"):

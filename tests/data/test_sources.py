@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from lightning_transfer import screen
 from lightning_transfer.backbones import ModuleBackbone
 from lightning_transfer.data import Batches, Digits, ImageFolder, NpzArrays, Samples, as_datamodule
+from lightning_transfer.extraction import extract
+from lightning_transfer.passes import read_input_shape
 
 FEATURES = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(30) % 3
@@ -18,6 +20,47 @@ LABELS = torch.arange(30) % 3
 class Stream(IterableDataset):
     def __iter__(self):
         return iter([(FEATURES[i], LABELS[i]) for i in range(30)])
+
+
+class Spring(IterableDataset):
+    """Samples of one generator: what has been read is gone."""
+
+    def __init__(self):
+        self.samples = iter(list(zip(FEATURES, LABELS, strict=True)))
+
+    def __iter__(self):
+        yield from self.samples
+
+
+class Drawn(IterableDataset):
+    """Samples that are drawn anew whenever they are read."""
+
+    def __iter__(self):
+        for label in LABELS:
+            yield torch.rand(4), label
+
+
+class Pump:
+    """Batches of one generator."""
+
+    def __init__(self):
+        self.batches = zip(FEATURES.split(7), LABELS.split(7), strict=True)
+
+    def __iter__(self):
+        return self.batches
+
+
+class Batched(Pump, IterableDataset):
+    """The same as a data set."""
+
+
+ONCE = {
+    "data set": lambda: DataLoader(Spring(), batch_size=7),
+    "one worker": lambda: DataLoader(Spring(), batch_size=7, num_workers=1, multiprocessing_context="fork"),
+    "data set of batches": lambda: DataLoader(Batched(), batch_size=None),
+    "batches": Pump,
+    "iterator": lambda: iter(Pump()),
+}
 
 
 class Own(Dataset):
@@ -123,12 +166,31 @@ class TestBatches:
         assert Batches([{"inputs": inputs, "targets": whole}], task="classification").task == "classification"
         assert Batches([{"inputs": inputs, "labels": whole[:, 0]}]).task == "classification"
 
-    def test_iterators_need_a_task(self):
-        with pytest.raises(ValueError, match="`task` to say what labels are"):
-            Batches(iter([]))
+    @pytest.mark.parametrize("make", ONCE.values(), ids=ONCE)
+    def test_what_is_read_once_loses_nothing_to_a_look_at_it(self, make):
+        data = Batches(make())
+        assert data.task == "classification"
+        assert read_input_shape(data) == (4,)
+        result = extract(ModuleBackbone(nn.Identity(), input_shape=(4,), head=None), data, keep=("features", "labels"))
+        assert torch.equal(result.kept["features"], FEATURES)
+        assert torch.equal(result.kept["labels"], LABELS)
+
+    def test_a_module_without_a_shape_sees_all_of_a_stream(self):
+        expected = screen({"own": nn.Linear(4, 4)}, (FEATURES, LABELS), ["h_score"], cache=False).info["num_samples"]
+        board = screen({"own": nn.Linear(4, 4)}, DataLoader(Spring(), 7), ["h_score"], cache=False)
+        assert board.info["num_samples"] == expected == 30
+
+    def test_what_can_be_read_again_is_read_from_the_beginning(self):
+        data = Batches(DataLoader(Drawn(), batch_size=7))
+        again = [torch.cat([batch[0] for batch in data.train_dataloader()]) for _ in range(2) if torch.manual_seed(0)]
+        assert len(again[0]) == 30
+        assert torch.equal(*again)
+
+    def test_wrong_arguments(self):
         with pytest.raises(ValueError, match="`task` to be one of"):
             Batches([], task="ranking")
         assert Batches(iter([]), task="classification").num_classes is None
+        assert Batches(iter([])).task == "classification"
 
     def test_datamodules_stay(self):
         data = Digits()
