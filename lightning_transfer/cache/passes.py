@@ -26,7 +26,7 @@ from lightning_transfer.cache.store import FORMAT, LOGITS, Entry, EntryWriter, F
 from lightning_transfer.data.base import TransferDataset
 from lightning_transfer.extraction import USUAL_OPTIONS, Extraction, check_trainer, extract, feed
 from lightning_transfer.inputs import GROUPS, batch_size, keys_of, split_batch
-from lightning_transfer.passes import Pass, ScoringPass, opened
+from lightning_transfer.passes import Pass, ScoringPass, is_read_once, opened
 from lightning_transfer.utilities.digest import digest
 from lightning_transfer.utilities.errors import Failure
 
@@ -64,8 +64,9 @@ class CachedPasses:
         cache: Where features lie; ``None`` runs every pass.
         cache_key: What data are called that do not say what they hold (streams, loaders of one's own): whoever gives it
             changes it when the data change.
-        watch: Looks at the inputs of a module during a pass: a context manager that gives a function, which says
-            afterwards what is to be noted.
+        watch: Looks at the inputs of a module during a pass over some data: a context manager that gives a function,
+            which says afterwards what is to be noted.
+        version: Of what it notes: features without notes of this version are made anew.
 
     Example:
         >>> import tempfile, torch
@@ -84,11 +85,12 @@ class CachedPasses:
         self,
         cache: FeatureCache | None,
         cache_key: str | None = None,
-        watch: Callable[[nn.Module], AbstractContextManager[Callable[[], Mapping[str, Any]]]] | None = None,
+        watch: Callable[[nn.Module, Any], AbstractContextManager[Callable[[], Mapping[str, Any]]]] | None = None,
+        version: int = 0,
     ) -> None:
         if cache_key is not None and (not isinstance(cache_key, str) or not cache_key):
             raise ValueError(f"Expected argument `cache_key` to be a name of the data, but got {cache_key!r}.")
-        self.cache, self.cache_key, self.watch = cache, cache_key, watch
+        self.cache, self.cache_key, self.watch, self.version = cache, cache_key, watch, version
         self._said: set[str] = set()
         self._names: dict[tuple[Any, ...], str] = {}
         self._labels: dict[tuple[Any, ...], tuple[dict[str, Tensor], int]] = {}
@@ -146,7 +148,8 @@ class CachedPasses:
             return None
         except ValueError:  # a wrong Trainer, which the pass refuses
             return None
-        search = _Search(identity, {"backbone": backbone.name, **identity.parts(), "data": name})
+        about = {"backbone": backbone.name, **identity.parts(), "data": name}
+        search = _Search(identity, about, None if self.watch is None else self.version)
         try:
             with _Walk(data, backbone, options).opened() as walk:
                 if numerics["processes"] > 1 and not walk.is_one_set:
@@ -223,7 +226,7 @@ class CachedPasses:
     ) -> CachedExtraction:
         writer = None if search is None else self._begin(search, backbone)
         try:
-            with _notes_nothing(backbone) if self.watch is None else self.watch(backbone) as notes:
+            with _notes_nothing() if self.watch is None else self.watch(backbone, data) as notes:
                 extraction = extract(backbone, data, metrics, recorder=writer, **options)
             result = CachedExtraction(**vars(extraction), notes=lru_cache(notes))
             if search is not None and writer is not None:
@@ -252,7 +255,8 @@ class CachedPasses:
         try:
             done = self.cache.finish(
                 writer, search.about, search.identity.answers,
-                num_samples=result.num_samples, seconds=result.seconds, notes=dict(result.notes()),
+                num_samples=result.num_samples, seconds=result.seconds,
+                notes={**result.notes(), **({} if search.notes is None else {"version": search.notes})},
             )  # fmt: skip
         except OSError as error:
             done, failure = False, Failure.of(error)
@@ -296,8 +300,8 @@ class CachedPasses:
 class _Search:
     """What a pass would give, and what was found of it."""
 
-    def __init__(self, identity: BackboneIdentity, about: dict[str, Any]) -> None:
-        self.identity, self.about = identity, about
+    def __init__(self, identity: BackboneIdentity, about: dict[str, Any], notes: int | None) -> None:
+        self.identity, self.about, self.notes = identity, about, notes
         self.entry: Entry | None = None
         self.labels: dict[str, Tensor] = {}
 
@@ -308,9 +312,10 @@ class _Search:
         return digest([], json.dumps({**parts, "format": FORMAT}, sort_keys=True))
 
     def find(self, cache: FeatureCache, read_labels: Callable[[], tuple[dict[str, Tensor], int]]) -> bool:
-        """Look for an entry of this very network, with as many samples as there are labels."""
+        """Look for an entry of this very network, with the notes asked for and as many samples as there are labels."""
         for entry in cache.find(self.key, [_tensor(layer) for layer in self.identity.layers]):
-            if self.identity.answers_alike(entry.answers()):
+            noted = self.notes is None or entry.notes.get("version") == self.notes
+            if noted and self.identity.answers_alike(entry.answers()):
                 self.labels, count = read_labels()
                 if count == entry.num_samples:
                     self.entry = entry
@@ -344,7 +349,7 @@ class _Walk:
     @property
     def is_read_once(self) -> bool:
         """Whether the data are gone when they have been read."""
-        return any(isinstance(walk.loader, Iterator) for walk in self.passes)
+        return any(is_read_once(walk.loader) for walk in self.passes)
 
     @contextmanager
     def opened(self) -> Iterator[_Walk]:
@@ -422,7 +427,7 @@ class _StoredFeatures(Backbone):
 
 
 @contextmanager
-def _notes_nothing(_: nn.Module) -> Iterator[Callable[[], Mapping[str, Any]]]:
+def _notes_nothing() -> Iterator[Callable[[], Mapping[str, Any]]]:
     yield dict
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_transfer.data.loading import load_data
 from lightning_transfer.screening.candidates import check_relatedness
-from lightning_transfer.screening.duplicates import watch_duplicates
+from lightning_transfer.screening.duplicates import NOTES, watch_duplicates
 from lightning_transfer.utilities.text import plain
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def alike_tasks(
     from lightning_transfer.functional.task_relatedness import task_relatedness
     from lightning_transfer.passes import read_input_shape
 
-    extract = CachedPasses(FeatureCache.of(cache), watch=watch_duplicates)
+    extract = CachedPasses(FeatureCache.of(cache), None, watch_duplicates, NOTES)
     arguments = check_relatedness(options)
     given = tasks.items() if isinstance(tasks, Mapping) else ((None, task) for task in tasks)
     loaded = [(name, load_data(task, "target")) for name, task in given]

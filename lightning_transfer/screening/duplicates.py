@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_transfer.pictures import Prepared
 
+NOTES = 1  # version of what is noted of inputs beside their features
 _MOST_SAMPLES = 1000
 _SIDE = 96  # of the part of a picture that is looked at, from its middle
 _WINDOW = 8
@@ -136,11 +137,12 @@ def sketch_inputs(module: nn.Module) -> Iterator[InputSketch]:
 
 
 @contextmanager
-def watch_duplicates(module: nn.Module) -> Iterator[Callable[[], dict[str, float]]]:
+def watch_duplicates(module: nn.Module, _: object = None) -> Iterator[Callable[[], dict[str, float]]]:
     """Sketch what a module is given, and tell what there is to keep beside its features.
 
     Args:
         module: Called with a batch of inputs.
+        _: The data that they are of; whoever sees them once only does not ask.
 
     Yields:
         A function for afterwards: the share of the samples with a near-duplicate as ``near_duplicates``; nothing where

@@ -14,7 +14,7 @@ from lightning_transfer.report.figures import png_bytes
 from lightning_transfer.report.html import bound_section, page
 from lightning_transfer.screening.bound_ranking import NUM_BASELINES
 from lightning_transfer.screening.candidates import check_relatedness, needed_of
-from lightning_transfer.screening.duplicates import watch_duplicates
+from lightning_transfer.screening.duplicates import NOTES, watch_duplicates
 from lightning_transfer.screening.screen import remarks_on_cache
 from lightning_transfer.utilities.checks import check_path
 from lightning_transfer.utilities.files import try_to_write, write_atomically
@@ -78,7 +78,7 @@ def relate(
     from lightning_transfer.functional.task_relatedness import task_relatedness
     from lightning_transfer.passes import read_input_shape
 
-    extract = CachedPasses(FeatureCache.of(cache), cache_key, watch_duplicates)
+    extract = CachedPasses(FeatureCache.of(cache), cache_key, watch_duplicates, NOTES)
     arguments = {"baselines": NUM_BASELINES, **check_relatedness(options)}
     check_trainer(trainer)
     keys = {"input_key": input_key, "label_key": label_key}

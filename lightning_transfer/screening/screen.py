@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from inspect import signature
@@ -31,7 +31,7 @@ from lightning_transfer.screening.candidates import (
     name_candidates,
     needed_of,
 )
-from lightning_transfer.screening.duplicates import remark_on_duplicates, watch_duplicates
+from lightning_transfer.screening.duplicates import NOTES, remark_on_duplicates, watch_duplicates
 from lightning_transfer.screening.layer_scores import AGGREGATIONS, LayerScores, choose_layers
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.merging import add_to_folder
@@ -170,7 +170,7 @@ def screen(
     from lightning_transfer.cache import CachedPasses, FeatureCache
     from lightning_transfer.passes import ScoringPass, read_input_shape
 
-    extract = CachedPasses(FeatureCache.of(cache), cache_key, _watch)
+    extract = CachedPasses(FeatureCache.of(cache), cache_key, _Watch(), NOTES)
     backbones, target = load_features(backbones, target)
     candidates = name_candidates(backbones)
     if race is not None and not (reference is None and resume is None):
@@ -397,11 +397,27 @@ def _score(row: Row, backbone: Any, plan: _Plan, passes: Mapping[str, Any]) -> t
     return rows if plan.aggregate is None else [_aggregate(row, rows, plan)], info, saved
 
 
-@contextmanager
-def _watch(module: nn.Module) -> Iterator[Callable[[], dict[str, Any]]]:
-    """What is kept beside features, so that a screen over them needs no pass of any kind."""
-    with watch_duplicates(module) as duplicates:
-        yield lambda: {**duplicates(), "flops": _flops_of(module)}
+class _Watch:
+    """What is kept beside features, so that a screen over them needs no pass of any kind.
+
+    Samples that repeat each other are looked for with the first backbone that sees them, and told to the others.
+    """
+
+    def __init__(self) -> None:
+        self.duplicates: dict[int, dict[str, float]] = {}  # by the number of data, which live as long as the screen
+
+    @contextmanager
+    def __call__(self, module: nn.Module, data: Any) -> Iterator[Callable[[], dict[str, Any]]]:
+        """Look at what a module is given of some data."""
+        known = self.duplicates.get(id(data))
+        with nullcontext(lambda: known or {}) if known else watch_duplicates(module) as duplicates:
+
+            def notes() -> dict[str, Any]:
+                if found := duplicates():
+                    self.duplicates[id(data)] = found
+                return {**found, "flops": _flops_of(module)}
+
+            yield notes
 
 
 def _flops_of(backbone: Any) -> int:

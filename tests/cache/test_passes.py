@@ -19,6 +19,7 @@ from lightning_transfer.backbones import Backbone, LayeredBackbone, ModuleBackbo
 from lightning_transfer.cache import CachedPasses, FeatureCache, store
 from lightning_transfer.data import ImageFolder, Samples
 from lightning_transfer.screening import relate, screen_layers
+from lightning_transfer.screening.duplicates import NOTES
 
 
 @pytest.fixture
@@ -301,11 +302,33 @@ def test_whatever_stands_in_the_way_costs_a_line_at_most(tmp_path, folder, name,
 @pytest.mark.parametrize("notes", [{"near_duplicates": "x", "flops": []}, {"near_duplicates": 7.0, "flops": -5}])
 def test_notes_of_an_entry_are_checked(cache, notes):
     first = screen(backbone(), data(60), "logme", cache=cache).rows[0]
-    _note(cache, **notes)
+    _note(cache, version=NOTES, **notes)
     again = screen(backbone(), data(60), "logme", cache=cache)
     assert again.rows[0].cached
     assert "near_duplicates" not in again.info
     assert again.rows[0].flops == first.flops > 0
+
+
+@pytest.mark.parametrize("notes", [{}, {"version": NOTES - 1}, {"version": str(NOTES)}])
+def test_notes_of_another_version_are_made_anew(cache, notes):
+    net = backbone()
+    screen(net, data(60), "logme", cache=cache)
+    _note(cache, near_duplicates=0.5, **notes)
+    seen(net)
+    assert "near_duplicates" not in screen(net, data(60), "logme", cache=cache).info
+    assert seen(net) == 60
+    assert len(cache.entries()) == 1
+    screen(net, data(60), "logme", cache=cache)
+    assert run(cache, net, data(60)) == 0  # whoever wants no notes takes any
+
+
+def test_features_without_notes_do_for_nobody_who_wants_them(cache):
+    net = backbone()
+    inputs, labels = vectors(30)
+    twice = Samples((torch.cat([inputs, inputs]), torch.cat([labels, labels])), batch_size=8)
+    assert run(cache, net, twice) == 60
+    assert screen(net, twice, "logme", cache=cache).info["near_duplicates"] == 1.0
+    assert seen(net) == 60
 
 
 def test_a_folder_that_goes_during_the_pass_costs_a_line(cache):
@@ -391,6 +414,29 @@ def test_loaders_of_known_data_are_cached_whatever_their_order(cache):
         (DataLoader(list(zip(*vectors(), strict=True)), 8, shuffle=True), 0),
     ):
         assert run(cache, net, loader) == expected
+
+
+def test_groups_and_further_columns_of_a_loader_are_no_inputs(cache):
+    net = backbone()
+    inputs, labels = vectors()
+    groups = torch.arange(30) // 3
+
+    def loader(*columns):
+        return DataLoader(TensorDataset(*columns), 8)
+
+    for of, keys, expected in (
+        (loader(inputs, labels, groups), {"group_key": 2}, 30),
+        (loader(inputs, labels, groups.flip(0)), {"group_key": 2}, 0),
+        (loader(inputs, labels.flip(0), groups), {"group_key": -1}, 0),
+        (loader(groups, labels, inputs), {"input_key": 2, "group_key": 0}, 0),
+        (loader(inputs, groups, labels), {"label_key": 2, "group_key": 1}, 0),
+        (loader(inputs, labels), {}, 0),
+        (loader(inputs + 1, labels, groups), {"group_key": 2}, 30),
+        (list(zip(inputs, labels, groups, strict=True)), {"group_key": 2}, 30),
+        (list(zip(inputs, labels, groups + 1, strict=True)), {"group_key": 2}, 0),
+    ):
+        of = DataLoader(of, 8) if isinstance(of, list) else of
+        assert run(cache, net, of, **keys) == expected
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,19 @@ def test_copies_in_a_folder_are_remarked_on(tmp_path):
     assert screen(net, data, "h_score", cache=False).info["near_duplicates"] == 2 / 8
 
 
+def test_samples_are_compared_once_for_all_backbones(monkeypatch):
+    shares = []
+    compare = InputSketch.share_of_near_duplicates
+    monkeypatch.setattr(
+        InputSketch, "share_of_near_duplicates", lambda self: shares.append(compare(self)) or shares[-1]
+    )
+    inputs = torch.randn(20, 6, generator=torch.Generator().manual_seed(0)).repeat(2, 1)
+    nets = {name: ModuleBackbone(nn.Identity(), (6,), head=None) for name in "abc"}
+    board = screen(nets, (inputs, torch.arange(40) % 2), "h_score", cache=False)
+    assert board.info["near_duplicates"] == 1.0
+    assert shares == [1.0]
+
+
 def _shrunk(picture):
     return torch.from_numpy(np.asarray(picture.resize((32, 32)))).permute(2, 0, 1) / 128 - 1
 
