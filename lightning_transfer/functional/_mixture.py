@@ -131,51 +131,55 @@ def _complete_(log_probs: Tensor, samples: Tensor, fitted: _Components, peaks: T
         nearest: The likely component of each sample, looked at first, shape ``(n,)``.
     """
     known = torch.empty_like(samples[:, 0])  # what the most probable component has at least
-    order = nearest.argsort(stable=True)
-    for component, own in enumerate(order.split(torch.bincount(nearest, minlength=len(peaks)).tolist())):
+    likely = nearest.argsort(stable=True).split(torch.bincount(nearest, minlength=len(peaks)).tolist())
+    for component, own in enumerate(likely):
         if len(own):
-            rows = samples[own] - fitted.means[component]
-            known[own] = peaks[component] - 0.5 * _squares(fitted.factors[component], rows)[1]
-    for component, bound in enumerate(log_probs):
+            square = _squares(fitted.factors[component], samples, fitted.means[component], own)[1]
+            known[own] = peaks[component] - 0.5 * square
+    first = known.clone()
+    for component, (bound, own) in enumerate(zip(log_probs, likely, strict=True)):
+        bound[own] = -math.inf  # known already
         alive = (bound >= known - _NEGLIGIBLE).nonzero().flatten()
         if len(alive):
-            rows = samples[alive] - fitted.means[component]
             farthest = 2 * (peaks[component] - known[alive] + _NEGLIGIBLE)
-            places, square = _squares(fitted.factors[component], rows, farthest)
-            alive = alive[places]
+            alive, square = _squares(fitted.factors[component], samples, fitted.means[component], alive, farthest)
             exact = peaks[component] - 0.5 * square
             known[alive] = torch.maximum(known[alive], exact)
         bound.fill_(-math.inf)
+        bound[own] = first[own]
         if len(alive):
             bound[alive] = exact
 
 
-def _squares(factor: Tensor, rows: Tensor, farthest: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Squared Mahalanobis distances of centred rows, leading coordinates first.
+def _squares(
+    factor: Tensor, samples: Tensor, mean: Tensor, places: Tensor, farthest: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Squared Mahalanobis distances of some samples from a mean, leading coordinates first.
 
     Args:
         factor: Cholesky factor of the covariance, shape ``(r, r)``.
-        rows: Shape ``(m, r)``.
-        farthest: Rows farther than that are left out, shape ``(m,)``.
+        samples: Shape ``(n, r)``.
+        mean: Shape ``(r,)``.
+        places: Numbers of the samples, shape ``(m,)``.
+        farthest: Samples farther than that are left out, shape ``(m,)``.
 
     Returns:
-        Numbers of the rows that are left and their squares.
+        Numbers of the samples that are left and their squares.
     """
-    width, start = rows.shape[1], 0
-    places = torch.arange(len(rows), device=rows.device)
-    square, solved = torch.zeros_like(rows[:, 0]), rows[:, :0]
+    width, start = samples.shape[1], 0
+    square, solved = samples.new_zeros(len(places)), samples.new_empty(len(places), 0)
     stops = [width] if farthest is None else [*_doubling(_FIRST, width), width]
     for stop in stops:
-        rest = torch.addmm(rows[:, start:stop], solved, factor[start:stop, :start].T, alpha=-1)
-        part = torch.linalg.solve_triangular(factor[start:stop, start:stop], rest.T, upper=False).T
+        part = samples[:, start:stop][places] - mean[start:stop]
+        if start:
+            part.addmm_(solved, factor[start:stop, :start].T, alpha=-1)
+        part = torch.linalg.solve_triangular(factor[start:stop, start:stop], part.T, upper=False).T
         square = square + part.square().sum(1)
         solved, start = torch.cat([solved, part], dim=1), stop
         if farthest is not None:
             near = square <= farthest
             if not bool(near.all()):
-                places, rows, square, solved, farthest = (
-                    places[near], rows[near], square[near], solved[near], farthest[near]
-                )  # fmt: skip
+                places, square, solved, farthest = places[near], square[near], solved[near], farthest[near]
                 if not len(places):
                     break
     return places, square

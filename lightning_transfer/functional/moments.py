@@ -19,7 +19,7 @@ from typing_extensions import Self
 
 from lightning_transfer.functional.counts import require_two_classes
 from lightning_transfer.utilities.checks import check_features, check_labels, check_targets, flatten_positions
-from lightning_transfer.utilities.linalg import centred, mirror_upper_, rank_cutoff, thin_svd, whitened_square
+from lightning_transfer.utilities.linalg import centred, left_svd, mirror_upper_, rank_cutoff, thin_svd, whitened_square
 
 _COLUMNS = 64  # targets looked at together
 
@@ -29,7 +29,7 @@ class Spectrum(NamedTuple):
 
     Attributes:
         values: Squared singular values, which are the eigenvalues of the scatter, shape ``(r,)``.
-        vectors: ``V``, shape ``(d, r)``.
+        vectors: ``V``, shape ``(d, r)``; ``(d, 0)`` where only ``U`` was looked for.
         left: ``U``, shape ``(n, r)``, where the samples are at hand.
     """
 
@@ -126,7 +126,7 @@ class FeatureMoments:
 
     @cached_property
     def standard_spectrum(self) -> Spectrum:
-        """Spectrum of the centred features divided by :attr:`feature_scale`."""
+        """Spectrum of the centred features divided by :attr:`feature_scale`; of samples at hand without ``V``."""
         return self._spectrum(self.feature_scale)
 
     def _input_noise(self, scale: Tensor | None) -> float:
@@ -144,14 +144,18 @@ class FeatureMoments:
             matrix = self.scatter if scale is None else self.scatter / scale / scale[:, None]
             values, vectors = torch.linalg.eigh(matrix)
             cutoff = rank_cutoff(values[-1].clamp(min=0), self.count, self.num_features).clamp(min=input_noise**2)
-            return Spectrum(values[values > cutoff], vectors[:, values > cutoff])
-        left, lengths, vectors = thin_svd(self.rows if scale is None else self.rows / scale)
+            noise = len(values) - int((values > cutoff).sum())  # they ascend
+            return Spectrum(values[noise:], vectors[:, noise:])
+        if scale is None:
+            left, lengths, vectors = thin_svd(self.rows)
+        else:
+            (left, lengths), vectors = left_svd(self.rows / scale), self.rows.new_empty(self.num_features, 0)
         eps = torch.finfo(lengths.dtype).eps
         # rounding of the rotation, and of the samples as they were handed in
         noise = max(self.rows.shape) * lengths[0]
         noise = noise + 4 * self.count**0.5 * (self.mean if scale is None else self.mean / scale).norm()
-        kept = lengths > (eps * noise).clamp(min=input_noise)
-        return Spectrum(lengths[kept].square(), vectors[:, kept], left[:, kept])
+        kept = int((lengths > (eps * noise).clamp(min=input_noise)).sum())  # they descend
+        return Spectrum(lengths[:kept].square(), vectors[:, :kept], left[:, :kept])
 
     @cached_property
     def mean_along(self) -> Tensor:
@@ -245,7 +249,7 @@ class SupervisedMoments(FeatureMoments):
         """
         if spectrum.left is None:
             cross = self.cross_scatter if scale is None else self.cross_scatter / scale[:, None]
-            return cross.T @ (spectrum.vectors / spectrum.values.sqrt())
+            return cross.T @ spectrum.vectors / spectrum.values.sqrt()
         return torch.cat([columns.T @ spectrum.left for columns in self._target_columns()])
 
     def _left_over(self, spectrum: Spectrum, coordinates: Tensor) -> Tensor:
@@ -297,7 +301,8 @@ class SupervisedMoments(FeatureMoments):
             return self._whitened[0]
         if self.rows is None:
             largest = self.scatter.diagonal().max()
-            ridge = self.scatter + penalty * torch.eye(self.num_features).to(self.scatter)
+            ridge = self.scatter.clone()
+            ridge.diagonal().add_(penalty)
             factor, failed = torch.linalg.cholesky_ex(ridge)
             if not int(failed) and penalty > 10 * float(rank_cutoff(largest, self.count, self.num_features)):
                 half = torch.linalg.solve_triangular(factor, self.cross_scatter, upper=False)

@@ -48,9 +48,9 @@ def test_few_distances_are_computed_where_nearly_all_is_settled(monkeypatch):
     samples = _samples(300, 60, 20, 3.0)
     looked_at, original = [], _mixture._squares
 
-    def count(factor, rows, farthest=None):
-        looked_at.append(len(rows))
-        return original(factor, rows, farthest)
+    def count(factor, samples, mean, places, farthest=None):
+        looked_at.append(len(places))
+        return original(factor, samples, mean, places, farthest)
 
     monkeypatch.setattr(_mixture, "_squares", count)
     fit_mixture(samples, 20, 0)

@@ -8,6 +8,7 @@ import torch
 from lightning_transfer.utilities.linalg import (
     add_gram_,
     centred,
+    left_svd,
     mirror_upper_,
     rank_cutoff,
     thin_svd,
@@ -61,6 +62,8 @@ def test_singular_values_of_any_shape(shape):
     for basis in (left, right):
         torch.testing.assert_close(basis.T @ basis, torch.eye(min(shape), dtype=rows.dtype))
     torch.testing.assert_close(values, torch.linalg.svdvals(rows))
+    for part, same in zip(left_svd(rows), (left, values), strict=True):
+        torch.testing.assert_close(part, same)
 
 
 def test_cutoff_follows_the_scale():
