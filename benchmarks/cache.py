@@ -2,6 +2,7 @@
 
     python benchmarks/cache.py
     python benchmarks/cache.py --pictures 2000 --backbones efficientnet_lite0 efficientnet_lite1 --json cache.json
+    python benchmarks/cache.py --pictures 200 --backbones efficientnet_lite0 efficientnet_lite2 --native
 
 The pictures are JPEGs of 320 x 240 pixels, cut from photographs. Prints the seconds of each screen and how many times
 faster one over a warm cache is; scores of all of them have to be equal.
@@ -17,11 +18,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from all import processor
+
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=400)
     parser.add_argument("--backbones", nargs="+", default=["efficientnet_lite0", "efficientnet_lite0_random"])
+    parser.add_argument("--native", action="store_true", help="EfficientNet-Lites at their own size, not at 112 pixels")
     parser.add_argument("--metrics", nargs="+", default=["default"])
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: on a busy machine")
     parser.add_argument("--json", type=Path, default=None)
@@ -45,6 +49,12 @@ def write_pictures(folder: Path, count: int) -> None:
         Image.fromarray(photograph[top : top + 240, left : left + 320]).save(path, quality=90)
 
 
+def native(name: str) -> dict[str, object]:
+    variant, _, control = name.removeprefix("efficientnet_lite").partition("_")
+    target = "lightning_transfer.backbones.EfficientNetLite"
+    return {"_target_": target, "variant": int(variant), "pretrained": not control}
+
+
 def main() -> None:
     arguments = parse()
     import warnings
@@ -59,6 +69,7 @@ def main() -> None:
     clock = time.process_time if arguments.clock == "cpu" else time.perf_counter
     if arguments.clock == "cpu":
         torch.set_num_threads(1)
+    networks = {name: native(name) if arguments.native else name for name in arguments.backbones}
     metrics = arguments.metrics[0] if len(arguments.metrics) == 1 else arguments.metrics
     with tempfile.TemporaryDirectory() as place:
         pictures = Path(place, "pictures")
@@ -69,9 +80,7 @@ def main() -> None:
         def timed(used: FeatureCache | bool, max_samples: int | None = None) -> tuple[float, list[dict[str, float]]]:
             data = ImageFolder(pictures, val_fraction=0, test_fraction=0)
             start = clock()
-            board = screen(
-                arguments.backbones, data, metrics, cache=used, trainer={"accelerator": "cpu"}, max_samples=max_samples
-            )
+            board = screen(networks, data, metrics, cache=used, trainer={"accelerator": "cpu"}, max_samples=max_samples)
             return clock() - start, [dict(row.scores) for row in board.rows]
 
         timed(FeatureCache(Path(place, "other")), max_samples=8)  # what a process does once
@@ -89,6 +98,7 @@ def main() -> None:
         record = {
             "pictures": arguments.pictures,
             "backbones": arguments.backbones,
+            "native": arguments.native,
             "metrics": arguments.metrics,
             "clock": arguments.clock,
             "seconds": seconds,
@@ -100,6 +110,7 @@ def main() -> None:
                 "threads": torch.get_num_threads(),
                 "python": platform.python_version(),
                 "torch": torch.__version__,
+                "processor": processor(),
             },
         }
         arguments.json.write_text(json.dumps(record, indent=2) + "\n")

@@ -134,7 +134,7 @@ def _draw_points(axes: Axes, board: Standings, rows: Sequence[Row], column: str,
     ends = np.stack([places[barred], places[barred]], axis=1)
     ends[:, :, 1] += errors[barred, None] * np.array([-1, 1])
     if len(ends):
-        axes.add_collection(LineCollection(list(ends), colors=colors[barred], linewidths=1.5))
+        _add_inside(axes, LineCollection(list(ends), colors=colors[barred], linewidths=1.5))
         _draw_marks(axes, ends.reshape(-1, 2), colors[barred].repeat(2, axis=0), "_", numbers[:0], _CAP)
     if len(shown):
         _draw_marks(axes, places[shown], colors[shown], _MARKERS, shown // len(_COLORS) % len(_MARKERS), size)
@@ -157,7 +157,12 @@ def _draw_marks(axes: Axes, places: Any, colors: Any, markers: str, kinds: Any, 
         linewidths=1,
         transform=IdentityTransform(),
     )
-    axes.add_collection(marks)
+    _add_inside(axes, marks)
+
+
+def _add_inside(axes: Axes, artists: Any) -> None:
+    """Add artists that are cut off at the edge of the panel, so that the layout need not measure them."""
+    axes.add_collection(artists).set_in_layout(False)
 
 
 def _color(index: int) -> str:

@@ -120,6 +120,7 @@ def table_html(board: Standings) -> str:
     heads += [(titles[name], name, "down" if board.higher_is_better(name) else "up") for name in scores]
     heads += [(titles[name], name, "down" if name == "images_per_second" else "up") for name in costs]
     places = {row.backbone: place for place, row in enumerate(board.rows)}
+    ranking = [value for row in rows if math.isfinite(value := row.score(board.rank_by))]
     lines = []
     for position, row in enumerate(rows):
         rank = ranks[row.backbone]
@@ -132,7 +133,7 @@ def table_html(board: Standings) -> str:
                 f'<span class="se">{error_text(text, error)}</span>' if math.isfinite(error) else ""
             )
             if column == board.rank_by:
-                inner += _bar(board, row)
+                inner += _bar(row.score(column), ranking, board.higher_is_better(column))
             spread = f' data-e="{error:.6g}"' if math.isfinite(error) else ""
             cells.append(_cell(titles[column], inner, row.score(column), "best" if best else "", spread))
         for cost in costs:
@@ -282,14 +283,13 @@ def _name_cell(row: Row) -> str:
     return f'<td role="cell" class="name">{name}{badge}{why}</td>'
 
 
-def _bar(board: Standings, row: Row) -> str:
-    values = [value for other in board.rows if math.isfinite(value := other.score(board.rank_by))]
-    value = row.score(board.rank_by)
-    if not math.isfinite(value) or len(values) < 2:
+def _bar(value: float, ranking: Sequence[float], higher_is_better: bool) -> str:
+    """How far a score is from the worst to the best of a ranking, in order either way."""
+    if not math.isfinite(value) or len(ranking) < 2:
         return ""
-    low, high = min(values), max(values)
+    low, high = sorted((ranking[0], ranking[-1]))
     share = 1.0 if equal_scores(low, high) else (value - low) / (high - low)
-    if not board.higher_is_better(board.rank_by) and high > low:
+    if not higher_is_better and high > low:
         share = 1 - share
     return (
         '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
