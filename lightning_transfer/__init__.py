@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lightning_transfer.extraction import extract
     from lightning_transfer.metrics import TaskRelatedness
     from lightning_transfer.screening import Leaderboard, screen
-    from lightning_transfer.selection import study
+    from lightning_transfer.selection import select, study
 
 _HOMES = {
     "Backbone": "lightning_transfer.backbones",
@@ -27,6 +27,7 @@ _HOMES = {
     "extract": "lightning_transfer.extraction",
     "load_backbone": "lightning_transfer.backbones",
     "screen": "lightning_transfer.screening",
+    "select": "lightning_transfer.selection",
     "study": "lightning_transfer.selection",
 }
 
@@ -39,6 +40,7 @@ __all__ = [
     "extract",
     "load_backbone",
     "screen",
+    "select",
     "study",
 ]
 

@@ -37,6 +37,7 @@ _SAFE_PATH = "PYTHONSAFEPATH"
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _WANTS_TRACEBACK = os.environ.get(_FULL_ERROR) == "1"
 _NO_SUCH_KEY = re.compile(r"Could not override '(?P<key>[^'@]+)")
+_SEVERAL = re.compile(r"[\w.@/+~]+=\S+(\s+[\w.@/+~]+=\S+)+")
 _OF_PATHS = ("target/", "reference/", "backbone/")
 _LAUNCHER_EXTRAS = {
     "joblib": "joblib",
@@ -318,7 +319,7 @@ def explain(error: BaseException) -> str:
     Args:
         error: What the job, Hydra or OmegaConf raised.
     """
-    from hydra.errors import MissingConfigException
+    from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import MissingMandatoryValue
 
     if isinstance(error, MissingMandatoryValue) and error.full_key:
@@ -327,6 +328,8 @@ def explain(error: BaseException) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         if group.startswith(_OF_PATHS):  # a path in place of a name
             group, _, name = error.missing_cfg_file.partition("/")
+        if group == "backbone" and name.startswith(("/", "./", "../", "~")):
+            return f"there is no file or folder {name} with a backbone."
         names = error.options or known_configs(group)  # Hydra lists none for a member of a list
         extra = _LAUNCHER_EXTRAS.get(name, "")
         remedy = f" Install the launcher: pip install {PROGRAM}[{extra}]" if extra else ""
@@ -334,6 +337,8 @@ def explain(error: BaseException) -> str:
         if group == "backbone" and not meant:
             remedy = f" Names in a library begin with that of the library: backbone=timm/{name}"
         return f"unknown {group} {name!r}; {meant}known are {', '.join(names)}.{remedy}"
+    if isinstance(error, OverrideParseException) and _SEVERAL.fullmatch(error.override):
+        return f"{error.override!r} are several values: type each by itself, {' '.join(error.override.split())}"
     text = " ".join(str(error).split()) or type(error).__name__
     cause = " ".join(str(error.__cause__).split()) if error.__cause__ else ""
     return text if not cause or cause in text else f"{text} ({cause})"
@@ -349,8 +354,12 @@ def _explain_key(error: BaseException, job: str, overrides: Sequence[str]) -> st
     key = missing["key"]
     values = dict(entry.lstrip("+").partition("=")[::2] for entry in overrides)
     close = get_close_matches(key, keys_of(job, key, values, config_folders(overrides)), n=1)
+    group, dot, rest = key.partition(".")
+    if dot and not close and (near := get_close_matches(group, JOBS[job].groups, n=1)):
+        close = [f"{near[0]}.{rest}"]
     meant = f"did you mean {close[0]!r}? " if close else ""
-    return f"no option {key!r}; {meant}Type +{key}={values.get(key, 'VALUE')} to add a new one."
+    add = f"Type +{key}={values.get(key, 'VALUE')} to add a new one." if dot else ""
+    return f"no option {key!r}; {meant}{add or f'{PROGRAM} {job} --cfg job shows those there are.'}"
 
 
 def _what_lies_there(group: str, name: str) -> str:

@@ -447,7 +447,8 @@ def check_trainer(trainer: Trainer | Mapping[str, Any] | None) -> Trainer:
         with quiet_lightning():
             return _build_trainer(trainer, "", progress=False)
     except (MisconfigurationException, TypeError, ValueError) as error:
-        raise ValueError(f"trainer: {error}") from error
+        hint = " Type trainer=cpu, or accelerator='cpu' in Python." if "gpu backend" in str(error) else ""
+        raise ValueError(f"trainer: {error}{hint}") from error
 
 
 def _build_trainer(trainer: Trainer | Mapping[str, Any] | None, title: str, progress: bool | None) -> Trainer:

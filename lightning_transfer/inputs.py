@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from inspect import Parameter, signature
 from typing import Any, Literal, get_args
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from lightning_transfer.pictures import Prepared, is_pictures
 from lightning_transfer.utilities.groups import read_groups
+from lightning_transfer.utilities.notice import warn_user
 
 Task = Literal["classification", "multilabel", "regression"]
 Key = str | int  # of an entry in a batch
@@ -261,7 +261,7 @@ def task_of(*owners: object) -> Task:
             return kind
     if words:
         message = f"The task {words[0]!r} is none of {get_args(Task)}: it is taken for classification."
-        warnings.warn(message, stacklevel=2)
+        warn_user(message)
     return "classification"
 
 
@@ -361,10 +361,9 @@ def _warn_of_choice(batch: Sequence[Any]) -> None:
     entries = {place: entry for place, entry in enumerate(batch) if place and isinstance(entry, Tensor) and entry.ndim}
     whole = [place for place, entry in entries.items() if not entry.is_floating_point()]
     if len(whole) > 1 or (whole and 1 in entries and 1 not in whole):
-        warnings.warn(
+        warn_user(
             f"Batches have {len(batch)} entries, of which {sorted({1, *whole})} may be the labels: entry 1 is taken. "
-            "`label_key` says which it is.",
-            stacklevel=2,
+            "`label_key` says which it is."
         )
 
 

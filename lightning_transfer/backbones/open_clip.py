@@ -19,6 +19,7 @@ from lightning_transfer.backbones.preprocessing import (
 from lightning_transfer.backbones.text import TextBackbone
 from lightning_transfer.utilities.checks import check_one_of
 from lightning_transfer.utilities.imports import require
+from lightning_transfer.utilities.text import near_names
 
 
 class OpenClipBackbone(TextBackbone):
@@ -61,7 +62,8 @@ class OpenClipBackbone(TextBackbone):
             weights = weights or tag or None
             if model_name not in library.list_models():
                 raise ValueError(
-                    f"Expected argument `model_name` to be one of {library.list_models()}, but got {model_name!r}."
+                    f"Expected argument `model_name` to be a model of open_clip, but got {model_name!r}"
+                    f"{near_names(model_name, library.list_models())}."
                 )
             if pretrained and weights is None:
                 tags = library.list_pretrained_tags_by_model(model_name)

@@ -214,7 +214,7 @@ def _by_name(name: str) -> Callable[..., Backbone]:
     path = Path(name).expanduser()
     if path.exists() or name.startswith(_PATH_STARTS):
         return partial(_from_path, path)
-    near = get_close_matches(name, [*_NAMED, *_LIBRARIES], n=2)
+    near = [f"{library}/MODEL"] if library in _LIBRARIES else get_close_matches(name, [*_NAMED, *_LIBRARIES], n=2)
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""
     raise ValueError(
         f"Expected argument `backbone` to be one of {', '.join(known_backbones())} or a path, but got {name!r}{hint}."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -25,6 +24,7 @@ from lightning_transfer.backbones.preprocessing import (
 )
 from lightning_transfer.utilities.checks import check_positive_int
 from lightning_transfer.utilities.imports import require
+from lightning_transfer.utilities.text import near_names
 
 
 class TimmBackbone(Backbone):
@@ -67,9 +67,7 @@ class TimmBackbone(Backbone):
         timm = require("timm", extra="timm")
         check_folder(model_name.removeprefix("local-dir:"))
         if not model_name.startswith(("local-dir:", "hf-hub:")) and not timm.is_model(model_name):
-            known, plain_name = timm.list_models(), model_name.partition(".")[0]
-            close = [name for name in known if plain_name in name][:8] or get_close_matches(plain_name, known, n=3)
-            near = f"; near: {', '.join(close)}" if close else ""
+            near = near_names(model_name.partition(".")[0], timm.list_models())
             raise ValueError(f"Expected argument `model_name` to be a model of timm, but got {model_name!r}{near}.")
         if kwargs.get("global_pool") == "" and kwargs.get("num_classes") != 0:
             raise ValueError(

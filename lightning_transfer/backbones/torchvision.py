@@ -9,6 +9,7 @@ from lightning_transfer.backbones.initialisation import seeded_initialisation
 from lightning_transfer.backbones.module import ModuleBackbone
 from lightning_transfer.backbones.preprocessing import Preprocessing, choose_preprocessing, known_interpolation
 from lightning_transfer.utilities.imports import require
+from lightning_transfer.utilities.text import near_names
 
 
 class TorchvisionBackbone(ModuleBackbone):
@@ -47,7 +48,10 @@ class TorchvisionBackbone(ModuleBackbone):
         models = require("torchvision.models", extra="torchvision")
         names = models.list_models(module=models)
         if model_name not in names:
-            raise ValueError(f"Expected argument `model_name` to be one of {names}, but got {model_name!r}.")
+            raise ValueError(
+                f"Expected argument `model_name` to be a classifier of torchvision, but got {model_name!r}"
+                f"{near_names(model_name, names)}."
+            )
         choices = models.get_model_weights(model_name)
         if weights not in choices.__members__:
             raise ValueError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from lightning_transfer.inputs import GROUPS, batch_size, keys_of, split_batch
 from lightning_transfer.passes import Pass, ScoringPass, is_read_once, opened
 from lightning_transfer.utilities.digest import digest
 from lightning_transfer.utilities.errors import Failure
+from lightning_transfer.utilities.notice import warn_user
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -294,7 +294,7 @@ class CachedPasses:
         """Say a line once, or one line about a matter."""
         if (matter := about or line) not in self._said:
             self._said.add(matter)
-            warnings.warn(line, stacklevel=5)
+            warn_user(line)
 
 
 class _Search:

@@ -39,6 +39,7 @@ from lightning_transfer.inputs import (
 from lightning_transfer.passes import Pass, Places, as_loaders, places_in
 from lightning_transfer.utilities.checks import check_positive_int
 from lightning_transfer.utilities.isolation import find_random_sources, leave_no_trace, preserve_rng
+from lightning_transfer.utilities.notice import warn_user
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -466,7 +467,7 @@ class FeatureMonitor(Callback, ABC):
         """Warn, but only the first time for each ``what``."""
         if what not in self._warned:  # on whichever process it happened
             self._warned.add(what)
-            warnings.warn(f"`{type(self).__name__}` ({self.prefix}): {what} {happened}", stacklevel=2)
+            warn_user(f"`{type(self).__name__}` ({self.prefix}): {what} {happened}")
 
 
 def _datamodule(trainer: Trainer) -> LightningDataModule | None:

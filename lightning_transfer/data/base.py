@@ -23,6 +23,7 @@ from lightning_transfer.pictures import KeptPictures, collate_pictures, is_pictu
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
 from lightning_transfer.utilities.digest import combine_digests, digest
 from lightning_transfer.utilities.groups import number_groups, read_groups
+from lightning_transfer.utilities.notice import warn_user
 
 SPLITS = ("train", "val", "test")
 _SPLIT_WORDS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
@@ -213,7 +214,7 @@ class TransferDataModule(LightningDataModule, ABC):
     def _read_data(self) -> LoadedData:
         data = self.load()
         for remark in data.remarks:
-            warnings.warn(f"{self.name}: {remark}", UserWarning, stacklevel=3)
+            warn_user(f"{self.name}: {remark}")
         if self.classes is not None:
             data = choose_classes(data, self.classes)
         data = replace(data, splits={split: dataset for split, dataset in data.splits.items() if len(dataset)})

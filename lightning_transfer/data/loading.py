@@ -49,6 +49,11 @@ def load_data(data: Any, group: str, keys: Mapping[str, Any] | None = None) -> L
     try:
         return as_datamodule(Path(data).expanduser() if isinstance(data, str) else data, **(keys or {}))
     except UnknownSourceError as error:
+        if isinstance(data, Mapping):
+            raise ValueError(
+                f"Expected argument `{group}` to be a config with `_target_`, or data by split (train, val, test), but "
+                f"got the keys {', '.join(map(str, data))}."
+            ) from error
         raise ValueError(
             f"Expected argument `{group}` to be a datamodule, config or name, but got {data!r:.100}. {error}"
         ) from error

@@ -18,6 +18,7 @@ from lightning_transfer.data.image_folder import ImageFolder
 from lightning_transfer.data.npz import NpzArrays
 from lightning_transfer.data.samples import Samples
 from lightning_transfer.data.shards import Shards
+from lightning_transfer.data.table import is_table, open_table
 from lightning_transfer.data.truth import TASKS
 from lightning_transfer.inputs import Key, Task, names_targets, split_batch
 from lightning_transfer.passes import as_peekable, first_batch
@@ -28,7 +29,7 @@ from lightning_transfer.utilities.isolation import preserve_rng
 _SAVED = ("state.json", "dataset_dict.json")  # of `datasets`
 _KINDS = (
     "a datamodule, a loader, a data set (PyTorch's or Hugging Face's), a pair (inputs, labels), a dict of these by "
-    "split, or the path of a folder of pictures, an .npz file or .tar shards"
+    "split, or the path of a folder of pictures, a table, an .npz file or .tar shards"
 )
 
 
@@ -120,14 +121,18 @@ def as_datamodule(
         data: A datamodule (comes back as it is); a ``DataLoader`` or another iterable of batches; a ``Dataset``, of
             PyTorch (torchvision's, too) or of Hugging Face's ``datasets``, in memory or streamed; a pair
             ``(inputs, labels)`` of tensors, arrays or lists; a dict from ``train``, ``val`` and ``test`` to these; or a
-            path: a folder of pictures, one that ``datasets`` saved, one of ``.tar`` shards, an ``.npz`` file.
+            path: a folder of pictures, one that ``datasets`` saved, one of ``.tar`` shards, an ``.npz`` file, or a
+            table (CSV, TSV or Parquet) whose columns the keys name: ``label_key`` the classes or numbers to predict,
+            ``input_key`` the texts, the pictures' files or a number; without it all other columns are the inputs.
         input_key: Key, column or position of the inputs, where the usual names do not do.
         label_key: Key, column or position of the labels or targets.
         group_key: Key, column or position of what says which samples belong together.
         name: Name in tables and files.
         options: Further arguments of the class that fits: :class:`Batches`, :class:`~lightning_transfer.data.Samples`,
             :class:`~lightning_transfer.data.HuggingFace`, :class:`~lightning_transfer.data.Shards`,
-            :class:`~lightning_transfer.data.ImageFolder` or :class:`~lightning_transfer.data.NpzArrays`.
+            :class:`~lightning_transfer.data.ImageFolder`, :class:`~lightning_transfer.data.NpzArrays`,
+            :class:`~lightning_transfer.data.Table`, :class:`~lightning_transfer.data.TextTable` or
+            :class:`~lightning_transfer.data.PictureTable`.
 
     Raises:
         ValueError: If the data are nothing of that kind.
@@ -169,6 +174,8 @@ def _from_path(path: Path, named: dict[str, Any], keys: dict[str, Any]) -> Light
         return HuggingFace(path, **keys, **named)
     if path.suffix == ".tar" or (path.is_dir() and any(path.glob("*.tar"))):
         return Shards(path, **keys, **named)
+    if is_table(path) and path.is_file():
+        return open_table(path, **keys, **named)
     if "group_key" in keys:
         raise ValueError(
             f"Expected argument `groups` to hold one id a sample of {path}, which has no columns to read them from, "
@@ -180,8 +187,8 @@ def _from_path(path: Path, named: dict[str, Any], keys: dict[str, Any]) -> Light
         return NpzArrays(path, **named)
     if path.is_file():
         raise ValueError(
-            f"Expected {path} to be a folder, an .npz file or a .tar shard; a table needs the names of its columns: "
-            "`Table(path, label=...)`, `TextTable(path, text=..., label=...)` or "
+            f"Expected {path} to be a folder, a table (.csv, .tsv, .parquet), an .npz file or a .tar shard; a table by "
+            "another name is read by `Table(path, label=...)`, `TextTable(path, text=..., label=...)` or "
             "`PictureTable(path, picture=..., label=...)`."
         )
     raise ValueError(f"Expected data to be {_KINDS}, but there is no {str(path)!r}.")

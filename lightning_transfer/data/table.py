@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _CHUNK = 2**20  # bytes
+_NO_TABLES = (".json", ".jsonl", ".ods", ".xls", ".xlsx")
+_SEPARATORS = (";", "\t", "|")
+_FIRST = 100  # cells that are looked at for names of files
 _PARQUET = (".parquet", ".pq")
 _CLASSIFICATION = ("breast_cancer", "iris", "wine")
 _REGRESSION = ("diabetes", "linnerud")
@@ -195,8 +199,17 @@ class Table(TransferDataModule):
         """The table, and what is to be said of it."""
         if self.path.suffix.lower() in _PARQUET:
             require("pyarrow", extra="parquet")
+        if self.path.suffix.lower() in _NO_TABLES:
+            raise ValueError(
+                f"Expected argument `path` to be CSV, TSV or Parquet, but got {str(self.path)!r}: save it as CSV."
+            )
         try:
             return _read_parquet(self.path) if self.path.suffix.lower() in _PARQUET else self._read_text()
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"Expected argument `path` to be a table in UTF-8, but {self.path} holds the byte "
+                f"{error.object[error.start]:#04x}: save it as UTF-8."
+            ) from error
         except Exception as error:  # damaged files raise anything: zlib.error, MemoryError, ...
             reason = str(error) or type(error).__name__
             raise ValueError(f"Expected argument `path` to be a readable table, but got: {reason}") from error
@@ -255,9 +268,16 @@ class Table(TransferDataModule):
         listing = ", ".join(str(column) for column in frame.columns)
         for column in used:
             if used.count(column) > 1 or list(frame.columns).count(column) != 1:
-                raise ValueError(f"Expected {column!r} to be one column of {self.path}, used once; it has: {listing}.")
-            if frame[column].isna().any():
-                raise ValueError(f"Expected column {column!r} of {self.path} to have no gaps, but got missing values.")
+                apart = next((sign for sign in _SEPARATORS if frame.shape[1] == 1 and sign in listing), None)
+                hint = "" if apart is None else f" Cells seem to be set apart by {apart!r}: save it with commas."
+                raise ValueError(
+                    f"Expected {column!r} to be one column of {self.path}, used once; it has: {listing}.{hint}"
+                )
+            if gaps := int(frame[column].isna().sum()):
+                raise ValueError(
+                    f"Expected column {column!r} of {self.path} to have no gaps, but got {gaps} missing values in "
+                    f"{len(frame)} rows: fill them in or leave these rows out."
+                )
         if self.label is not None and is_float_dtype(frame[self.label]):
             raise ValueError(
                 f"Expected column {self.label!r} of {self.path} to hold classes as text or integers, but got "
@@ -332,7 +352,10 @@ class TextTable(Table):
         texts = frame[features[0]].tolist()
         for value in texts:
             if not isinstance(value, str):
-                raise ValueError(f"Expected column {features[0]!r} of {self.path} to hold text, but got {value!r}.")
+                raise ValueError(
+                    f"Expected column {features[0]!r} of {self.path} to hold text, but got {value!r}; numbers are read "
+                    "by `Table` (target=table)."
+                )
         return LazyInputs(texts)
 
     def _finish(
@@ -476,6 +499,59 @@ class BundledTable(Table):
         if self.label is not None:
             frame = frame.assign(target=bunch.target_names[bunch.target])
         return frame, []
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file's name ends as that of a table does, compressed or not."""
+    return any(suffix.lower() in (".csv", ".tsv", *_PARQUET) for suffix in path.suffixes[-2:])
+
+
+def open_table(
+    path: Path,
+    input_key: str | None = None,
+    label_key: str | None = None,
+    group_key: str | None = None,
+    **options: Any,
+) -> Table:
+    """The datamodule for a table, by what its columns hold.
+
+    Args:
+        path: The table.
+        input_key: Column of the inputs: texts, names of pictures' files (relative to the table) or numbers. By default
+            all columns that nothing else is said of, if they hold numbers.
+        label_key: Column of the classes; numbers that are not whole are values to predict.
+        group_key: Column of what says which rows belong together.
+        options: Further arguments of :class:`Table`, :class:`TextTable` or :class:`PictureTable`.
+
+    Raises:
+        ValueError: If a column is not named, or there is none of that name; the columns that there are stand in it.
+    """
+    from pandas.api.types import is_float_dtype, is_numeric_dtype
+
+    frame = Table(path, label="" if label_key is None else label_key)._frame()[0]  # read again later: passes cost more
+    listing = ", ".join(str(column) for column in frame.columns)
+    for argument, key in (("label_key", label_key), ("input_key", input_key)):
+        if (key is None and argument == "label_key") or (key is not None and key not in frame.columns):
+            got = "none was given" if key is None else f"got {key!r}"
+            raise ValueError(f"Expected argument `{argument}` to be a column of {path}, but {got}; it has: {listing}.")
+    truth = "targets" if is_float_dtype(frame[label_key]) else "label"
+    named = {truth: label_key, "groups": group_key, **options}
+    if input_key is None:
+        inputs = frame.drop(columns=[name for name in (label_key, group_key) if name in frame.columns])
+        words = [str(name) for name in inputs.columns if not is_numeric_dtype(inputs[name])]
+        if words and not {"features", "categories"} & set(options):
+            raise ValueError(
+                f"Expected argument `input_key` to name the column of the texts or pictures of {path}, one of "
+                f"{', '.join(words)}; for numbers and categories, `Table(path, {truth}={label_key!r}, categories=...)`."
+            )
+        return Table(path, **named)
+    column = frame[input_key]
+    if is_numeric_dtype(column):
+        return Table(path, features=input_key, **named)
+    root = options.get("root", path.parent)
+    if any(isinstance(cell, str) and os.path.isfile(os.path.join(root, cell)) for cell in column[:_FIRST]):
+        return PictureTable(path, picture=input_key, **named)
+    return TextTable(path, text=input_key, **named)
 
 
 def _listed(columns: str | Sequence[str] | None) -> list[str]:

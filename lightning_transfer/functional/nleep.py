@@ -6,13 +6,14 @@ import warnings
 from typing import Literal, NamedTuple
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_transfer.functional._mixture import fit_mixture
 from lightning_transfer.functional._rows import labelled_rows
 from lightning_transfer.functional.leep import leep
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int, flatten_positions
+from lightning_transfer.utilities.notice import warn_user
 
 Covariance = Literal["full", "diag", "spherical"]
 
@@ -83,7 +84,7 @@ def nleep(
         seed=seed,
     )
     if not mixture.converged:
-        rank_zero_warn("nleep: the Gaussian mixture did not converge", category=UserWarning)
+        rank_zero_only(warn_user)("nleep: the Gaussian mixture did not converge")
     return leep(mixture.probs, mixture.labels)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_transfer.functional._rows import LabelledRows, labelled_rows
@@ -20,6 +20,7 @@ from lightning_transfer.utilities.checks import (
     check_probabilities,
     flatten_positions,
 )
+from lightning_transfer.utilities.notice import warn_user
 
 _TINY = 1e-10  # keeps logarithms finite, as in the published code
 _DECREMENT = 1e-12  # part of the value by which it may be above the minimum
@@ -82,7 +83,7 @@ def pactran(
         variant=variant,
     )
     if not converged:
-        rank_zero_warn(f"pactran: {unconverged(max_iter)}", category=UserWarning)
+        rank_zero_only(warn_user)(f"pactran: {unconverged(max_iter)}")
     return score
 
 

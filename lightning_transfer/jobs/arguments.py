@@ -127,6 +127,8 @@ def find_mistake(arguments: Sequence[str]) -> str | None:
                 return f"{argument!r} gives no value: type {words}."
             if key != key.rstrip():
                 return f"{argument!r} has a space before '=': type {key.rstrip()}={value.lstrip() or 'VALUE'}."
+            if value.startswith("="):
+                return f"{argument!r} has two '=': type {key}={value.lstrip('=').lstrip() or 'VALUE'}."
             if value.startswith("[") and not value.endswith("]"):
                 return f"{argument!r} opens a list and does not close it: type '{key}=[NAME,NAME]', quotes included."
         elif argument in _WITH_VALUE:

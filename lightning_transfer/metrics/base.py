@@ -10,7 +10,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities.distributed import gather_all_tensors
@@ -27,6 +27,7 @@ from lightning_transfer.utilities.checks import (
     flatten_positions,
 )
 from lightning_transfer.utilities.groups import check_groups
+from lightning_transfer.utilities.notice import warn_user
 
 if TYPE_CHECKING:
     from lightning_transfer._compat import AxesType, PlotType
@@ -234,7 +235,7 @@ class TransferMetric(Metric, ABC):
             kind = _NUMBERS.sub("", message)  # which change from epoch to epoch
             if kind not in self._warned:
                 self._warned.add(kind)
-                rank_zero_warn(f"{self.title}: {message}", category=UserWarning)
+                rank_zero_only(warn_user)(f"{self.title}: {message}")
         return score
 
     @property

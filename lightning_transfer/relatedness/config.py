@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
+from lightning_transfer.utilities.notice import warn_user
 
 GroundCost = Literal["feature", "logit_range", "logit_margin", "loss"]
 FeatureMapKind = Literal["identity", "orthogonal", "affine", "low_rank"]
@@ -256,10 +256,8 @@ class BoundConfig:
                 raise ValueError(f"Expected options of `task_relatedness`, but got {name!r}; {hint}")
         options = dict(options)
         if "max_samples" in options:
-            warnings.warn(
-                "`max_samples` of `task_relatedness` is now `block_size` (and `fit_target_samples`).",
-                FutureWarning,
-                stacklevel=3,
+            warn_user(
+                "`max_samples` of `task_relatedness` is now `block_size` (and `fit_target_samples`).", FutureWarning
             )
             size = options.pop("max_samples")
             check_positive_int(size, "max_samples", 2)

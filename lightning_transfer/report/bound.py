@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from lightning_transfer.utilities.imports import require
+from lightning_transfer.report.figures import new_figure
 from lightning_transfer.utilities.text import figure_text
 
 if TYPE_CHECKING:
@@ -30,13 +30,10 @@ def draw_bound(result: TaskRelatednessResult) -> Figure:
     Returns:
         A figure that no window manager knows of: nothing is left open.
     """
-    require("matplotlib", "plot")
-    from matplotlib.figure import Figure
-
     reference, target = result.class_names()
     wide = min(12.0, max(4.0, 0.35 * len(reference)))
     high = min(12.0, max(4.0, 0.3 * len(target)))
-    figure = Figure(figsize=(4 + wide, high), layout="constrained")
+    figure = new_figure(figsize=(4 + wide, high))
     bars, heat = figure.subplots(1, 2, width_ratios=(3.2, wide))
     _draw_bars(bars, result)
     _draw_label_map(heat, result, reference, target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,8 +46,6 @@ def draw_leaderboard(board: Standings, *, cost: str = "parameters", columns: Seq
         ValueError: If a name is unknown or there is nothing to draw.
     """
     require("matplotlib", "plot")
-    from matplotlib.figure import Figure
-
     check_one_of(cost, board.costs, "cost")
     for column in columns or ():
         check_one_of(column, board.columns, "columns")
@@ -58,7 +57,7 @@ def draw_leaderboard(board: Standings, *, cost: str = "parameters", columns: Seq
     small_columns = math.ceil((len(shown) - 1) / small_rows)
     widths = (_MAIN_WIDTH, _SMALL_WIDTH * small_columns)
     height = max(4.4, 2.2 * small_rows, min(1 + 1.5 * _LINE * len(rows), 12))
-    figure = Figure(figsize=(sum(widths), height), layout="constrained", dpi=150)
+    figure = new_figure(figsize=(sum(widths), height), dpi=150)
     halves: Any = figure.subfigures(1, 2, width_ratios=widths) if small_columns else [figure]
     main = halves[0].subplots()
     _draw_panel(main, board, rows, shown[0], cost, large=True)
@@ -77,6 +76,20 @@ def draw_leaderboard(board: Standings, *, cost: str = "parameters", columns: Seq
         (getattr(row, cost), row.score(shown[0]), names[plain(row.backbone)], _color(i)) for i, row in enumerate(rows)
     ]
     _label_points(main, [point for point in points if math.isfinite(point[1])])
+    return figure
+
+
+def new_figure(**options: Any) -> Figure:
+    """A figure that no window manager knows of, and that a notebook shows without pyplot.
+
+    Args:
+        options: Of ``matplotlib.figure.Figure``.
+    """
+    require("matplotlib", "plot")
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained", **options)
+    figure._repr_png_ = partial(png_bytes, figure)  # type: ignore[attr-defined]
     return figure
 
 

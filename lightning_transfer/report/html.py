@@ -178,16 +178,19 @@ def bound_section(bounds: Sequence[tuple[str, Mapping[str, Any]]], level: int = 
     for name, bound in bounds:
         cells = [f'<td class="name">{html_text(name)}</td>']
         values = (bound["bound"], *(bound[key] for _, key, _ in _TERMS), bound["target_loss"], bound.get("guessing"))
-        cells += [f"<td>{_three(value)}</td>" for value in values]
-        cells.append(f"<td>{_stack(bound, widest)}</td>")
+        cells += [f'<td data-t="{text}">{_three(value)}</td>' for text, value in zip(heads[1:-1], values, strict=True)]
+        cells.append(f'<td class="stack">{_stack(bound, widest)}</td>')
         lines.append(f"<tr>{''.join(cells)}</tr>")
     head = "".join(f'<th class="{"name" if not i else ""}">{text}</th>' for i, text in enumerate(heads))
     best, bound = bounds[0]
+    typed = [shlex.join(["lightning-transfer", "relate", *map(str, b.get("overrides") or ())]) for _, b in bounds]
+    repeat = "" if level > 2 or not bound.get("overrides") else "\n".join(map(html_text, typed))
     return (
         f'<h{level}>What the bound is made of</h{level}>\n<p class="faint">In nats, lower is better: {keys}. '
         "The upright line is the loss that the bound is about. A bound above guessing says nothing of its own.</p>\n"
-        f'<div class="scroll"><table class="terms"><thead><tr>{head}</tr></thead>'
+        f'<div class="scroll"><table class="terms narrow"><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>\n{_label_map(best, bound)}"
+        + (f"<h{level}>To repeat it</h{level}>\n<pre>{repeat}</pre>\n" if repeat else "")
     )
 
 
@@ -203,12 +206,14 @@ def across_section(across: AcrossTargets) -> str:
     head = "".join(f"<th>{html_text(name)}</th>" for name in (*across.targets, "mean rank"))
     lines = []
     for place, name in enumerate(across.backbones):
-        cells = "".join(f"<td>{texts[place]}</td>" for texts in columns.values())
-        lines.append(f'<tr><td class="name">{html_text(name)}</td>{cells}<td>{across.mean_ranks[name]:.1f}</td></tr>')
+        cells = "".join(f'<td data-t="{html_text(head)}">{texts[place]}</td>' for head, texts in columns.items())
+        mean = f'<td data-t="mean rank">{across.mean_ranks[name]:.1f}</td>'
+        lines.append(f'<tr><td class="name">{html_text(name)}</td>{cells}{mean}</tr>')
     said = "".join(f"<p>{html_text(line)}</p>" for line in across.lines())
     return (
-        f'<section><h2>Over all targets</h2><div class="headline">{said}</div>\n<div class="scroll"><table><thead><tr>'
-        f'<th class="name">Backbone</th>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div></section>\n'
+        f'<section><h2>Over all targets</h2><div class="headline">{said}</div>\n<div class="scroll">'
+        f'<table class="narrow"><thead><tr><th class="name">Backbone</th>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div></section>\n"
     )
 
 
@@ -380,8 +385,10 @@ def _taus(board: Standings) -> dict[tuple[str, str], float]:
     """Kendall's correlation of the orders by each two scores, over backbones that have both."""
     from scipy.stats import kendalltau
 
-    signs = {column: 1 if board.higher_is_better(column) else -1 for column in board.columns}
-    values = {column: [signs[column] * row.score(column) for row in board.rows] for column in board.columns}
+    values: dict[str, list[float]] = {}
+    for column in board.columns:
+        ranks = board.ranks(column)  # of scores that rounding tells apart the same
+        values[column] = [-(ranks[row.backbone] or math.nan) for row in board.rows]
     columns = [column for column in board.columns if sum(map(math.isfinite, values[column])) >= _FEWEST_TO_AGREE]
     if len(columns) < 2:
         return {}

@@ -206,7 +206,7 @@ def sentences(board: Standings) -> list[str]:
     failures: dict[str, list[str]] = {}
     for row in board.ranked():
         if row.failed:
-            failures.setdefault(row.status, []).append(row.backbone)
+            failures.setdefault(row.status.replace(f"`{row.backbone}`", "it"), []).append(row.backbone)
     lines += [f"{listed(names)}: {status}" for status, names in failures.items()]
     remarks = {remark: [row.backbone for row in board.ranked() if remark in row.remarks] for remark in _remarks(board)}
     return lines + [f"{_names(names, board)}: {remark}" for remark, names in remarks.items()]

@@ -238,7 +238,17 @@ def _read(frame: pd.DataFrame, name: str, lower_is_better: Iterable[str]) -> Arr
     values = frame[name].to_numpy(dtype=float, na_value=math.nan)
     if np.isinf(values).any():
         raise ValueError(f"Expected argument `frame` to hold finite scores, but got an infinite one in {name!r}.")
-    return signed_scores(name, values, lower_is_better)
+    return _without_rounding(signed_scores(name, values, lower_is_better))
+
+
+def _without_rounding(values: Array) -> Array:
+    """Scores in which those that rounding tells apart are the same; in any unit."""
+    merged, leader = values.copy(), math.nan
+    for place in np.argsort(values):
+        if not math.isclose(values[place], leader, rel_tol=1e-9):
+            leader = float(values[place])
+        merged[place] = leader
+    return merged
 
 
 def signed_scores(name: str, values: Array, lower_is_better: Iterable[str] = ()) -> Array:

@@ -51,7 +51,9 @@ def _say_choice(board: Standings, scored: Sequence[Row]) -> str:
     failed = len(board) - len(scored)
     if not scored:
         first = board.ranked()[0]
-        return f"No {what} has a score in {score}, so nothing can be said ({first.backbone}: {first.status})."
+        return (
+            f"No {what} has a score in {score}, so nothing can be said ({first.backbone}: {first.status.rstrip('.')})."
+        )
     best = scored[0]
     if len(scored) == 1:
         others = f" ({failed} without a score)" if failed else ""

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from lightning_transfer.report.figures import new_figure
 from lightning_transfer.report.text import title
 from lightning_transfer.screening.layer_scores import choose_layers
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.screen import screen
-from lightning_transfer.utilities.imports import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,9 +93,6 @@ def plot_layers(board: Leaderboard, column: str | None = None) -> Figure:
     Raises:
         ValueError: If no row is of a layer, or there is no such score.
     """
-    require("matplotlib", "plot")
-    from matplotlib.figure import Figure
-
     column = column or board.rank_by
     networks: dict[str, list[Any]] = {}
     for row in board.rows:
@@ -105,7 +102,7 @@ def plot_layers(board: Leaderboard, column: str | None = None) -> Figure:
         raise ValueError(
             f"Expected a leaderboard with a score of each layer, one of {board.columns}, but got {column!r}."
         )
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    figure = new_figure(figsize=(6, 3.5))
     axes = figure.add_subplot()
     for name, rows in networks.items():
         depths = [place / max(1, len(rows) - 1) for place in range(len(rows))]

@@ -244,7 +244,7 @@ class Leaderboard(Standings):
         path = Path(path)
         file = path / "leaderboard.json" if path.is_dir() else path
         if not file.is_file():
-            raise FileNotFoundError(f"There is no leaderboard `{file}`.")
+            raise FileNotFoundError(f"There is no leaderboard `{file}`: give the folder that a screen wrote to.")
         try:
             return cls(**decode(file.read_bytes()))
         except (ValueError, RecursionError) as error:

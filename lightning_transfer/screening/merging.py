@@ -16,6 +16,7 @@ from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.zoo import Combiner, combine_zoo_scores
 from lightning_transfer.utilities.files import lock_folder
+from lightning_transfer.utilities.notice import warn_user
 from lightning_transfer.utilities.text import plain
 
 _NUMBERED = re.compile(r"(.*) \(\d+\)", re.DOTALL)
@@ -122,7 +123,7 @@ def _find(folder: Path, settings: Mapping[str, Any]) -> tuple[str, Leaderboard |
             if leaderboard.settings == plain_settings:
                 return name, leaderboard
             reason = "is of another screen and stays"
-        warnings.warn(f"`{path}` {reason}; this leaderboard gets another name in the same folder.", stacklevel=4)
+        warn_user(f"`{path}` {reason}; this leaderboard gets another name in the same folder.")
     raise AssertionError("names do not end")
 
 

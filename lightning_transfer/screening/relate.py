@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from lightning_transfer.screening.duplicates import NOTES, watch_duplicates
 from lightning_transfer.screening.screen import remarks_on_cache
 from lightning_transfer.utilities.checks import check_path
 from lightning_transfer.utilities.files import try_to_write, write_atomically
+from lightning_transfer.utilities.notice import warn_user
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -95,7 +95,7 @@ def relate(
             **keys_of(sides[side], input_key, label_key, own_first=side == "reference"),
         )  # fmt: skip
         for remark in remarks_on_cache(extraction):
-            warnings.warn(f"{side}: {remark}", stacklevel=3)
+            warn_user(f"{side}: {remark}")
         return extraction.kept["features"], extraction.kept["labels"], extraction.kept.get("groups")
 
     if evaluation_split is not None:

@@ -120,7 +120,7 @@ class Standings(ABC):
     def _first(self) -> Row:
         ranked = self.ranked()
         if not ranked or _is_missing(ranked[0].score(self.rank_by)):
-            reason = f"{self.rows[0].backbone}: {self.rows[0].status}" if self.rows else "it has no rows"
+            reason = f"{self.rows[0].backbone}: {self.rows[0].status.rstrip('.')}" if self.rows else "it has no rows"
             others = f"; {len(self.rows) - 1} more in the table" if len(self.rows) > 1 else ""
             raise ValueError(f"No backbone of this leaderboard has a score in `{self.rank_by}` ({reason}{others}).")
         return ranked[0]
@@ -199,7 +199,7 @@ class Standings(ABC):
         direction = 1.0 if self.higher_is_better(column or self.rank_by) else -1.0
         for row in sorted(rows, key=lambda row: sign * float(getattr(row, cost))):  # of equal cost the best comes first
             score = direction * row.score(column or self.rank_by)
-            if math.isfinite(score) and not score <= best:
+            if math.isfinite(score) and not (score <= best or equal_scores(score, best)):
                 best = score
                 front.append(row.backbone)
         return front

@@ -35,6 +35,7 @@ from lightning_transfer.utilities.checks import check_path, check_positive_int
 from lightning_transfer.utilities.errors import Failure
 from lightning_transfer.utilities.files import read_json, safe_name, try_to_write, write_atomically
 from lightning_transfer.utilities.isolation import preserve_rng
+from lightning_transfer.utilities.notice import warn_user
 from lightning_transfer.utilities.text import plain
 
 FORMAT = 1
@@ -345,7 +346,7 @@ class _Halving:
                 try:
                     self.curves[name] = Curve(_values_in(path), seconds.get(name, 0.0))
                 except ValueError as error:
-                    warnings.warn(f"The training of {plain(name)} begins anew: {plain(error)}", stacklevel=2)
+                    warn_user(f"The training of {plain(name)} begins anew: {plain(error)}")
 
     def _save(self) -> None:
         curves = {

@@ -196,7 +196,11 @@ class _CheckedRepository(ConfigRepository):
     def load_config(self, config_path: str) -> Any:
         for source in self.sources:
             if source.scheme() == "file" and source.is_config(config_path):
-                _check_yaml(Path(source.path, config_path.removesuffix(".yaml") + ".yaml"))
+                path = Path(source.path, config_path.removesuffix(".yaml") + ".yaml")
+                try:
+                    _check_yaml(path)
+                except (yaml.YAMLError, UnicodeDecodeError) as error:
+                    raise ValueError(f"Expected `{path}` to be YAML, but got: {error}") from error
                 break
         return super().load_config(config_path)
 

@@ -9,13 +9,13 @@ import os
 import re
 import stat
 import uuid
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from lightning_transfer.utilities.errors import Failure
+from lightning_transfer.utilities.notice import warn_user
 from lightning_transfer.utilities.text import plain
 
 LONGEST_NAME = 120  # bytes, which leaves room for endings
@@ -238,7 +238,7 @@ def try_to_write(what: str, where: str | Path, write: Callable[[], Any]) -> bool
     try:
         write()
     except Exception as error:
-        warnings.warn(f"{what} is not written to `{where}`: {Failure.of(error)}", stacklevel=3)
+        warn_user(f"{what} is not written to `{where}`: {Failure.of(error)}")
         return False
     return True
 

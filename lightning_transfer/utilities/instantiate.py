@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -110,10 +113,33 @@ def _build(node: Any, allow: Sequence[str], kwargs: Mapping[str, Any]) -> Any:
         return arguments
     target = check_target(node["_target_"], allow)
     positional = [inner(value) for value in node.get("_args_") or ()]
-    return partial(target, *positional, **arguments) if node.get("_partial_") else target(*positional, **arguments)
+    if node.get("_partial_"):
+        return partial(target, *positional, **arguments)
+    try:
+        return target(*positional, **arguments)
+    except TypeError as error:
+        unknown = _UNKNOWN.search(str(error))
+        if unknown is None or unknown[1] not in arguments:
+            raise
+        raise TypeError(f"{target.__name__} takes no `{unknown[1]}`{_meant(unknown[1], target)}") from error
 
 
+_UNKNOWN = re.compile(r"[Uu]nexpected keyword arguments?:? ['`](\w+)['`]")
 _KEYWORDS = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_convert_"})
+
+
+def _meant(name: str, target: Any) -> str:
+    """The arguments of a class, its parents' too, or of a function; those near a name where there are some."""
+    owners = [vars(kind).get("__init__") for kind in target.__mro__] if isinstance(target, type) else [target]
+    known = dict.fromkeys(
+        word
+        for owner in owners
+        if isinstance(owner, FunctionType)
+        for word, kind in inspect.signature(owner).parameters.items()
+        if word != "self" and kind.kind not in (kind.VAR_POSITIONAL, kind.VAR_KEYWORD)
+    )
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean `{near[0]}`?" if near else f"; known are {', '.join(known)}." if known else "."
 
 
 def check_config(config: Any, allow: Sequence[str] = ()) -> None:
@@ -218,7 +244,9 @@ def _find(target: str) -> Any:
         raise ValueError(f"`_target_: {target}` does not exist: there is no module `{parent}`.") from error
     attribute = getattr(module, name, None)
     if attribute is None or isinstance(attribute, ModuleType):
-        raise ValueError(f"`_target_: {target}` does not exist.")
+        near = get_close_matches(name, [known for known in dir(module) if not known.startswith("_")], n=1)
+        meant = f"; did you mean {parent}.{near[0]}?" if near else "."
+        raise ValueError(f"`_target_: {target}` does not exist{meant}")
     return attribute
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 _BREAKS = re.compile(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
@@ -95,6 +97,18 @@ def figure_text(text: Any) -> str:
         '\\$\\frac{\\$'
     """
     return plain(text).replace("$", r"\$")
+
+
+def near_names(name: str, known: Sequence[str]) -> str:
+    """How a message goes on about a name that is not known: those that hold it, or else those like it.
+
+    Example:
+        >>> from lightning_transfer.utilities.text import near_names
+        >>> near_names("resnet5", ["resnet18", "resnet50", "vgg11"]), near_names("x", ["vgg11"])
+        ('; near: resnet50', '')
+    """
+    close = [other for other in known if name and name in other][:8] or get_close_matches(name, known, n=3)
+    return f"; near: {', '.join(close)}" if close else ""
 
 
 def _is_number(text: str) -> bool:

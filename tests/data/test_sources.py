@@ -9,7 +9,17 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lightning_transfer import screen
 from lightning_transfer.backbones import ModuleBackbone
-from lightning_transfer.data import Batches, Digits, ImageFolder, NpzArrays, Samples, as_datamodule
+from lightning_transfer.data import (
+    Batches,
+    Digits,
+    ImageFolder,
+    NpzArrays,
+    PictureTable,
+    Samples,
+    Table,
+    TextTable,
+    as_datamodule,
+)
 from lightning_transfer.extraction import extract
 from lightning_transfer.passes import read_input_shape
 
@@ -116,15 +126,74 @@ def test_paths(tmp_path):
         (tmp_path / "pictures" / animal).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / animal / "0.png")
     np.savez(tmp_path / "a.npz", inputs=FEATURES.numpy(), labels=LABELS.numpy())
-    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "a.dat").write_text("a,b\n1,2\n")
     assert isinstance(as_datamodule(tmp_path / "pictures"), ImageFolder)
     assert isinstance(as_datamodule(str(tmp_path / "a.npz"), name="own"), NpzArrays)
     backbone = ModuleBackbone(nn.Identity(), input_shape=(4,), head=None)
     assert screen({"own": backbone}, str(tmp_path / "a.npz"), ["h_score"])["own"].status == "ok"
-    with pytest.raises(ValueError, match="a table needs the names of its columns"):
-        as_datamodule(tmp_path / "a.csv")
+    with pytest.raises(ValueError, match="a table by another name is read by"):
+        as_datamodule(tmp_path / "a.dat")
     with pytest.raises(ValueError, match=r"there is no '.*missing'"):
         as_datamodule(tmp_path / "missing")
+
+
+ROWS = [
+    f"{i},a text with many words {'x' * 300},{i % 5}.png,{'pn'[i % 2]},{i % 2},{i / 3},p{i // 4}" for i in range(20)
+]
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join(["number,words,file,kind,flag,price,patient", *ROWS]))
+    for i in range(5):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{i}.png")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind", "task", "first"),
+    [
+        ({"input_key": "words", "label_key": "kind"}, TextTable, "classification", None),
+        ({"input_key": "words", "label_key": "price"}, TextTable, "regression", None),
+        ({"input_key": "file", "label_key": "flag"}, PictureTable, "classification", None),
+        ({"input_key": "number", "label_key": "kind"}, Table, "classification", 1),
+    ],
+)
+def test_columns_of_a_table_say_what_it_holds(table, keys, kind, task, first):
+    data = as_datamodule(table, group_key="patient", val_fraction=0.0, test_fraction=0.0, **keys)
+    assert type(data) is kind
+    assert data.task == task
+    sample = data.train_dataset[4]
+    assert {"inputs", "groups"} < set(sample)
+    assert first is None or sample["inputs"].shape == (first,)
+
+
+def test_a_table_is_screened_by_its_path(table, tmp_path):
+    numbers = tmp_path / "numbers.tsv"
+    numbers.write_text("\n".join(["a\tb\tkind", *(f"{i}\t{i * i % 7}\t{'pn'[i % 2]}" for i in range(20))]))
+    backbone = ModuleBackbone(nn.Identity(), input_shape=(2,), head=None)
+    board = screen({"own": backbone}, str(numbers), ["h_score"], label_key="kind")
+    expected = screen({"own": backbone}, Table(numbers, label="kind"), ["h_score"])
+    assert board["own"].scores == expected["own"].scores
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({}, "`label_key` to be a column of .*none was given; it has: number, words, file, kind"),
+        ({"label_key": "kinds"}, "`label_key` to be a column of .*got 'kinds'; it has: number"),
+        ({"label_key": "kind", "input_key": 3}, "`input_key` to be a column of .*got 3; it has: number"),
+        (
+            {"label_key": "kind"},
+            "`input_key` to name the column .*one of words, file, patient; for numbers and categories",
+        ),
+        ({"label_key": "kind", "input_key": "kind"}, "'kind' to be one column of .*used once"),
+    ],
+)
+def test_columns_of_a_table_are_asked_for(table, keys, message):
+    with pytest.raises(ValueError, match=message):
+        as_datamodule(table, **keys).setup("fit")
 
 
 @pytest.mark.parametrize("data", [5, object(), torch.zeros(3), {"a": 1}, b"bytes"])

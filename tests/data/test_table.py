@@ -265,7 +265,10 @@ class TestTextTable:
     def test_bad_columns(self, tmp_path):
         path = write(self.table(["a", "b", ""]), tmp_path, ".csv")
         for arguments, message in (
-            ({"text": "review", "label": "mood"}, "column 'review' of .* no gaps"),
+            (
+                {"text": "review", "label": "mood"},
+                "column 'review' of .* no gaps, but got 10 missing values in 30 rows: fill",
+            ),
             ({"text": "stars", "label": "mood"}, "column 'stars' of .* to hold text, but got 5"),
             ({"text": "body", "label": "mood"}, "'body' to be one column of .*; it has: review, stars, mood"),
         ):
@@ -426,12 +429,20 @@ def test_bad_files(tmp_path):
         ("missing.csv", None),
         ("empty.csv", b""),
         ("text.parquet", b"a,b\n1,2\n"),
-        ("b.csv", b"\xff\xfe\x00"),
     ):
         if content is not None:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match="`path` to be a readable table, but got"):
             Table(tmp_path / name, label="b").setup()
+    (tmp_path / "b.csv").write_bytes("a,b\ncafé,1\n".encode("latin1"))
+    with pytest.raises(ValueError, match=r"table in UTF-8, but .*b\.csv holds the byte 0xe9: save it as UTF-8"):
+        Table(tmp_path / "b.csv", label="b").setup()
+    (tmp_path / "b.xlsx").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"to be CSV, TSV or Parquet, but got '.*b\.xlsx': save it as CSV"):
+        Table(tmp_path / "b.xlsx", label="b").setup()
+    (tmp_path / "semicolons.csv").write_text("a;b\n1;2\n")
+    with pytest.raises(ValueError, match=r"it has: a;b\. Cells seem to be set apart by ';': save it with commas"):
+        Table(tmp_path / "semicolons.csv", label="b").setup()
     (tmp_path / "header.csv").write_text("a,b\n")
     with pytest.raises(ValueError, match="table with rows, but got none"):
         Table(tmp_path / "header.csv", label="b").setup()

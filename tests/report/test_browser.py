@@ -7,8 +7,9 @@ import random
 
 import pytest
 
-from lightning_transfer.report.html import leaderboard_html
-from lightning_transfer.screening import Leaderboard, Row
+from lightning_transfer.report.html import across_section, bound_section, leaderboard_html
+from lightning_transfer.report.html import page as html_page
+from lightning_transfer.screening import Leaderboard, Row, across_targets
 from tests.report import _browser
 
 pytestmark = [
@@ -77,6 +78,22 @@ def test_no_complaints_and_no_score_outside_the_window(page, report, width, card
     assert page.value(f"{cells}.filter(c => c.scrollWidth > c.clientWidth + 1).length") == 0
     ground = page.value("getComputedStyle(document.body).backgroundColor")
     assert ground == ("rgb(13, 17, 23)" if dark else "rgb(255, 255, 255)")
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_tables_beside_the_board_stay_inside_the_window(page, tmp_path, width):
+    keys = ("bound", "reweighted_reference_loss", "label_mismatch", "distribution_mismatch", "target_loss", "guessing")
+    numbers = dict.fromkeys(keys, 0.5)
+    rows = [Row(f"net{i}", {"logme": float(i)}) for i in range(3)]
+    boards = [Leaderboard(rows, info={"target": target}) for target in "abcdef"]
+    parts = [bound_section([("efficientnet_lite0", numbers)]), across_section(across_targets(boards))]
+    (tmp_path / "page.html").write_text(html_page("tables", parts))
+    page.open(tmp_path / "page.html", width)
+    cells = "[...document.querySelectorAll('.narrow td')]"
+    assert page.value(f"{cells}.length") == 8 + 3 * 8
+    assert page.value(f"Math.max(...{cells}.map(c => c.getBoundingClientRect().right))") <= width
+    shown = page.value(f"getComputedStyle({cells}[1], '::before').content")
+    assert shown == ('"Bound"' if width == 400 else "none")
 
 
 def test_click_sorts_and_a_second_click_turns_the_order(page, report):

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from importlib.resources import files
 
 from lightning_transfer.metrics.registry import METRICS
-from lightning_transfer.report.html import leaderboard_html, run_section
+from lightning_transfer.report.html import bound_section, leaderboard_html, run_section
 from lightning_transfer.screening import Leaderboard, Row
 from tests.report._boards import make_board
 
@@ -116,6 +116,15 @@ def test_layers_are_drawn_by_depth_and_few_rows_have_no_heat_map():
     assert "an empty" not in leaderboard_html(Leaderboard())
 
 
+def test_a_bound_says_how_to_repeat_it():
+    bound = BOUND | {"overrides": ["reference=cats", "target.root=my <pictures>"]}
+    text = bound_section([("a", bound), ("b", bound)])
+    command = "lightning-transfer relate reference=cats &#x27;target.root=my &lt;pictures&gt;&#x27;"
+    assert f"<pre>{command}\n{command}</pre>" in text
+    assert "To repeat it" not in bound_section([("a", bound)], level=3)  # a leaderboard says it for the whole
+    assert "To repeat it" not in bound_section([("a", BOUND)])
+
+
 def test_histories_of_runs():
     history = {"m": [{"epoch": 0, "step": 0, "logme": 0.5}, {"epoch": 0, "step": 7, "logme": 0.75}]}
     text = run_section("x", {"history": history, "objective": {"val": 1.0}, "test": {}, "overrides": ["a=b c"]})
@@ -131,3 +140,14 @@ def test_five_hundred_rows_fit():
 def test_long_names_break_at_their_parts():
     page = leaderboard_html(Leaderboard([Row("timm/net_small.a1_in1k", {"logme": 0.1}, parameters=1)]))
     assert ">timm/<wbr>net_<wbr>small.<wbr>a1_<wbr>in1k<" in page
+
+
+def test_an_order_by_rounding_agrees_with_nothing():
+    scores = [(1.0, 4.0), (2.0, 4.0 - 2e-15), (3.0, 4.0 + 4e-15)]
+    rows = [Row(f"net{place}", {"logme": one, "h_score": other}) for place, (one, other) in enumerate(scores)]
+    assert re.findall(r'<td(?: class="u\d+")?>([\d.-]+)</td>', leaderboard_html(Leaderboard(rows)))[-4:] == [
+        "1.00",
+        "-",
+        "-",
+        "-",
+    ]

@@ -9,6 +9,7 @@ import pytest
 from lightning_transfer.report.console import as_text
 from lightning_transfer.report.text import error_text, human_number, human_seconds, score_texts, sentences, short_names
 from lightning_transfer.screening import Leaderboard, Row
+from lightning_transfer.utilities.errors import Failure
 
 
 @pytest.mark.parametrize(
@@ -62,3 +63,12 @@ def test_long_names_lose_their_middle_and_leave_room_for_the_columns():
 def test_what_several_failed_of_is_said_once():
     rows = [Row("a", {"logme": 1.0}), *(Row(name, status="interrupted") for name in "bcd")]
     assert "b, c and d: interrupted" in sentences(Leaderboard(rows))
+
+
+def test_a_reason_that_many_share_is_said_once():
+    reason = "Cannot build `{}`; weights come from the cache"
+    rows = [Row(f"timm/{name}", failure=Failure("ValueError", reason.format(f"timm/{name}"))) for name in "abc"]
+    rows += [Row("own", failure=Failure("ValueError", "no file"))]
+    (said, other) = sentences(Leaderboard(rows, rank_by="logme"))[-2:]
+    assert said == "timm/a, timm/b and timm/c: ValueError: Cannot build it; weights come from the cache"
+    assert other == "own: ValueError: no file"

@@ -62,6 +62,13 @@ def test_units_order_and_further_columns_do_not_matter():
         np.testing.assert_allclose(other[column], opinion[column])
 
 
+def test_what_rounding_tells_apart_is_the_same():
+    frame = make_frame()
+    equal = consensus(frame.assign(h_score=4.0))
+    rounded = consensus(frame.assign(h_score=[4.0, 4.0 - 2e-15, 4.0 + 4e-15, 4.0, 4.0 - 9e-16]))
+    pd.testing.assert_frame_equal(rounded, equal)
+
+
 def test_missing_scores_are_neither_good_nor_bad_but_less_is_known():
     frame = make_frame()
     frame.loc["a", ["logme", "gbc"]] = math.nan

@@ -69,4 +69,6 @@ def test_pareto_front():
     assert board.pareto(column="task_relatedness") == ["small", "dear"]
     with pytest.raises(ValueError, match="`cost`"):
         board.pareto("money")
+    alike = [Row("cheap", {"logme": 0.3}, parameters=1), Row("dear", {"logme": 0.1 + 0.2}, parameters=2)]
+    assert Leaderboard(alike).pareto() == ["cheap"]  # rounding is no gain
     assert any(line.get_linestyle() == "--" for line in board.plot().axes[0].lines)

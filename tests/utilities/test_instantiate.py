@@ -76,10 +76,26 @@ def test_refuses_before_anything_is_built(tmp_path):
 
 
 def test_names_what_is_missing():
-    with pytest.raises(ValueError, match=r"`_target_: torch\.nn.Linnear` does not exist"):
+    with pytest.raises(
+        ValueError, match=r"`_target_: torch\.nn.Linnear` does not exist; did you mean torch\.nn\.Linear\?"
+    ):
         instantiate({"_target_": "torch.nn.Linnear"})
+    with pytest.raises(ValueError, match=r"`_target_: torch\.nn.Zzzzz` does not exist\.$"):
+        instantiate({"_target_": "torch.nn.Zzzzz"})
     with pytest.raises(ValueError, match="Expected `_target_` to be a dotted name, but got 3"):
         instantiate({"_target_": 3})
+
+
+def test_names_the_argument_that_was_meant():
+    digits = {"_target_": "lightning_transfer.data.Digits"}
+    with pytest.raises(TypeError, match="Digits takes no `max_sample`; did you mean `max_samples`"):
+        instantiate({**digits, "max_sample": 3})
+    with pytest.raises(TypeError, match=r"Digits takes no `zzz`; known are .*classes"):
+        instantiate({**digits, "zzz": 3})
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        instantiate({"_target_": "torch.nn.Linear", "in_features": 3})
+    with pytest.raises(ValueError, match="Expected argument `max_samples`"):  # of a name that is known
+        instantiate({**digits, "max_samples": -3})
 
 
 def test_missing_values_are_named():
