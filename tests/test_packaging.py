@@ -7,6 +7,7 @@ import functools
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -64,7 +65,10 @@ def test_sdist_and_the_wheel_of_it_run_elsewhere(tmp_path):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, source / name)
     subprocess.run([sys.executable, "-m", "build", "-o", str(tmp_path / "dist"), str(source)], check=True)
-    assert len(list((tmp_path / "dist").glob("*.tar.gz"))) == 1
+    (sdist,) = (tmp_path / "dist").glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    assert {name for name in tracked.split("\0") if name[:1] != "."} <= packed | {""}  # tests and docs too
     (wheel,) = (tmp_path / "dist").glob("*.whl")  # which was built from the sdist
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
     work = tmp_path / "work"
