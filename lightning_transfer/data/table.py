@@ -528,16 +528,23 @@ def open_table(
     """
     from pandas.api.types import is_float_dtype, is_numeric_dtype
 
-    frame = Table(path, label="" if label_key is None else label_key)._frame()[0]  # read again later: passes cost more
+    frame = Table(path, label=label_key or "")._frame()[0]  # read again later: passes cost more
     listing = ", ".join(str(column) for column in frame.columns)
     for argument, key in (("label_key", label_key), ("input_key", input_key)):
-        if (key is None and argument == "label_key") or (key is not None and key not in frame.columns):
-            got = "none was given" if key is None else f"got {key!r}"
-            raise ValueError(f"Expected argument `{argument}` to be a column of {path}, but {got}; it has: {listing}.")
+        if key is not None and key not in frame.columns:
+            raise ValueError(
+                f"Expected argument `{argument}` to be a column of {path}, but got {key!r}; it has: {listing}."
+            )
+    if label_key is None:
+        raise ValueError(
+            f"Expected argument `label_key` to be a column of {path}, but none was given; it has: {listing}."
+        )
     truth = "targets" if is_float_dtype(frame[label_key]) else "label"
     named = {truth: label_key, "groups": group_key, **options}
     if input_key is None:
-        inputs = frame.drop(columns=[name for name in (label_key, group_key) if name in frame.columns])
+        inputs = frame.drop(
+            columns=[name for name in (label_key, group_key) if name is not None and name in frame.columns]
+        )
         words = [str(name) for name in inputs.columns if not is_numeric_dtype(inputs[name])]
         if words and not {"features", "categories"} & set(options):
             raise ValueError(
