@@ -17,11 +17,11 @@ from lightning_transfer.jobs.common import (
     plain_part,
     trainer_arguments,
 )
-from lightning_transfer.report.figures import png_bytes
 from lightning_transfer.report.loggers import log_leaderboard
 from lightning_transfer.screening.layers import plot_layers
 from lightning_transfer.screening.screen import screen
 from lightning_transfer.utilities.errors import JobFailedError
+from lightning_transfer.utilities.figures import png_bytes
 from lightning_transfer.utilities.files import try_to_write, write_atomically
 from lightning_transfer.utilities.instantiate import instantiate
 from lightning_transfer.utilities.text import plain

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from lightning_transfer.report.figures import new_figure
+from lightning_transfer.utilities.figures import new_figure
 from lightning_transfer.utilities.text import figure_text
 
 if TYPE_CHECKING:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lightning_transfer.report.text import human_number, short_names, title
 from lightning_transfer.utilities.checks import check_one_of
+from lightning_transfer.utilities.figures import new_figure
 from lightning_transfer.utilities.imports import require
 from lightning_transfer.utilities.scores import equal_scores
 from lightning_transfer.utilities.text import figure_text, plain
@@ -77,31 +76,6 @@ def draw_leaderboard(board: Standings, *, cost: str = "parameters", columns: Seq
     ]
     _label_points(main, [point for point in points if math.isfinite(point[1])])
     return figure
-
-
-def new_figure(**options: Any) -> Figure:
-    """A figure that no window manager knows of, and that a notebook shows without pyplot.
-
-    Args:
-        options: Of ``matplotlib.figure.Figure``.
-    """
-    require("matplotlib", "plot")
-    from matplotlib.figure import Figure
-
-    figure = Figure(layout="constrained", **options)
-    figure._repr_png_ = partial(png_bytes, figure)  # type: ignore[attr-defined]
-    return figure
-
-
-def png_bytes(figure: Figure) -> bytes:
-    """A figure as the content of a PNG file.
-
-    Args:
-        figure: Any matplotlib figure.
-    """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 4})
-    return buffer.getvalue()
 
 
 def _draw_panel(axes: Axes, board: Standings, rows: Sequence[Row], column: str, cost: str, *, large: bool) -> None:

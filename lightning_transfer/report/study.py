@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lightning_transfer.report.figures import png_bytes
 from lightning_transfer.report.text import MISSING, title
+from lightning_transfer.utilities.figures import new_figure, png_bytes
 from lightning_transfer.utilities.text import figure_text, html_text, plain
 
 if TYPE_CHECKING:
@@ -87,11 +87,9 @@ def figure_bytes(frames: Mapping[str, pd.DataFrame], order: Iterable[str]) -> by
     Returns:
         A PNG.
     """
-    from matplotlib.figure import Figure
-
     known = {column for frame in frames.values() for column in frame}
     scores = [name for name in order if name in known][:_PANELS]
-    figure = Figure(figsize=(2.6 * len(scores), 2.2 * len(frames)), layout="constrained", dpi=120)
+    figure = new_figure(figsize=(2.6 * len(scores), 2.2 * len(frames)), dpi=120)
     panels: Any = figure.subplots(len(frames), len(scores), squeeze=False)
     for row, (target, frame) in zip(panels, frames.items(), strict=True):
         for axes, score in zip(row, scores, strict=True):

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from lightning_transfer.report.figures import new_figure
 from lightning_transfer.report.text import title
 from lightning_transfer.screening.layer_scores import choose_layers
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.screen import screen
+from lightning_transfer.utilities.figures import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

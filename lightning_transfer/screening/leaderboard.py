@@ -213,7 +213,7 @@ class Leaderboard(Standings):
         if figure:
             contents["html"] = self.to_html().encode()
         if figure and self.is_drawable and find_spec("matplotlib") is not None:
-            from lightning_transfer.report.figures import png_bytes
+            from lightning_transfer.utilities.figures import png_bytes
 
             contents["png"] = png_bytes(self.plot())
         paths = {kind: Path(folder) / f"{safe_name(name)}.{kind}" for kind in contents}

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_transfer.data.loading import load_data
 from lightning_transfer.inputs import Key, keys_of
-from lightning_transfer.report.figures import png_bytes
 from lightning_transfer.report.html import bound_section, page
 from lightning_transfer.screening.bound_ranking import NUM_BASELINES
 from lightning_transfer.screening.candidates import check_relatedness, needed_of
 from lightning_transfer.screening.duplicates import NOTES, watch_duplicates
 from lightning_transfer.screening.screen import remarks_on_cache
 from lightning_transfer.utilities.checks import check_path
+from lightning_transfer.utilities.figures import png_bytes
 from lightning_transfer.utilities.files import try_to_write, write_atomically
 from lightning_transfer.utilities.notice import warn_user
 

@@ -23,10 +23,6 @@ def test_figure_has_a_panel_per_score(count):
     assert not plt.get_fignums()
 
 
-def test_a_notebook_shows_a_figure_without_pyplot():
-    assert make_board().plot()._repr_png_().startswith(b"\x89PNG")
-
-
 def test_figure_arguments():
     board = make_board()
     figure = board.plot(cost="seconds", columns=["h_score"])

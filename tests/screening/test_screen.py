@@ -301,7 +301,7 @@ def test_the_fingerprint_knows_weights_structure_and_preprocessing():
 
 
 def test_a_figure_that_fails_costs_a_line(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr("lightning_transfer.report.figures.png_bytes", lambda figure: 1 / 0)
+    monkeypatch.setattr("lightning_transfer.utilities.figures.png_bytes", lambda figure: 1 / 0)
     with pytest.warns(UserWarning, match=r"The figure of the leaderboard is not written to .*: ZeroDivisionError"):
         board = screen({"a": Linear(4), "b": Linear(5)}, digits, "h_score", output_dir=tmp_path)
     assert [row.status for row in board.rows] == ["ok", "ok"]
