@@ -405,7 +405,7 @@ class FeatureMonitor(Callback, ABC):
         inputs = match_labels(split_batch(batch, **self._keys)[1], self.labels_as)
         self.look.batch = describe_batch(batch)
         self.look.targets = self._keys["label_key"] is None and names_targets(batch)
-        inputs["features"] = features = average_positions(features, next(iter(inputs.values()), None))
+        inputs["features"] = features = average_positions(features, inputs.get("labels", inputs.get("targets")))
         if source_outputs is not None:
             inputs |= derive_source_inputs(source_outputs.float(), self.source_inputs)
         if any(len(value) != len(features) for value in inputs.values()):

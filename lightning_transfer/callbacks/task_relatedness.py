@@ -15,7 +15,7 @@ from typing_extensions import override
 from lightning_transfer.callbacks.monitor import FeatureMonitor
 from lightning_transfer.callbacks.publish import publish_figures
 from lightning_transfer.functional.task_relatedness import check_given
-from lightning_transfer.inputs import Key, keys_of
+from lightning_transfer.inputs import GROUPS, Key, keys_of
 from lightning_transfer.relatedness import TaskRelatednessResult
 from lightning_transfer.relatedness.config import DATA, BoundConfig, GroundCost
 from lightning_transfer.utilities.checks import check_in_interval, check_positive_int
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 _TERMS = ("reweighted_reference_loss", "label_mismatch", "distribution_mismatch", "target_loss")
 _NAME = "task_relatedness"
 _MOST_SOLVES = 10
-Sides = dict[int, list[tuple[Tensor, Tensor, Tensor | None]]]
+Kept = tuple[Tensor, Tensor, "Tensor | None", "Tensor | None"]  # places, features, labels, groups
+Side = tuple[Tensor, "Tensor | None", "Tensor | None"]  # features, labels, groups
+Sides = dict[int, list[Kept]]
 
 
 class TaskRelatednessMonitor(FeatureMonitor):
@@ -47,7 +49,9 @@ class TaskRelatednessMonitor(FeatureMonitor):
 
     Args:
         reference: The reference task: a datamodule (its training data), a loader of labelled batches, or features that
-            stay as they are: a pair ``(features, labels)`` of shapes ``(n, d)`` and ``(n,)``.
+            stay as they are: a pair ``(features, labels)`` of shapes ``(n, d)`` and ``(n,)``, or with ids of groups
+            ``(n,)`` after them. Data of either side that say what their groups are (an attribute ``group_key``) are
+            divided by groups.
         layer: Dotted name of the module whose output is the feature; by default the input of the last
             :class:`~torch.nn.Linear`.
         before_fit: Look before training.
@@ -112,10 +116,10 @@ class TaskRelatednessMonitor(FeatureMonitor):
             prefix=prefix,
             strict=strict,
         )
-        fixed = isinstance(reference, tuple | list) and len(reference) == 2 and isinstance(reference[0], Tensor)
+        fixed = isinstance(reference, tuple | list) and len(reference) in (2, 3) and isinstance(reference[0], Tensor)
         if isinstance(reference, str) or not (fixed or isinstance(reference, Iterable) or hasattr(reference, "setup")):
             raise ValueError(
-                "Expected argument `reference` to be a datamodule, a loader or a pair of features and labels, "
+                "Expected argument `reference` to be a datamodule, a loader or features and labels, "
                 f"but got {reference!r}."
             )
         self.reference = reference
@@ -199,7 +203,12 @@ class TaskRelatednessMonitor(FeatureMonitor):
 
     @override
     def compute(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
-        reference = self.reference if self._fixed else _gather(trainer, self._reference[0])
+        reference: Side | None
+        if self._fixed:
+            features, labels, *groups = self.reference
+            reference = features, labels, groups[0] if groups else None
+        else:
+            reference = _gather(trainer, self._reference[0])
         values: dict[str, float] = {}
         for loader in range(self.look.num_loaders):
             target = _gather(trainer, self._target[loader])
@@ -218,8 +227,8 @@ class TaskRelatednessMonitor(FeatureMonitor):
     def _solve(
         self,
         trainer: Trainer,
-        reference: tuple[Tensor, Tensor | None],
-        target: tuple[Tensor, Tensor | None],
+        reference: Side,
+        target: Side,
         loader: int,
     ) -> dict[str, Tensor] | str:
         from lightning_transfer.functional.task_relatedness import task_relatedness
@@ -229,11 +238,14 @@ class TaskRelatednessMonitor(FeatureMonitor):
         if previous is not None and self._digests.get(loader) == content:
             return previous.state_dict()
         names = [getattr(data, "class_names", None) for data in (self.reference, getattr(trainer, "datamodule", None))]
-        data = {"reference_class_names": names[0], "target_class_names": names[1], **self.data_options}
+        data = {"reference_class_names": names[0], "target_class_names": names[1]}
+        data |= {"reference_groups": reference[2], "target_groups": target[2], **self.data_options}
 
         def solve(start: TaskRelatednessResult | None) -> TaskRelatednessResult:
             assert reference[1] is not None
-            return task_relatedness(reference[0], reference[1], *target, warm_start=start, config=self.config, **data)
+            return task_relatedness(
+                reference[0], reference[1], target[0], target[1], warm_start=start, config=self.config, **data
+            )
 
         try:
             if reference[1] is None:
@@ -271,16 +283,16 @@ class TaskRelatednessMonitor(FeatureMonitor):
         publish_figures(trainer, figures, self.prefix)
 
 
-def _keep(inputs: dict[str, Tensor], places: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    labels = inputs.get("labels")
-    return places, inputs["features"].cpu(), None if labels is None else labels.cpu()
+def _keep(inputs: dict[str, Tensor], places: Tensor) -> Kept:
+    labels, groups = (None if name not in inputs else inputs[name].cpu() for name in ("labels", GROUPS))
+    return places, inputs["features"].cpu(), labels, groups
 
 
 def _bound_of(result: TaskRelatednessResult) -> float:
     return result.bound
 
 
-def _gather(trainer: Trainer, kept: list[tuple[Tensor, Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None] | None:
+def _gather(trainer: Trainer, kept: list[Kept]) -> Side | None:
     """Bring the samples of all processes together in the order of the data, whatever that number is."""
     if trainer.world_size > 1:
         shares: list[Any] = [None] * trainer.world_size
@@ -288,7 +300,11 @@ def _gather(trainer: Trainer, kept: list[tuple[Tensor, Tensor, Tensor | None]]) 
         kept = [part for share in shares for part in share]
     if not kept:
         return None
-    order = torch.cat([places for places, _, _ in kept]).argsort(stable=True)
-    labels = [part for _, _, part in kept if part is not None]
-    features = torch.cat([part for _, part, _ in kept])
-    return features[order], torch.cat(labels)[order] if len(labels) == len(kept) else None
+    order = torch.cat([places for places, *_ in kept]).argsort(stable=True)
+
+    def joined(parts: Iterable[Tensor | None]) -> Tensor | None:
+        known = [part for part in parts if part is not None]
+        return torch.cat(known)[order] if len(known) == len(kept) else None
+
+    features = torch.cat([part for _, part, *_ in kept])
+    return features[order], joined(part for _, _, part, _ in kept), joined(part for *_, part in kept)

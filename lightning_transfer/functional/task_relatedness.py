@@ -26,12 +26,20 @@ from lightning_transfer.relatedness.estimate import (
 )
 from lightning_transfer.relatedness.head import SoftmaxHead
 from lightning_transfer.relatedness.population import SMOOTHING, mean_bound, smoothed
-from lightning_transfer.relatedness.problem import EvaluationData, Groups, Problem, check_classes, one_row_each
+from lightning_transfer.relatedness.problem import (
+    EvaluationData,
+    GroupedEvaluationData,
+    Groups,
+    Problem,
+    check_classes,
+    one_row_each,
+)
 from lightning_transfer.relatedness.result import TaskRelatednessResult
 from lightning_transfer.utilities.checks import shape_of_positions
 from lightning_transfer.utilities.groups import check_groups, number_groups, rows_of_groups
 
 _FEWEST = 8  # samples a side that can be cut in halves
+_SIDES = ("reference", "target")
 
 
 @torch.inference_mode(mode=False)  # the solvers need gradients of their own, also in a validation loop
@@ -45,7 +53,7 @@ def task_relatedness(
     config: BoundConfig | None = None,
     head: nn.Linear | SoftmaxHead | tuple[Tensor, Tensor] | None = None,
     label_map: Tensor | Literal["matched", "random"] | None = None,
-    evaluation: EvaluationData | None = None,
+    evaluation: EvaluationData | GroupedEvaluationData | None = None,
     warm_start: TaskRelatednessResult | None = None,
     reference_class_names: Sequence[str] | None = None,
     target_class_names: Sequence[str] | None = None,
@@ -79,7 +87,8 @@ def task_relatedness(
         label_map: Label map where it is not learned: ``"matched"`` (default), ``"random"`` as in the paper, or ``B`` of
             shape ``(K_T, K_R)`` in ascending order of ids.
         evaluation: Reference features, reference labels, target features and target labels to evaluate on instead of
-            halves. The rows of ``M`` are weighted by the class shares of that target; nothing is learned there.
+            halves, and after them, where samples come in groups, the groups of that reference and of that target (or
+            None). The rows of ``M`` are weighted by the class shares of that target; nothing is learned there.
         warm_start: An earlier result for the same classes and width, whose transforms are the first iterate (of halves:
             those of its halves, if it has some).
         reference_class_names: Names by class id.
@@ -98,7 +107,7 @@ def task_relatedness(
         ValueError: If an option is unknown or impossible, an input is malformed, widths differ, a target class has no
             samples, the head has another width, a deterministic label map is asked for with fewer reference than target
             classes, the warm start does not fit, groups are malformed or leave nothing to hold out, or a statement on
-            the population is asked for of an ``evaluation`` or of classes of one group only.
+            the population is asked for where too few groups, or none of an ``evaluation``, are known.
 
     Example:
         >>> import torch
@@ -119,18 +128,16 @@ def task_relatedness(
         _check_groups(reference_groups, reference_features, "reference"),
         _check_groups(target_groups, target_features, "target"),
     )
-    grouped = any(ids is not None for ids in groups)
-    if evaluation is not None and grouped and (config.confidence is not None or config.num_resamples):
-        raise ValueError(
-            "Expected `confidence` and `num_resamples` without argument `evaluation` where samples come in groups: the "
-            "groups of its samples are not known."
-        )
+    evaluation_groups: Groups = (None, None)
+    if evaluation is not None:
+        evaluation, evaluation_groups = _groups_of_evaluation(evaluation, groups, config)
     reference_features, reference_labels, _ = one_row_each(reference_features, reference_labels, "reference_features")
     target_features, labels_or_zeros, unlabelled = one_row_each(target_features, target_labels, "target_features")
     data = reference_features, reference_labels, target_features, None if unlabelled else labels_or_zeros
     built: dict[int, Problem] | None = {} if config.baselines else None
     given: dict[str, Any] = {"head": head, "label_map": label_map, "groups": groups, "built": built}
-    result = _answer(data, config, evaluation=evaluation, start=warm_start, **given)
+    given |= {"evaluation": evaluation, "evaluation_groups": evaluation_groups}
+    result = _answer(data, config, start=warm_start, **given)
     if config.baselines:
         alike = replace(config, feature_map="orthogonal", method="alternating", baselines=0, num_resamples=0)
         alike = replace(alike, confidence=None)
@@ -138,7 +145,7 @@ def task_relatedness(
             given["built"] = {}
         given |= {"head": None, "brief": True}
         seeds = (None, *(config.seed + 1 + i for i in range(config.baselines)))
-        bounds = [_answer(data, alike, turn=seed, evaluation=evaluation, **given).bound for seed in seeds]
+        bounds = [_answer(data, alike, turn=seed, **given).bound for seed in seeds]
         result = replace(result, baseline=Baseline(bounds[0], tuple(bounds[1:])))
     result = replace(result, config=config, seconds=time.perf_counter() - began)
     return result.with_names(reference_class_names, target_class_names)
@@ -161,8 +168,11 @@ def check_given(
     check_label_map(config, label_map)
     if head is not None:
         SoftmaxHead.parts_of(head)
-    if evaluation is not None and not (isinstance(evaluation, tuple) and len(evaluation) == 4):
-        raise ValueError("Expected argument `evaluation` to be a tuple of four tensors (the last may be None).")
+    if evaluation is not None and not (isinstance(evaluation, tuple) and len(evaluation) in (4, 6)):
+        raise ValueError(
+            "Expected argument `evaluation` to be a tuple of four tensors (the last may be None), or of these and the "
+            "groups of either side."
+        )
     if warm_start is not None and not isinstance(warm_start, TaskRelatednessResult):
         raise ValueError(
             f"Expected argument `warm_start` to be a `TaskRelatednessResult`, but got {type(warm_start).__name__}."
@@ -178,21 +188,53 @@ def _check_groups(groups: Tensor | None, features: Tensor, side: str) -> Tensor 
     return ids
 
 
+def _groups_of_evaluation(
+    evaluation: EvaluationData | GroupedEvaluationData, groups: Groups, config: BoundConfig
+) -> tuple[EvaluationData, Groups]:
+    """Evaluation data, and the groups of both sides where they are there; they must be where they are needed.
+
+    Raises:
+        ValueError: If groups are malformed, or there are none where resamples or the population would need them.
+    """
+    z, y, x, t, *rest = evaluation
+    ids = [_check_groups(each, of, f"evaluation {side}") for each, of, side in zip(rest, (z, x), _SIDES, strict=False)]
+    found: Groups = (ids[0], ids[1]) if ids else (None, None)
+    for side, learned, held_out in zip(_SIDES, groups, found, strict=True):
+        needed = config.num_resamples > 0 or (config.confidence is not None and side == "target")
+        if learned is not None and held_out is None and needed:
+            raise ValueError(
+                f"Expected argument `evaluation` to hold the groups of its samples after them for `confidence` and "
+                f"`num_resamples`, where `{side}_groups` are given, but got none of the {side}."
+            )
+    return (z, y, x, t), found
+
+
 def _answer(
     data: Data,
     config: BoundConfig,
     *,
     evaluation: EvaluationData | None = None,
+    evaluation_groups: Groups = (None, None),
     start: TaskRelatednessResult | None = None,
     groups: Groups = (None, None),
     **given: Any,
 ) -> TaskRelatednessResult:
     """Learn and evaluate on halves, or on what was asked for."""
     few = min(len(data[0]), len(data[2])) < _FEWEST
+    if data[3] is not None and len(data[3]):  # of classes of one sample nothing can be held out
+        few = few or int(data[3].unique(return_counts=True)[1].max()) < 2
     if evaluation is not None or config.folds == 1 or few:
-        result = _solve(data, config, evaluation=evaluation, start=start, groups=groups, **given)
+        part = {"evaluation": evaluation, "evaluation_groups": evaluation_groups}
+        result = _solve(data, config, start=start, groups=groups, **part, **given)
+        for side, learned, held_out in zip(_SIDES, groups, evaluation_groups, strict=True):
+            if learned is not None and held_out is not None:
+                both = int(torch.isin(held_out.unique(), learned.to(held_out.device)).sum())
+                note = f"{both} groups of the {side} have samples among those learned from and those evaluated on"
+                result = replace(result, messages=(*result.messages, *([note] if both else [])))
         if config.folds > 1 and few and evaluation is None:
             result = replace(result, messages=(*result.messages, "too few samples to hold some of them out"))
+        if config.confidence is not None and evaluation is None:
+            result = replace(result, messages=(*result.messages, "no statement about new samples: none are held out"))
         return result
     check_classes(data[3], config.num_target_classes)
     num_classes = None
@@ -207,6 +249,11 @@ def _answer(
             raise ValueError(
                 f"Expected argument `target_groups` to have every class in at least two groups for `confidence`, but "
                 f"{single[1]} samples are of a class that one half alone has."
+            )
+        if rest.groups[1] is not None and config.confidence is not None and len(rest.groups[1].unique()) < 2:
+            raise ValueError(
+                "Expected argument `target_groups` to hold at least 4 groups for `confidence`, two in each half, but "
+                f"one half has a single one of {len(groups[1].unique() if groups[1] is not None else ())}."
             )
         first = starts[fold] if len(starts) == 2 else None
         part: dict[str, Any] = {"evaluation": rest.data, "groups": learn.groups, "evaluation_groups": rest.groups}

@@ -67,6 +67,17 @@ class Baseline:
         """Whether the reference differs from its copies by more than these do, see :attr:`margin`, and by 1e-4 nats."""
         return abs(self.difference) > max(self.margin, _NOTHING)
 
+    def remark(self, guessing: float) -> str:
+        """What to say behind the figures where the bound under a turning map says no more than guessing costs.
+
+        Args:
+            guessing: Entropy of the target prior, in nats.
+
+        Returns:
+            Words, or nothing.
+        """
+        return "; the bound under a turning map is vacuous" if self.bound >= guessing else ""
+
     def __str__(self) -> str:
         verdict = "" if self.decided else ", not decided"
         return (

@@ -18,6 +18,7 @@ from lightning_transfer.relatedness.sample import Sample, content_order, prepare
 from lightning_transfer.utilities.checks import check_features, check_labels, flatten_features, flatten_positions
 
 EvaluationData = tuple[Tensor, Tensor, Tensor, "Tensor | None"]
+GroupedEvaluationData = tuple[Tensor, Tensor, Tensor, "Tensor | None", "Tensor | None", "Tensor | None"]
 Groups = tuple["Tensor | None", "Tensor | None"]  # of the reference and of the target
 _WIDEST = 512  # features above this width are reduced ...
 _REDUCED = 256  # ... to this one

@@ -22,14 +22,16 @@ def cluster(features: Tensor, num_clusters: int, seed: int) -> tuple[Tensor, Ten
         Cluster of each sample, shape ``(n,)``, without gaps, and centres of shape ``(K, d)``.
 
     Raises:
-        ValueError: If there are fewer samples than clusters.
+        ValueError: If there are fewer distinct samples than clusters.
     """
     from sklearn.cluster import KMeans
 
-    if len(features) < num_clusters:
+    distinct = len(features.unique(dim=0)) if len(features) >= num_clusters else 0
+    if distinct < num_clusters:
         raise ValueError(
             f"Expected argument `target_features` to hold a sample of each of {num_clusters} target classes, whose "
-            f"labels are to be found, but got {len(features)} samples."
+            f"labels are to be found, but got {len(features)} samples"
+            f"{f', {distinct} of them distinct' if distinct else ''}."
         )
     fitted = KMeans(num_clusters, n_init=4, random_state=seed).fit(features.cpu().numpy())
     labels = without_gaps(torch.from_numpy(fitted.labels_).long().to(features.device))

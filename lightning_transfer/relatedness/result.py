@@ -371,10 +371,12 @@ class TaskRelatednessResult:
             ("loss of the transformed classifier", "target_loss"),
             ("accuracy of the transformed classifier", "target_accuracy"),
         ]
+        if self.labels_used != "given":
+            rows[-1] = ("agreement with the labels that were found", "target_accuracy")
         columns = self.certificates()
-        lines = [" " * 40 + "".join(f"{name:>17}" for name in columns)]
+        lines = [" " * 41 + "".join(f"{name:>17}" for name in columns)]
         lines += [
-            f"{title:<40}" + "".join(f"{getattr(each, key):17.4f}" for each in columns.values()) for title, key in rows
+            f"{title:<41}" + "".join(f"{getattr(each, key):17.4f}" for each in columns.values()) for title, key in rows
         ]
         lines.insert(4, "-" * len(lines[0]))
         further = ""
@@ -385,10 +387,11 @@ class TaskRelatednessResult:
         if self.margin_mismatch is not None:
             further += f"\ndistribution mismatch as a distance (logit_margin): {self.margin_mismatch:.4f}"
         if self.baseline is not None:
-            further += f"\nrelatedness: {self.baseline}"
+            further += f"\nrelatedness: {self.baseline}{self.baseline.remark(self.certificate.guessing)}"
         if self.population_bound is not None:
+            found = "" if self.labels_used == "given" else ", on labels found the same way,"
             confidence = self.config.confidence or 0.0
-            further += f"\nloss on new samples at most {self.population_bound:.4f} ({confidence:.0%} confidence)"
+            further += f"\nloss on new samples{found} at most {self.population_bound:.4f} ({confidence:.0%} confidence)"
         if self.reference_loss is not None:
             further += f"\nheld-out loss of a classifier of the reference: {self.reference_loss:.4f}"
         notes = [

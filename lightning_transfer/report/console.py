@@ -15,11 +15,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lightning_transfer.relatedness.baseline import Baseline
 from lightning_transfer.report.text import (
+    against_copies,
+    baseline_of,
     column_texts,
     cost_text,
     error_text,
+    is_vacuous,
     sentences,
     short_names,
     title,
@@ -147,7 +149,7 @@ def bounds_table(results: Sequence[Mapping[str, Any]]) -> RenderableType:
     figures = ("bound", "reweighted_reference_loss", "label_mismatch", "distribution_mismatch", "target_loss")
     for name in (*figures, "target_accuracy"):
         table.add_column(title(name), justify="right")
-    baselines = [_baseline(result) for result in results]
+    baselines = [baseline_of(result) for result in results]
     pairs = list(zip(results, baselines, strict=True))
     related = None not in baselines and len({str(result["reference"]) for result in results}) > 1
     if any(baselines):
@@ -156,23 +158,19 @@ def bounds_table(results: Sequence[Mapping[str, Any]]) -> RenderableType:
     for rank, (result, baseline) in enumerate(pairs, start=1):
         names = [Text(plain(result[name])) for name in ("reference", "target", "backbone")]
         cells = [Text(f"{float(result[name]):.4f}") for name in (*figures, "target_accuracy")]
+        if is_vacuous(result["bound"], result):
+            cells[0].append(" vacuous", style="dim")
         if baseline is not None:
-            undecided = "" if baseline.decided else " ?"
-            cells.append(Text(f"{baseline.difference:+.4f} ± {baseline.spread:.4f}{undecided}"))
+            cells.append(Text(against_copies(result)))
         cells[-1 if related else 0].stylize("bold green" if rank == 1 else "")
         table.add_row(str(rank), *names, *cells)
-    words = "\nBounds of the loss on the target in nats: lower is better."
+    words = "\nBounds of the loss on the target in nats: lower is better; vacuous from what guessing costs on."
     if any(baselines):
         words += (
-            " Against copies: the bound under turning maps minus that of random copies of the reference, with their"
+            " Against copies: the bound under turning maps minus that of random copies of the reference, with their "
+            "spread; ? where that is not decided, vacuous where the bound under turning maps is."
         )
-        words += " their spread; ? where that is not decided."
     return Group(Text(), table, Text(words, style="dim"))
-
-
-def _baseline(result: Mapping[str, Any]) -> Baseline | None:
-    baseline = result.get("baseline")
-    return None if baseline is None else Baseline(float(baseline["bound"]), tuple(baseline["copies"]))
 
 
 def as_text(board: Standings, width: int = 120) -> str:

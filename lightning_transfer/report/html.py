@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 from lightning_transfer.report.explanations import explain_column
 from lightning_transfer.report.text import (
     MISSING,
+    against_copies,
+    baseline_of,
     column_texts,
     cost_text,
     costs_of,
     error_text,
+    is_vacuous,
     score_texts,
     sentences,
     title,
@@ -173,21 +176,34 @@ def bound_section(bounds: Sequence[tuple[str, Mapping[str, Any]]], level: int = 
     keys = "".join(
         f'<svg class="key"><rect class="{kind}" width="99" height="99"/></svg>{name}' for kind, _, name in _TERMS
     )
-    heads = ("Backbone", "Bound", *(name for _, _, name in _TERMS), "loss that it bounds", "guessing", "")
+    heads = ["Backbone", "Bound", *(name for _, _, name in _TERMS), "loss that it bounds", "guessing", ""]
+    copies = any(baseline_of(bound) is not None for _, bound in bounds)
+    if copies:
+        heads.insert(-1, "against copies")
     lines = []
     for name, bound in bounds:
         cells = [f'<td class="name">{html_text(name)}</td>']
         values = (bound["bound"], *(bound[key] for _, key, _ in _TERMS), bound["target_loss"], bound.get("guessing"))
-        cells += [f'<td data-t="{text}">{_three(value)}</td>' for text, value in zip(heads[1:-1], values, strict=True)]
+        texts = [_three(value) for value in values]
+        if is_vacuous(bound["bound"], bound):
+            texts[0] += " vacuous"
+        if copies:
+            texts.append(against_copies(bound))
+        cells += [f'<td data-t="{heading}">{text}</td>' for heading, text in zip(heads[1:-1], texts, strict=True)]
         cells.append(f'<td class="stack">{_stack(bound, widest)}</td>')
         lines.append(f"<tr>{''.join(cells)}</tr>")
     head = "".join(f'<th class="{"name" if not i else ""}">{text}</th>' for i, text in enumerate(heads))
     best, bound = bounds[0]
     typed = [shlex.join(["lightning-transfer", "relate", *map(str, b.get("overrides") or ())]) for _, b in bounds]
     repeat = "" if level > 2 or not bound.get("overrides") else "\n".join(map(html_text, typed))
+    words = (
+        " Against copies: the bound under maps that can only turn the target, minus that of copies of the reference "
+        "turned at random, with their spread; ? where that is not decided, vacuous where that bound is."
+    )
     return (
         f'<h{level}>What the bound is made of</h{level}>\n<p class="faint">In nats, lower is better: {keys}. '
-        "The upright line is the loss that the bound is about. A bound above guessing says nothing of its own.</p>\n"
+        "The upright line is the loss that the bound is about. A bound above guessing is vacuous: it says nothing of "
+        f"its own.{words if copies else ''}</p>\n"
         f'<div class="scroll"><table class="terms narrow"><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>\n{_label_map(best, bound)}"
         + (f"<h{level}>To repeat it</h{level}>\n<pre>{repeat}</pre>\n" if repeat else "")

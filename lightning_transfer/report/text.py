@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_transfer.metrics.registry import METRICS
+from lightning_transfer.relatedness.baseline import Baseline
 from lightning_transfer.utilities.text import plain
 
 if TYPE_CHECKING:
@@ -125,6 +126,36 @@ def column_texts(board: Standings, column: str) -> list[tuple[str, bool]]:
 def costs_of(board: Standings) -> list[str]:
     """The costs that some row of a leaderboard has."""
     return [cost for cost in board.costs if any(getattr(row, cost) is not None for row in board.rows)]
+
+
+def baseline_of(bound: Mapping[str, Any]) -> Baseline | None:
+    """What random copies of the reference reach, of the content of a ``relatedness.json``; None without them."""
+    found = bound.get("baseline")
+    return None if found is None else Baseline(float(found["bound"]), tuple(map(float, found["copies"])))
+
+
+def is_vacuous(value: float, bound: Mapping[str, Any]) -> bool:
+    """Whether a bound says no more than guessing would, as far as the content beside it says what that costs."""
+    guessing = bound.get("guessing")
+    return guessing is not None and float(value) >= float(guessing)
+
+
+def against_copies(bound: Mapping[str, Any]) -> str:
+    """How far a bound under turning maps is from random copies of the reference, and what that is worth.
+
+    Example:
+        >>> from lightning_transfer.report.text import against_copies
+        >>> baseline = {"bound": 1.5, "copies": [2.0, 1.9, 2.1, 2.0, 2.0]}
+        >>> against_copies({"guessing": 2.3, "baseline": baseline})
+        '-0.5000 ± 0.0707'
+        >>> against_copies({"guessing": 1.4, "baseline": baseline})
+        '-0.5000 ± 0.0707 vacuous'
+    """
+    baseline = baseline_of(bound)
+    if baseline is None:
+        return MISSING
+    doubt = " vacuous" if is_vacuous(baseline.bound, bound) else ""
+    return f"{baseline.difference:+.4f} ± {baseline.spread:.4f}{'' if baseline.decided else ' ?'}{doubt}"
 
 
 def undecided_places(board: Standings) -> set[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
 
 from lightning_transfer.functional.task_relatedness import task_relatedness
+from lightning_transfer.relatedness.config import DATA, BoundConfig
 from lightning_transfer.relatedness.result import TaskRelatednessResult
 
 NUM_BASELINES = 5
@@ -83,13 +84,20 @@ class BoundRanking:
                 for name, r in self.results.items()
                 if r.reference_loss is not None
             ]
-        lines += [f"{name:<{width}}  {r.baseline}" for name, r in self.results.items() if r.baseline is not None]
+        lines += [f"{name:<{width}}  the bound is vacuous" for name, r in self.results.items() if r.certificate.vacuous]
+        lines += [
+            f"{name:<{width}}  {r.baseline}{r.baseline.remark(r.certificate.guessing)}"
+            for name, r in self.results.items()
+            if r.baseline is not None
+        ]
         lines += [f"not decided: {name} or {other}" for name, other in self.undecided()]
+        if any(r.labels_used != "given" for r in self.results.values()):
+            lines.append("bounds, losses and accuracies are those on labels that were found, not on the true ones")
         return "\n".join(lines)
 
 
 def rank_references(
-    references: Mapping[str, tuple[Tensor, Tensor]],
+    references: Mapping[str, tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]],
     target_features: Tensor,
     target_labels: Tensor | None = None,
     **options: Any,
@@ -101,16 +109,18 @@ def rank_references(
     are as easy; see :class:`~lightning_transfer.relatedness.baseline.Baseline`. With ``baselines=0`` the bound counts.
 
     Args:
-        references: Features and labels of each reference, all by the same backbone.
+        references: Features and labels of each reference, all by the same backbone, and after them, where its samples
+            come in groups, their ids (see ``reference_groups`` of the function below).
         target_features: Shape ``(n, d)``, by that backbone.
         target_labels: Shape ``(n,)``, or None.
-        options: Arguments of :func:`lightning_transfer.functional.task_relatedness`.
+        options: Arguments of :func:`lightning_transfer.functional.task_relatedness`, but for those of one reference
+            alone (a head, evaluation data, an earlier result, groups or class names of the reference).
 
     Returns:
         The ranking.
 
     Raises:
-        ValueError: If there is no reference, or an input is malformed.
+        ValueError: If there is no reference, an input is malformed, or an argument is of one reference alone.
 
     Example:
         >>> import torch
@@ -123,9 +133,21 @@ def rank_references(
         >>> list(rank_references(references, target, labels))
         ['same', 'noise']
     """
-    options.setdefault("baselines", NUM_BASELINES)
-    candidates = {name: (*reference, target_features, target_labels) for name, reference in references.items()}
-    return BoundRanking.of(_bounds(candidates, options))
+    config, data = _read(options, NUM_BASELINES)
+    for name in ("reference_groups", "reference_class_names"):
+        if data.get(name) is not None:
+            hint = "; hand groups in with each reference" if name == "reference_groups" else ""
+            raise ValueError(f"Expected no argument `{name}` for several references, which each have their own{hint}.")
+    groups, candidates = {}, {}
+    for name, reference in references.items():
+        if len(reference) not in (2, 3):
+            raise ValueError(
+                f"Expected features and labels of reference {name!r}, and perhaps groups, but got {len(reference)} "
+                "entries."
+            )
+        candidates[name] = (*reference[:2], target_features, target_labels)
+        groups[name] = reference[2] if len(reference) == 3 else None
+    return BoundRanking.of(_bounds(candidates, config, data, groups))
 
 
 def rank_backbones(
@@ -140,23 +162,41 @@ def rank_backbones(
 
     Args:
         candidates: Reference features, reference labels, target features and target labels of each backbone.
-        options: Arguments of :func:`lightning_transfer.functional.task_relatedness`.
+        options: Arguments of :func:`lightning_transfer.functional.task_relatedness`, but for those of one backbone
+            alone (a head, evaluation data, an earlier result).
 
     Returns:
         The ranking.
 
     Raises:
-        ValueError: If there is no candidate, or an input is malformed.
+        ValueError: If there is no candidate, an input is malformed, or an argument is of one backbone alone.
     """
-    by_reference_loss = not options.get("baselines") and all(sides[3] is None for sides in candidates.values())
-    return BoundRanking.of(_bounds(candidates, options), by_reference_loss)
+    config, data = _read(options, 0)
+    by_reference_loss = not config.baselines and all(sides[3] is None for sides in candidates.values())
+    return BoundRanking.of(_bounds(candidates, config, data), by_reference_loss)
+
+
+def _read(options: Mapping[str, Any], baselines: int) -> tuple[BoundConfig, dict[str, Any]]:
+    """The config, with a number of baselines of the ranking's own where none is given, and the other arguments."""
+    given = dict(options)
+    config, data = given.pop("config", None), {name: given.pop(name) for name in DATA if name in given}
+    return BoundConfig.of(config, given if config is not None else {"baselines": baselines, **given}), data
 
 
 def _bounds(
-    candidates: Mapping[str, tuple[Tensor, Tensor, Tensor, Tensor | None]], options: dict[str, Any]
+    candidates: Mapping[str, tuple[Tensor, Tensor, Tensor, Tensor | None]],
+    config: BoundConfig,
+    data: Mapping[str, Any],
+    groups: Mapping[str, Tensor | None] | None = None,
 ) -> dict[str, TaskRelatednessResult]:
     if not candidates:
         raise ValueError("Expected at least one candidate to rank, but got none.")
-    if options.get("confidence") is not None:
-        options["confidence"] = 1 - (1 - options["confidence"]) / len(candidates)
-    return {name: task_relatedness(*sides, **options) for name, sides in candidates.items()}
+    for name in ("evaluation", "head", "warm_start"):
+        if data.get(name) is not None:
+            raise ValueError(f"Expected no argument `{name}` for a ranking: it is of one candidate alone.")
+    if config.confidence is not None:
+        config = replace(config, confidence=1 - (1 - config.confidence) / len(candidates))
+    own = {name: {"reference_groups": ids} for name, ids in (groups or {}).items() if ids is not None}
+    return {
+        name: task_relatedness(*sides, config=config, **data, **own.get(name, {})) for name, sides in candidates.items()
+    }

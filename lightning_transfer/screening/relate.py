@@ -64,7 +64,8 @@ def relate(
         cache: Where features lie for the next time, see :func:`lightning_transfer.screen`.
         cache_key: Name of data that do not say what they hold, see there.
         info: Plain JSON values to write into ``relatedness.json`` too.
-        **options: Arguments of :func:`lightning_transfer.functional.task_relatedness`; ``baselines`` is 5 here.
+        **options: Arguments of :func:`lightning_transfer.functional.task_relatedness`; ``baselines`` is 5 here
+            where no ``config`` says otherwise.
 
     Returns:
         The bound, its terms and how it was certified; lower is better.
@@ -79,7 +80,8 @@ def relate(
     from lightning_transfer.passes import read_input_shape
 
     extract = CachedPasses(FeatureCache.of(cache), cache_key, watch_duplicates, NOTES)
-    arguments = {"baselines": NUM_BASELINES, **check_relatedness(options)}
+    arguments = {**({} if options.get("config") else {"baselines": NUM_BASELINES}), **check_relatedness(options)}
+    seed = arguments.get("seed", getattr(arguments.get("config"), "seed", 0))
     check_trainer(trainer)
     keys = {"input_key": input_key, "label_key": label_key}
     sides = {"reference": load_data(reference, "reference", keys), "target": load_data(target, "target", keys)}
@@ -91,7 +93,7 @@ def relate(
     def features_of(side: str, of_split: str) -> tuple[Any, Any, Any]:
         extraction = extract(
             built, sides[side], keep=needed_of(sides[side]), split=of_split, max_samples=max_samples, trainer=trainer,
-            seed=arguments.get("seed", 0), progress=progress, fingerprint=fingerprint, role=side,
+            seed=seed, progress=progress, fingerprint=fingerprint, role=side,
             **keys_of(sides[side], input_key, label_key, own_first=side == "reference"),
         )  # fmt: skip
         for remark in remarks_on_cache(extraction):
@@ -99,8 +101,8 @@ def relate(
         return extraction.kept["features"], extraction.kept["labels"], extraction.kept.get("groups")
 
     if evaluation_split is not None:
-        held_out = [features_of(side, evaluation_split)[:2] for side in ("reference", "target")]
-        arguments["evaluation"] = (*held_out[0], *held_out[1])
+        held_out = [features_of(side, evaluation_split) for side in ("reference", "target")]
+        arguments["evaluation"] = tuple(side[i] for pair in ((0, 1), (2,)) for side in held_out for i in pair)
     for side, data in sides.items():
         arguments.setdefault(f"{side}_class_names", getattr(data, "class_names", None) or None)
     learned = {side: features_of(side, split) for side in ("reference", "target")}

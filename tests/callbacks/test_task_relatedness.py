@@ -11,7 +11,7 @@ import pytest
 import torch
 from _training import CLASSES, Diary, Net, Points, features_of, fit, kinds_in, make_trainer, run_in_processes, trace
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_transfer.callbacks import TaskRelatednessMonitor, TransferabilityMonitor
 from lightning_transfer.functional.task_relatedness import task_relatedness
@@ -273,6 +273,31 @@ def test_a_target_without_labels_gets_pseudo_labels():
     monitor = _monitor()
     fit([monitor], Blind(), None, DataLoader(points.inputs, 8), max_epochs=1)
     assert monitor.results[0].labels_used == "pseudo"
+
+
+@pytest.mark.parametrize("stays", [True, False], ids=["features", "loader"])
+def test_groups_of_both_sides_are_divided_by_halves(monkeypatch, stays):
+    class Grouped(DataLoader):
+        group_key = 2
+
+    def loader(n, seed):
+        points = Points(n, seed=seed)
+        return Grouped(TensorDataset(points.inputs, points.labels, torch.arange(n) // 4), batch_size=8)
+
+    seen, module = [], sys.modules["lightning_transfer.functional.task_relatedness"]
+    original = module.task_relatedness
+    monkeypatch.setattr(
+        module, "task_relatedness", lambda *args, **options: seen.append(options) or original(*args, **options)
+    )
+    features = torch.randn(40, 8, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3
+    reference = (*features, torch.arange(40) // 5) if stays else loader(40, 8)
+    monitor = TaskRelatednessMonitor(reference, data=loader(36, 1), options={"rounds": 1}, strict=True)
+    fit([monitor], max_epochs=1)
+    groups = torch.arange(40) // (5 if stays else 4), torch.arange(36) // 4
+    assert len(seen) == len(monitor.history) == 2
+    for options in seen:
+        assert torch.equal(options["reference_groups"], groups[0])
+        assert torch.equal(options["target_groups"], groups[1])
 
 
 def test_a_failure_is_a_warning_once_and_strict_raises():

@@ -80,6 +80,18 @@ def test_heads_of_tiny_and_huge_weights(scale):
             assert part.target_loss <= part.bound
 
 
+def test_nothing_is_held_out_of_classes_of_one_sample():
+    z, y, x, _ = cases()["a class of one sample"]
+    result = task_relatedness(z, y, x[:12], torch.arange(12), confidence=0.9)
+    assert result.evaluated_on == "fit data"
+    assert "too few samples to hold some of them out" in result.messages
+    assert "no statement about new samples: none are held out" in result.messages
+    assert result.population_bound is None
+    twice = task_relatedness(z, y, x[:12], torch.arange(12).clamp_min(1))
+    assert twice.evaluated_on == "held-out halves"
+    assert twice.certificate.num_target == 12
+
+
 def test_copies_of_degenerate_references():
     for name in ("one row for all", "two samples a class", "one class a side", "a class of one sample"):
         result = task_relatedness(*cases()[name], baselines=2)

@@ -180,5 +180,27 @@ def test_no_statement_on_the_population_of_classes_in_one_group(blobs):
     assert any("of a class that one half alone has" in message for message in result.messages)
     with pytest.raises(ValueError, match="every class in at least two groups for `confidence`"):
         task_relatedness(z, y, x, t, target_groups=groups, confidence=0.9)
-    with pytest.raises(ValueError, match="without argument `evaluation`"):
-        task_relatedness(z, y, x, t, target_groups=groups, evaluation=(z, y, x, t), confidence=0.9)
+    with pytest.raises(ValueError, match=r"at least 4 groups for `confidence`, two in each half.* a single one of 3"):
+        task_relatedness(z, y, x, t, target_groups=torch.arange(36) // 12, confidence=0.9)
+
+
+def test_evaluation_data_have_groups_of_their_own(blobs):
+    z, y, x, t = blobs(n_reference=48, n_target=60)
+    groups = torch.arange(60) // 3
+    fit = {"target_groups": groups[:30], "reference_groups": torch.arange(24), "rounds": 1, "confidence": 0.9}
+    learn, rest = (z[:24], y[:24], x[:30], t[:30]), (z[24:], y[24:], x[30:], t[30:])
+    result = task_relatedness(*learn, evaluation=(*rest, None, groups[30:]), **fit)
+    losses = -result.classifier(x[30:]).gather(1, t[30:, None])[:, 0]
+    means = torch.stack([losses[groups[30:] == group].mean() for group in range(10, 20)])
+    largest = -float(result.log_prior.min()) - math.log(0.02)
+    assert result.population_bound == pytest.approx(mean_bound(means, largest, 0.9))
+    assert not any("among those learned from" in message for message in result.messages)
+    shared = task_relatedness(*learn, evaluation=(*rest, None, groups[30:] - 3), **fit)
+    assert "3 groups of the target have samples among those learned from and those evaluated on" in shared.messages
+    for options, side in (({}, "target"), ({"num_resamples": 2, "confidence": None}, "reference")):
+        with pytest.raises(ValueError, match=f"`evaluation` to hold the groups .* but got none of the {side}"):
+            task_relatedness(*learn, evaluation=(*rest, None, None), **{**fit, **options})
+    with pytest.raises(ValueError, match="`evaluation target_groups` to have one id a sample"):
+        task_relatedness(*learn, evaluation=(*rest, None, groups), **fit)
+    with pytest.raises(ValueError, match=r"four tensors .* or of these and the groups"):
+        task_relatedness(*learn, evaluation=(*rest, groups[30:]), **fit)

@@ -30,6 +30,8 @@ def test_clusters_are_the_blobs_and_have_their_means():
     assert torch.equal(nearest(features, centres), found)
     with pytest.raises(ValueError, match=r"a sample of each of 9 target classes.*but got 5 samples"):
         cluster(features[:5], 9, seed=0)
+    with pytest.raises(ValueError, match=r"a sample of each of 3 target classes.*got 20 samples, 2 of them distinct"):
+        cluster(features[:2].repeat(10, 1), 3, seed=0)
 
 
 def test_classes_are_numbered_in_a_row():

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from lightning_transfer.report.console import as_text
+from lightning_transfer.report.console import as_text, bounds_table
 from lightning_transfer.screening import Leaderboard, Row
 from tests.report._boards import COLUMNS, make_board
 
@@ -106,3 +106,26 @@ def test_notes_and_remarks():
 def test_static_baseline_that_disagrees():
     rows = [Row("a", {"logme": 1.0}, parameters=5), Row("b", {"logme": 2.0}, parameters=4)]
     assert "(most parameters): a, ranked 2 here" in as_text(Leaderboard(rows))
+
+
+def bound_of(reference, bound, copies, guessing=2.3):
+    figures = {"reweighted_reference_loss": 1.0, "label_mismatch": 0.0, "distribution_mismatch": bound - 1.0}
+    names = {"reference": reference, "target": "t", "backbone": "b", "target_loss": 1.0, "target_accuracy": 0.5}
+    return {**names, **figures, "bound": bound, "guessing": guessing, "baseline": {"bound": bound, "copies": copies}}
+
+
+def test_bounds_that_are_vacuous_or_not_decided_are_marked():
+    results = [bound_of("near", 1.5, [2.0, 2.1]), bound_of("far", 2.4, [2.3, 2.5]), bound_of("old", 1.9, [1.8, 2.1])]
+    del results[2]["guessing"]  # as earlier versions wrote it
+    console = Console(file=io.StringIO(), width=200)
+    console.print(bounds_table(results))
+    text = console.file.getvalue()
+    near, old, far = (
+        next(line for line in text.splitlines() if f" {name} " in line) for name in ("near", "old", "far")
+    )
+    assert text.index(near) < text.index(old) < text.index(far)
+    assert "2.4000 vacuous" in far
+    assert far.rstrip().endswith("? vacuous")
+    assert old.rstrip().endswith(" ?")
+    assert "vacuous" not in near
+    assert "their their" not in text

@@ -153,3 +153,12 @@ def test_an_order_by_rounding_agrees_with_nothing():
         "-",
         "-",
     ]
+
+
+def test_what_copies_of_the_reference_reach_and_that_a_bound_is_vacuous():
+    copied = {**BOUND, "baseline": {"bound": 0.6, "copies": [0.62, 0.66]}}
+    text = bound_section([("a", copied), ("b", {**BOUND, "bound": 0.7})])
+    assert ">-0.0400 ± 0.0283 ?</td>" in text
+    assert ">0.700 vacuous</td>" in text
+    assert text.count("vacuous</td>") == 1
+    assert "copies" not in bound_section([("a", BOUND)])

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_transfer.functional import task_relatedness
+from lightning_transfer.relatedness import BoundConfig
 from lightning_transfer.screening import rank_backbones, rank_references
 from tests.relatedness._tasks import make
 
@@ -31,6 +33,43 @@ def test_rankings():
         rank_backbones({})
 
 
+def test_references_have_groups_of_their_own():
+    z, y, x, t = make(0, n_target=48)
+    groups, others = torch.arange(48) // 4, torch.arange(48) // 3
+    grouped = {"plain": (z, y), "grouped": (z, y, groups)}
+    ranking = rank_references(grouped, x, t, baselines=0, rounds=1, target_groups=others)
+    for name, ids in (("plain", None), ("grouped", groups)):
+        expected = task_relatedness(z, y, x, t, rounds=1, reference_groups=ids, target_groups=others)
+        assert ranking.results[name].bound == expected.bound
+    for options, message in (
+        ({"reference_groups": groups}, "`reference_groups` .* hand groups in with each reference"),
+        ({"head": torch.nn.Linear(4, 3)}, "`head` for a ranking"),
+        ({"evaluation": (z, y, x, t)}, "`evaluation` for a ranking"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rank_references(grouped, x, t, **options)
+    with pytest.raises(ValueError, match=r"features and labels of reference 'plain'.*got 1 entries"):
+        rank_references({"plain": (z,)}, x, t)
+
+
+def test_a_config_says_what_options_would():
+    z, y, x, t = make(0)
+    config = BoundConfig(confidence=0.9, baselines=1, rounds=1)
+    ranking = rank_references({"a": (z, y), "b": (z, y)}, x, t, config=config)
+    assert ranking.results["a"].config.confidence == pytest.approx(0.95)
+    assert len(ranking.results["a"].baseline.copies) == 1
+
+
+def test_a_vacuous_bound_is_called_so_where_it_is_compared():
+    z, y, x, t = make(0)
+    vague = torch.randn(z.shape, generator=torch.Generator().manual_seed(1))
+    text = str(rank_references({"vague": (vague, y), "clear": (z, y)}, x, t, baselines=2, tau=4.0, rounds=1))
+    lines = [line for line in text.splitlines() if line.startswith("vague")]
+    assert any(line.endswith("the bound is vacuous") for line in lines)
+    assert any(line.endswith("the bound under a turning map is vacuous") for line in lines)
+    assert not any("vacuous" in line for line in text.splitlines() if line.startswith("clear"))
+
+
 def test_backbones_for_a_target_without_labels_are_ordered_by_the_loss_on_the_reference():
     z, y, x, _ = make(0)
     vague = z + 6 * torch.randn(z.shape, generator=torch.Generator().manual_seed(1))
@@ -39,6 +78,8 @@ def test_backbones_for_a_target_without_labels_are_ordered_by_the_loss_on_the_re
     losses = [result.reference_loss for result in ranking.results.values()]
     assert losses == sorted(losses)
     assert "held-out loss of a classifier of the reference" in str(ranking)
+    assert "labels that were found, not on the true ones" in str(ranking)
+    assert "agreement with the labels that were found" in str(ranking.results["clear"])
     other_way = rank_references({"vague": (vague, y), "clear": (z, y)}, x, None, baselines=0)
     bounds = [result.bound for result in other_way.results.values()]
     assert bounds == sorted(bounds)  # an easy reference is no related one

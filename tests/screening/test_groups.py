@@ -129,6 +129,9 @@ def test_the_bound_learns_and_evaluates_on_different_groups(digits_160, tmp_path
     assert board["linear"].score("task_relatedness") == pytest.approx(expected)
     assert expected != pytest.approx(task_relatedness(*arguments, **options).bound)
     assert relate(Linear(), other, data, cache=False, **options).bound == pytest.approx(expected)
+    held_out = relate(Linear(), other, data, evaluation_split="val", cache=False, confidence=0.9, **options)
+    assert held_out.evaluated_on == "evaluation data"
+    assert held_out.population_bound is not None
 
 
 def test_portions_of_a_race_are_where_groups_end():
