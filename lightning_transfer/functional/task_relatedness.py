@@ -125,8 +125,8 @@ def task_relatedness(
     config = BoundConfig.of(config, options)
     check_given(config, head=head, label_map=label_map, evaluation=evaluation, warm_start=warm_start)
     groups = (
-        _check_groups(reference_groups, reference_features, "reference"),
-        _check_groups(target_groups, target_features, "target"),
+        _check_groups(reference_groups, reference_features, "reference_groups"),
+        _check_groups(target_groups, target_features, "target_groups"),
     )
     evaluation_groups: Groups = (None, None)
     if evaluation is not None:
@@ -179,12 +179,13 @@ def check_given(
         )
 
 
-def _check_groups(groups: Tensor | None, features: Tensor, side: str) -> Tensor | None:
-    """One id a sample or position, on at least two groups."""
+def _check_groups(groups: Tensor | None, features: Tensor, name: str, several: bool = True) -> Tensor | None:
+    """One id a sample or position, on at least two groups where there have to be several."""
     if groups is None or not isinstance(features, Tensor) or not features.ndim:
         return None
-    ids = check_groups(groups, shape_of_positions(features), name=f"{side}_groups")
-    number_groups(ids, f"{side}_groups")
+    ids = check_groups(groups, shape_of_positions(features), name=name)
+    if several:
+        number_groups(ids, name)
     return ids
 
 
@@ -197,16 +198,16 @@ def _groups_of_evaluation(
         ValueError: If groups are malformed, or there are none where resamples or the population would need them.
     """
     z, y, x, t, *rest = evaluation
-    ids = [_check_groups(each, of, f"evaluation {side}") for each, of, side in zip(rest, (z, x), _SIDES, strict=False)]
-    found: Groups = (ids[0], ids[1]) if ids else (None, None)
-    for side, learned, held_out in zip(_SIDES, groups, found, strict=True):
+    found: list[Tensor | None] = []
+    for side, learned, ids, features in zip(_SIDES, groups, rest or (None, None), (z, x), strict=True):
         needed = config.num_resamples > 0 or (config.confidence is not None and side == "target")
-        if learned is not None and held_out is None and needed:
+        if learned is not None and ids is None and needed:
             raise ValueError(
                 f"Expected argument `evaluation` to hold the groups of its samples after them for `confidence` and "
                 f"`num_resamples`, where `{side}_groups` are given, but got none of the {side}."
             )
-    return (z, y, x, t), found
+        found.append(_check_groups(ids, features, f"evaluation {side}_groups", needed))
+    return (z, y, x, t), (found[0], found[1])
 
 
 def _answer(

@@ -218,6 +218,8 @@ class TaskRelatedness(SampleMetric):
         labels = kept["labels"] if int(kept["labels"][0]) != _NO_LABEL else None
         counts = None if labels is None else torch.unique(labels, return_counts=True)[1]
         messages = [] if self.result is None else list(self.result.messages)
+        if self.result is not None and self.result.certificate.vacuous:
+            messages.append("the bound is vacuous: guessing by the class shares costs no more")
         if int(self.seen) > len(kept["labels"]):
             messages.append(f"computed on a seeded sample of {len(kept['labels'])} of {int(self.seen)} target samples")
         return Health(

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
     Kept = Mapping[str, Tensor]
 
+_VACUOUS = "the bound is vacuous: guessing by the class shares costs no more (Task relatedness)"
 _SMALL = 50  # rows up to which a leaderboard is written after each backbone
 _BETWEEN_WRITINGS = 19  # times the seconds that the last writing took, with more rows
 _LARGEST_MAP = 10_000  # cells of a label map that a row keeps
@@ -677,6 +678,8 @@ def _add_bound(row: Row, reference: Kept, target: Kept, plan: _Plan) -> Row:
     errors = dict(row.standard_errors)
     if result.standard_error is not None:
         errors[BOUND] = result.standard_error
+    if result.certificate.vacuous:
+        row = replace(row, remarks=(*row.remarks, _VACUOUS))
     return replace(
         row, scores={**row.scores, BOUND: result.bound}, standard_errors=errors, bound=_parts_of_bound(result)
     )

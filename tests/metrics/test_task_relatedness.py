@@ -148,3 +148,15 @@ def test_a_config_keeps_its_seed():
 def test_what_goes_beside_the_options_is_looked_at_at_once(given):
     with pytest.raises(ValueError, match=f"`{next(iter(given))}`"):
         TaskRelatedness(**given)
+
+
+@pytest.mark.parametrize(("gap", "vacuous"), [(0.0, True), (8.0, False)])
+def test_health_calls_a_vacuous_bound_so(gap, vacuous):
+    generator = torch.Generator().manual_seed(0)
+    y, t = torch.arange(40) % 3, torch.arange(36) % 3
+    z, x = (gap * torch.eye(3)[of] + torch.randn(len(of), 3, generator=generator) for of in (y, t))
+    metric = TaskRelatedness(tau=20.0, rounds=1)
+    metric.set_reference(z, y)
+    metric.update(x, t)
+    metric.compute()
+    assert any("vacuous" in message for message in metric.health().messages) == vacuous

@@ -268,6 +268,13 @@ def test_the_bound_is_a_column_where_a_reference_is_given(digits):
     assert all(0 < bound <= math.log(3) + 1e-9 for bound in bounds)  # never above the entropy of the target prior
     assert board.best_score == min(bounds)
     assert board.info["reference"] == "digits"
+    assert not any("vacuous" in remark for row in board.rows for remark in row.remarks)
+
+
+def test_a_vacuous_bound_is_remarked(digits):
+    board = screen(Linear(), digits, "h_score", reference=digits, relatedness={"tau": 50.0, "rounds": 1})
+    assert board["linear"].bound["bound"] > board["linear"].bound["guessing"]
+    assert any(remark.startswith("the bound is vacuous") for remark in board["linear"].remarks)
 
 
 def test_real_weights_on_a_few_patches(tmp_path):
