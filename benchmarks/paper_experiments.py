@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def related(tasks: dict[str, Task], reference: str, target: str, encoder: str, *
     return row
 
 
-def settings(tasks: dict[str, Task]) -> list[dict[str, Any]]:
+def settings(tasks: dict[str, Task], _: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Bounds and losses under the settings of the paper."""
     rows = []
     for reference, target in PAIRS:
@@ -160,27 +161,27 @@ def settings(tasks: dict[str, Task]) -> list[dict[str, Any]]:
             if reference == "emoji, one style" and name != "learned_all":
                 continue  # eight of its nine categories are those of the target: a random map says nothing of them
             rows.append({"setting": name, **related(tasks, reference, target, encoder, **options)})
-    return rows
+    yield rows
 
 
-def compared(tasks: dict[str, Task]) -> list[dict[str, Any]]:
+def compared(tasks: dict[str, Task], _: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Every encoder for every pair."""
-    return [
+    yield [
         related(tasks, reference, target, encoder)
         for reference, target in PAIRS
         for encoder in (TEXT_ENCODERS if reference in TOPICS else IMAGE_ENCODERS)
     ]
 
 
-def references(tasks: dict[str, Task]) -> list[dict[str, Any]]:
+def references(tasks: dict[str, Task], known: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """The same target under several references; for each target and encoder by how related they are."""
-    rows = []
+    measured = {(row["target"], row["encoder"]) for row in known}
     for target, several in REFERENCES.items():
         for encoder in REFERENCE_ENCODERS if target.startswith("emoji") else ("lite1",):
-            found = [related(tasks, reference, target, encoder, baselines=5) for reference in several]
-            rows += sorted(found, key=lambda row: row["difference"])
-            print(f"references of {target}, {encoder}", flush=True)
-    return rows
+            if (target, encoder) not in measured:
+                found = [related(tasks, reference, target, encoder, baselines=5) for reference in several]
+                print(f"references of {target}, {encoder}", flush=True)
+                yield sorted(found, key=lambda row: row["difference"])
 
 
 PARTS = {"settings": settings, "encoders": compared, "references": references}
@@ -272,16 +273,20 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="where features of images are kept between runs (.npz)")
     parser.add_argument("--text-cache", type=Path, help="where features of texts are kept between runs (.npz)")
     parser.add_argument("--parts", nargs="*", choices=PARTS, help="some of the parts; by default all")
+    parser.add_argument("--resume", action="store_true", help="keep the references of a run that was stopped")
     arguments = parser.parse_args()
     tasks = {**image_tasks(arguments.emoji, arguments.cache), **text_tasks(arguments.text_cache)}
     path = RESULTS.with_suffix(".json")
     record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"seconds": {}}
     for part in arguments.parts or PARTS:
+        if not (arguments.resume and part == "references"):
+            record[part], record["seconds"][part] = [], 0.0
         began = time.process_time()
-        record[part] = PARTS[part](tasks)
-        record["seconds"][part] = time.process_time() - began
-    record["torch"] = torch.__version__
-    path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+        for rows in PARTS[part](tasks, record[part]):
+            record[part] += rows
+            record["seconds"][part] = record["seconds"].get(part, 0.0) + time.process_time() - began
+            record["torch"], began = torch.__version__, time.process_time()
+            path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
     RESULTS.with_suffix(".md").write_text(markdown(record))
     draw(record, RESULTS.with_suffix(".png"))
     print(markdown(record))
