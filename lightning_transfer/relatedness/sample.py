@@ -145,7 +145,8 @@ def prepare(
 
     Returns:
         Features in their own order, labels ``0 .. K-1`` in that order, the original id of each class, and the order;
-        classes are numbered by the seeded projection of their means, so that ids carry no meaning.
+        classes are numbered by the seeded projection of their means, those of one mean by their size, so that ids
+        carry no meaning.
 
     Raises:
         ValueError: If an input is malformed or not finite.
@@ -156,8 +157,9 @@ def prepare(
     means = features.new_zeros((len(ids), features.shape[1]), dtype=torch.float64)
     for start in range(0, len(features), 4096):
         means.index_add_(0, labels[start : start + 4096], features[start : start + 4096].double())
-    means /= torch.bincount(labels, minlength=len(ids))[:, None]
-    by_content = content_order(means, seed)
+    counts = torch.bincount(labels, minlength=len(ids))
+    means /= counts[:, None]
+    by_content = content_order(means, seed, counts)
     number = torch.empty_like(by_content)
     number[by_content] = torch.arange(len(ids), device=ids.device)
     labels = number[labels]
