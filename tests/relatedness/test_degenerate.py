@@ -82,7 +82,7 @@ def test_heads_of_tiny_and_huge_weights(scale):
 
 def test_ids_of_classes_that_features_do_not_tell_apart_do_not_matter():
     y, t = torch.arange(24).sqrt().long(), torch.arange(21).clamp_max(12).sqrt().long()  # classes of unequal sizes
-    z, x, options = torch.ones(24, 2), torch.zeros(21, 2), {"transforms": ("labels",), "ground_cost": "logit_range"}
+    z, x, options = torch.ones(24, 2), torch.zeros(21, 2), {"transforms": ("labels",), "folds": 1}
     one = task_relatedness(z, y, x, t, **options)
     for ids, others in ((9 - y, t), (y, 9 - t), (y * 7 % 11, t * 5 % 13)):
         assert task_relatedness(z, ids, x, others, **options).bound == pytest.approx(one.bound, abs=1e-9)
