@@ -197,9 +197,10 @@ def _groups_of_evaluation(
     Raises:
         ValueError: If groups are malformed, or there are none where resamples or the population would need them.
     """
-    z, y, x, t, *rest = evaluation
+    z, y, x, t = evaluation[:4]
+    rest = evaluation[4:] or (None, None)
     found: list[Tensor | None] = []
-    for side, learned, ids, features in zip(_SIDES, groups, rest or (None, None), (z, x), strict=True):
+    for side, learned, ids, features in zip(_SIDES, groups, rest, (z, x), strict=True):
         needed = config.num_resamples > 0 or (config.confidence is not None and side == "target")
         if learned is not None and ids is None and needed:
             raise ValueError(
@@ -225,8 +226,8 @@ def _answer(
     if data[3] is not None and len(data[3]):  # of classes of one sample nothing can be held out
         few = few or int(data[3].unique(return_counts=True)[1].max()) < 2
     if evaluation is not None or config.folds == 1 or few:
-        part = {"evaluation": evaluation, "evaluation_groups": evaluation_groups}
-        result = _solve(data, config, start=start, groups=groups, **part, **given)
+        whole: dict[str, Any] = {"evaluation": evaluation, "evaluation_groups": evaluation_groups}
+        result = _solve(data, config, start=start, groups=groups, **whole, **given)
         for side, learned, held_out in zip(_SIDES, groups, evaluation_groups, strict=True):
             if learned is not None and held_out is not None:
                 both = int(torch.isin(held_out.unique(), learned.to(held_out.device)).sum())

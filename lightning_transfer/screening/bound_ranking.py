@@ -138,7 +138,8 @@ def rank_references(
         if data.get(name) is not None:
             hint = "; hand groups in with each reference" if name == "reference_groups" else ""
             raise ValueError(f"Expected no argument `{name}` for several references, which each have their own{hint}.")
-    groups, candidates = {}, {}
+    groups: dict[str, Tensor | None] = {}
+    candidates: dict[str, tuple[Tensor, Tensor, Tensor, Tensor | None]] = {}
     for name, reference in references.items():
         if len(reference) not in (2, 3):
             raise ValueError(

@@ -80,7 +80,8 @@ def relate(
     from lightning_transfer.passes import read_input_shape
 
     extract = CachedPasses(FeatureCache.of(cache), cache_key, watch_duplicates, NOTES)
-    arguments = {**({} if options.get("config") else {"baselines": NUM_BASELINES}), **check_relatedness(options)}
+    arguments: dict[str, Any] = {} if options.get("config") else {"baselines": NUM_BASELINES}
+    arguments |= check_relatedness(options)
     seed = arguments.get("seed", getattr(arguments.get("config"), "seed", 0))
     check_trainer(trainer)
     keys = {"input_key": input_key, "label_key": label_key}
