@@ -197,7 +197,7 @@ def _bounds(
             raise ValueError(f"Expected no argument `{name}` for a ranking: it is of one candidate alone.")
     if config.confidence is not None:
         config = replace(config, confidence=1 - (1 - config.confidence) / len(candidates))
-    own = {name: {"reference_groups": ids} for name, ids in (groups or {}).items() if ids is not None}
-    return {
-        name: task_relatedness(*sides, config=config, **data, **own.get(name, {})) for name, sides in candidates.items()
-    }
+    own: dict[str, dict[str, Any]] = {name: dict(data) for name in candidates}
+    for name, ids in (groups or {}).items():
+        own[name]["reference_groups"] = ids
+    return {name: task_relatedness(*sides, config=config, **own[name]) for name, sides in candidates.items()}
