@@ -176,7 +176,8 @@ def find_outcome(
 def measure(task: str, outputs: Tensor, truth: Tensor) -> float:
     """Accuracy, mean average precision over labels, or R² averaged over targets, whatever their unit.
 
-    Higher is better. The R² of a target that does not vary is 1 where it is met exactly, else 0.
+    Higher is better. A label that no sample has takes no part in the mean (NaN where there is no other). The R² of a
+    target that does not vary is 1 where it is met exactly, else 0.
 
     Args:
         task: Kind of task.
@@ -190,7 +191,11 @@ def measure(task: str, outputs: Tensor, truth: Tensor) -> float:
     if task == "classification":
         return float((outputs.argmax(dim=1) == truth).double().mean())
     if task == "multilabel":
-        return float(multilabel_average_precision(outputs.float(), truth.long(), num_labels=truth.shape[1]))
+        present = truth.bool().any(dim=0)
+        if not bool(present.any()):
+            return math.nan
+        outputs, truth = outputs[:, present].float(), truth[:, present].long()
+        return float(multilabel_average_precision(outputs, truth, num_labels=truth.shape[1]))
     targets = truth.reshape(len(truth), -1).double()  # torchmetrics takes sums of squares below 1e-4 for zero
     errors = (outputs.reshape(targets.shape).double() - targets).square().sum(0)
     spread = (targets - targets.mean(0)).square().sum(0)

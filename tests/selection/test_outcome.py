@@ -82,6 +82,9 @@ def test_measures():
     assert measure("multilabel", probabilities, torch.tensor([[1, 0], [0, 1], [1, 0]])) == 1
     assert measure("regression", torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[1.0], [2.0], [3.0]])) == 1
     assert math.isnan(measure("classification", torch.full((3, 2), math.nan), torch.tensor([0, 1, 1])))
+    unseen = torch.cat([probabilities, probabilities[:, :1]], dim=1)  # a label that no sample has
+    assert measure("multilabel", unseen, torch.tensor([[1, 0, 0], [0, 1, 0], [1, 0, 0]])) == 1
+    assert math.isnan(measure("multilabel", unseen, torch.zeros(3, 3)))
 
 
 @pytest.mark.parametrize("unit", [1.0, 1e-3, 1e-8, 1e6])
