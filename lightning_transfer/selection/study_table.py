@@ -144,6 +144,7 @@ class StudyTable:
     def __init__(self, rows: Iterable[StudyRow] = ()) -> None:
         self.rows = tuple(rows)
         self.info: dict[str, Any] = {}
+        self._judged: dict[Any, pd.DataFrame] = {}
         pairs = [(row.backbone, row.target) for row in self.rows]
         if len(set(pairs)) < len(pairs):
             twice = next(pair for pair in pairs if pairs.count(pair) > 1)
@@ -285,6 +286,9 @@ class StudyTable:
 
         check_one_of(within, _GROUPINGS, "within")
         check_positive_int(draws, "draws", minimum=100)
+        asked = (truth, within, tuple(statistics), without_largest, level, draws, seed)
+        if asked in self._judged:
+            return self._judged[asked].copy()
         frames = self._with_consensus(truth)
         if without_largest:
             frames = {name: _drop_largest(frame, without_largest) for name, frame in frames.items()}
@@ -306,7 +310,8 @@ class StudyTable:
         order = ("top1_regret", True) if "top1_regret" in statistics else (statistics[0], False)
         table = pd.DataFrame.from_dict(records, orient="index").sort_values(order[0], ascending=order[1], kind="stable")
         table.index.name = "score"
-        return table
+        self._judged[asked] = table
+        return table.copy()
 
     def _with_consensus(self, truth: str) -> dict[str, pd.DataFrame]:
         """The frames, with the consensus by weights that have not seen the target (or the architecture)."""
