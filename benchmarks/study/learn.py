@@ -369,7 +369,7 @@ def weights(table: StudyTable) -> list[str]:
 
 def advice(judged: dict[str | None, pd.DataFrame | None]) -> list[str]:
     """The scores that lost least, among those that each situation allows."""
-    heads = {"leep", "nce", "label_mse", "energy", "emms"}
+    heads = {name for name, spec in METRICS.items() if any(part.startswith("source_") for part in spec.requires)}
     lines = []
     for what, within, needs_head in (
         ("One architecture, several sources, heads at hand", "architecture", True),
