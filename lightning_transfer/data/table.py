@@ -540,7 +540,7 @@ def open_table(
             f"Expected argument `label_key` to be a column of {path}, but none was given; it has: {listing}."
         )
     truth = "targets" if is_float_dtype(frame[label_key]) else "label"
-    named = {truth: label_key, "groups": group_key, **options}
+    named: dict[str, Any] = {truth: label_key, "groups": group_key, **options}
     if input_key is None:
         inputs = frame.drop(
             columns=[name for name in (label_key, group_key) if name is not None and name in frame.columns]
