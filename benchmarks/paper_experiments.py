@@ -187,6 +187,11 @@ def references(tasks: dict[str, Task], known: list[dict[str, Any]]) -> Iterator[
 PARTS = {"settings": settings, "encoders": compared, "references": references}
 
 
+def verdict(row: dict[str, Any]) -> str:
+    """Whether a reference differs from its copies, and whether the bound under turning maps is vacuous."""
+    return f"{'yes' if row['decided'] else 'no'}{', vacuous' * (row['turned_bound'] >= row['guessing'])}"
+
+
 def markdown(record: dict[str, Any]) -> str:
     """The tables."""
 
@@ -215,6 +220,8 @@ def markdown(record: dict[str, Any]) -> str:
         correlations.append(
             f"- {reference} to {target}: {rho} ({interval}; {len(rows)} encoders, accuracies {least:.3f} to {most:.3f})"
         )
+    left = [target for target in REFERENCES if target not in {row["target"] for row in record["references"]}]
+    gaps = [f"Not measured with this version: {', '.join(left)}.", ""] if left and record["references"] else []
     seconds = record["seconds"]
     spent = f", {', '.join(seconds)} in {sum(seconds.values()):.0f} s of one core, features aside" if seconds else ""
     lines = [
@@ -231,7 +238,8 @@ def markdown(record: dict[str, Any]) -> str:
         *table("References", {"target": "target", "encoder": "encoder", "reference": "reference", "bound": "bound",
                               "under turning maps": "turned_bound", "minus random copies": "difference",
                               "their spread": "spread", "margin": "margin", "decided": "decided"},
-               record["references"]),
+               [{**row, "decided": verdict(row)} for row in record["references"]]),
+        *gaps,
     ]  # fmt: skip
     return "\n".join(lines)
 
