@@ -27,6 +27,15 @@ def test_gram_matrices_are_added_by_their_upper_triangles(d):
     total = mirror_upper_(add_gram_(start.clone(), rows))
     torch.testing.assert_close(total, start + rows.T @ rows)
     assert torch.equal(total, total.T)
+    copy, parts = rows.clone(), torch.stack([start, start])
+    add_gram_(parts[1], rows[1::3])  # samples taken in turn, and one of several sums
+    torch.testing.assert_close(mirror_upper_(parts[1]), start + rows[1::3].T @ rows[1::3])
+    assert torch.equal(parts[0], start)
+    assert torch.equal(rows, copy)
+    beside = torch.cat([start, start], dim=1)[:, :d]  # no whole rows of memory
+    torch.testing.assert_close(mirror_upper_(add_gram_(beside, rows.float().double())), total, rtol=1e-4, atol=1e-4)
+    empty = add_gram_(start.clone(), rows[:0])
+    assert torch.equal(empty, start)
 
 
 @pytest.mark.parametrize("mean", [0.0, 1.0, 1e6, -1e12])
