@@ -223,6 +223,8 @@ class Problem:
         labels = check_labels(labels, len(reference), name="evaluation reference labels")
         target, target_labels, unlabelled = one_row_each(data[2], data[3], "evaluation target features")
         width = len(self.frame.reference_mean)
+        if not len(target):
+            raise ValueError("Expected argument `evaluation` to hold target samples, but got none.")
         if reference.shape[1] != width or target.shape[1] != width:
             raise ValueError(
                 f"Expected argument `evaluation` to hold features of width {width}, "

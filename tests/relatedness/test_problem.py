@@ -25,6 +25,12 @@ def test_evaluation_data_are_certified_and_the_fit_is_reported_beside():
         assert result.held_out == result.certificate
 
 
+def test_evaluation_data_without_target_samples_are_refused():
+    z, y, x, t = make(5)
+    with pytest.raises(ValueError, match="`evaluation` to hold target samples, but got none"):
+        task_relatedness(z, y, x, t, evaluation=(z, y, x[:0], t[:0]))
+
+
 def test_evaluation_with_another_class_prior_keeps_the_row_sums():
     z, y, x, t = make(5, n_reference=120, n_target=90)
     some_rows = torch.cat([torch.arange(45, 90)[t[45:] != 1], torch.tensor([46])])
