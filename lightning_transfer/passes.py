@@ -340,7 +340,7 @@ def as_peekable(loader: Any) -> Any:
     if not isinstance(loader.dataset, IterableDataset) or hasattr(loader.dataset, "__len__"):
         return loader
     options = {**options_of(loader), "generator": loader.generator, "persistent_workers": loader.persistent_workers}
-    size = {} if loader.batch_size is None else {"drop_last": loader.drop_last}
+    size: dict[str, Any] = {} if loader.batch_size is None else {"drop_last": loader.drop_last}
     return DataLoader(
         Peekable(loader.dataset), batch_size=loader.batch_size, collate_fn=loader.collate_fn, **size, **options
     )

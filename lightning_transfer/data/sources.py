@@ -70,7 +70,8 @@ class Batches(LightningDataModule):
         super().__init__()
         if task is not None:
             check_one_of(task, TASKS, "task")
-        self.loader, self.name = as_peekable(loader), name
+        self.loader: Iterable[Any] = as_peekable(loader)
+        self.name = name
         self.input_key, self.label_key, self.group_key = input_key, label_key, group_key
         self.class_names = tuple(class_names or ())
         self.task: Task = task or self._guess_task()  # type: ignore[assignment]

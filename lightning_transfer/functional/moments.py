@@ -144,12 +144,13 @@ class FeatureMoments:
             matrix = self.scatter if scale is None else self.scatter / scale / scale[:, None]
             values, vectors = torch.linalg.eigh(matrix)
             cutoff = rank_cutoff(values[-1].clamp(min=0), self.count, self.num_features).clamp(min=input_noise**2)
-            noise = len(values) - int((values > cutoff).sum())  # they ascend
-            return Spectrum(values[noise:], vectors[:, noise:])
+            none = len(values) - int((values > cutoff).sum())  # they ascend
+            return Spectrum(values[none:], vectors[:, none:])
         if scale is None:
             left, lengths, vectors = thin_svd(self.rows)
         else:
-            (left, lengths), vectors = left_svd(self.rows / scale), self.rows.new_empty(self.num_features, 0)
+            left, lengths = left_svd(self.rows / scale)
+            vectors = self.rows.new_empty(self.num_features, 0)
         eps = torch.finfo(lengths.dtype).eps
         # rounding of the rotation, and of the samples as they were handed in
         noise = max(self.rows.shape) * lengths[0]
