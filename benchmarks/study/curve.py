@@ -229,6 +229,7 @@ def as_table(found: pd.DataFrame) -> list[str]:
 def verdict(found: pd.DataFrame) -> str:
     """Who wins."""
     own = found[found["way"] == "select"].set_index("share")["regret"]
+    all_of_them = float(found[(found["way"] == "random") & (found["share"] == 1.0)]["regret"].iloc[0])
     rivals = found[found["way"] != "select"]
     worse = rivals[rivals["lead_upper"] < 0]
     areas = rivals[rivals["share"] == "area"]
@@ -247,5 +248,6 @@ def verdict(found: pd.DataFrame) -> str:
             else "Nowhere is a rival better by more than the interval.",
             f"With 10 % of the cost `select` loses {own[0.1]:.4f}; the goal is 0.01"
             + (", which it reaches." if own[0.1] <= 0.01 else ", which it does not reach."),
+            f"Whoever fine-tunes all and keeps the best on validation data still loses {all_of_them:.4f}.",
         ]
     )

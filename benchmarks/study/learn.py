@@ -14,7 +14,7 @@ import pandas as pd
 
 import lightning_transfer
 from lightning_transfer.metrics.registry import DEFAULT_METRICS, METRICS
-from lightning_transfer.report.text import title
+from lightning_transfer.report.text import listed, title
 from lightning_transfer.screening.consensus import Evidence, consensus, signed_scores
 from lightning_transfer.selection import StudyTable
 
@@ -78,8 +78,7 @@ def page(table: StudyTable, found: pd.DataFrame, variants: pd.DataFrame) -> str:
         "<!-- Written by `python benchmarks/study/learn.py` from `benchmarks/study/rows/study.jsonl`; do not edit. -->",
         "",
         f"What follows comes from {sum(bool(row.outcomes) for row in table.rows)} pairs that were fine-tuned: "
-        f"{len(backbones)} backbones on {len(frames)} "
-        f"of the ten targets that are planned ({counts}), {each}. "
+        f"{len(backbones)} backbones on {len(frames)} targets ({counts}), {each}. "
         "The truth is test accuracy (mean average precision for several labels a sample, R² for regression) "
         "after fine-tuning all weights, the learning rate chosen on validation data, mean of the seeds. "
         "`lightning-transfer study` does the same with your zoo and targets; `benchmarks/study/README.md` says how to "
@@ -250,32 +249,32 @@ def default(firsts: pd.DataFrame) -> list[str]:
         "",
     ]
     own = "consensus_first_look"
-    better = {
-        place: [named(way) for way in found.index[: list(found.index).index(own)] if way != "consensus"]
-        for place, found in (("across all backbones", across), ("within one architecture", inside))
-    }
-    for rival in RIVALS:
-        gaps = [
-            f"{gap:+.4f} [{lower:+.4f}, {upper:+.4f}] {place}"
-            for place, within in (("across all backbones", False), ("within one architecture", True))
-            for gap, lower, upper in [lead(firsts, own, rival, within)]
-        ]
-        lines.append(
-            f"- {named(rival)} loses {' and '.join(gaps)} more than the {named(own)} (95 % intervals over targets)."
-        )
-    beaten = "; ".join(f"{place} {', '.join(names)}" for place, names in better.items() if names)
+    lines += [f"- {compared(firsts, rival, own)}" for rival in RIVALS]
+    inside_limit, across_limit = inside["logme"], across["logme"]
+    better = [way for way in shown if across[way] <= across_limit and inside[way] <= inside_limit and way != "logme"]
+    lines += [f"- {compared(firsts, 'logme', way)}" for way in better]
+    sure = [named(way) for way in better if all(lead(firsts, way, "logme", within)[1] > 0 for within in (False, True))]
+    names = listed([named(way) for way in better])
+    place = "both among all backbones and within an architecture"
+    found = f"{names} lost less than LogME {place}" if better else f"No score lost less than LogME {place}"
+    how = f" (surely {listed(sure)})" if sure else ", none of them by more than the interval in both" if better else ""
     lines += [
         "",
-        "LogME stays the column that ranks a screen: the consensus is to become the default when it beats every single "
-        "score, and here "
-        + (
-            f"fewer accuracy points are lost by some: {beaten}. "
-            if beaten
-            else "it does, on too few targets to be sure. "
-        )
-        + "`board.headline()` says what the consensus finds, and `select` goes by it.",
+        "LogME stays the column that ranks a screen. A consensus is to become the default when it beats every single "
+        f"score on targets that it has not seen, which it does not. {found[0].upper()}{found[1:]}{how}. "
+        "`board.headline()` says what the consensus finds, and `select` goes by it.",
     ]
     return lines
+
+
+def compared(firsts: pd.DataFrame, rival: str, way: str) -> str:
+    """How much more a rival loses than a way, in both places."""
+    gaps = [
+        f"{gap:+.4f} [{lower:+.4f}, {upper:+.4f}] {place}"
+        for place, within in (("across all backbones", False), ("within one architecture", True))
+        for gap, lower, upper in [lead(firsts, way, rival, within)]
+    ]
+    return f"{named(rival)} loses {' and '.join(gaps)} more than {named(way)} (95 % intervals over targets)."
 
 
 def read_variants(rows: Path) -> pd.DataFrame:
@@ -326,14 +325,12 @@ def with_result(text: str, table: StudyTable) -> str:
     """README with what the study found between its marks."""
     firsts = first_choices(table)
     across, inside = means(firsts, False), means(firsts, True)
-    parts = [
-        f"{named(way)} lost {across[way]:.3f} ({inside[way]:.3f} within one architecture)"
-        for way in ("logme", "consensus_first_look", "chance")
-    ]
+    lost = {way: f"{across[way]:.3f} ({inside[way]:.3f})" for way in ("logme", "consensus_first_look", "chance")}
     sentence = (
         f"which score found the best backbone, on small networks that were fine-tuned on {len(table.frames())} "
-        f"targets, and what choosing costs. On {firsts['target'].nunique()} of one label a sample the first by "
-        f"{parts[0]} accuracy, by the {parts[1]}, by {parts[2]}; anyone can rerun it."
+        f"targets, and what choosing costs. On {firsts['target'].nunique()} of one label a sample the first by LogME "
+        f"lost {lost['logme']} accuracy among all backbones (within one architecture), by a consensus of scores "
+        f"{lost['consensus_first_look']}, a random choice {lost['chance']}; anyone can rerun it."
     )
     before, rest = text.split(MARKS[0])
     after = rest.split(MARKS[1])[1]
