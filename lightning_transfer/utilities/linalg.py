@@ -33,7 +33,7 @@ def add_gram_(out: Tensor, rows: Tensor) -> Tensor:
     from scipy.linalg.blas import dsyrk  # PyTorch has no product that knows its result is symmetric
 
     # in BLAS's order of memory the transpose of a tensor, whose lower triangle is the upper one here
-    dsyrk(1.0, rows.numpy().T, beta=1.0, c=out.numpy().T, lower=True, overwrite_c=True)
+    dsyrk(1.0, rows.detach().numpy().T, beta=1.0, c=out.numpy().T, lower=True, overwrite_c=True)
     return out
 
 
