@@ -23,7 +23,13 @@ def test_torchvision(name):
     assert (features.shape[1], backbone.name) == (backbone.feature_dim, f"{name}_random")
 
 
-@pytest.mark.parametrize("arguments", [{"model_name": "resnet17"}, {"model_name": "resnet18", "weights": "V9"}])
-def test_torchvision_unknown(arguments):
-    with pytest.raises(ValueError, match="to be one of"):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model_name": "resnet17"}, "classifier of torchvision, but got 'resnet17'; near: resnet18"),
+        ({"model_name": "resnet18", "weights": "V9"}, "to be one of"),
+    ],
+)
+def test_torchvision_unknown(arguments, message):
+    with pytest.raises(ValueError, match=message):
         TorchvisionBackbone(**arguments)

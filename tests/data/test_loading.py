@@ -34,5 +34,5 @@ def test_what_is_neither_a_name_nor_there(name):
 def test_configs_of_something_else():
     with pytest.raises(ValueError, match=r"`data` to be a datamodule, config or name, but got Linear"):
         load_data({"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}, "data")
-    with pytest.raises(ValueError, match=r"target: .*'nope'"):
+    with pytest.raises(ValueError, match=r"target: Digits takes no `nope`; known are .*classes"):
         load_data({"_target_": "lightning_transfer.data.Digits", "nope": 1}, "target")
