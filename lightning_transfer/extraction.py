@@ -216,9 +216,8 @@ def extract(
     if isinstance(backbone, (str, Path)):
         backbone = load_backbone(backbone)
     if isinstance(data, (str, Path)):
-        data = load_data(data, "data", {"input_key": input_key, "label_key": label_key})
-        if group_key is not None:
-            data = data.with_groups(group_key)
+        grouped = {} if group_key is None else {"group_key": group_key}
+        data = load_data(data, "data", {"input_key": input_key, "label_key": label_key, **grouped})
     keys = keys_of(data, input_key, label_key, group_key)
     transform = backbone.transform if backbone.takes_pictures else None
     scoring_pass = ScoringPass(

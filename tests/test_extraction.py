@@ -20,6 +20,7 @@ from lightning_transfer.backbones import ModuleBackbone, load_backbone
 from lightning_transfer.data import Digits, PhotoPatches
 from lightning_transfer.extraction import extract
 from lightning_transfer.metrics import LEEP, NCE, HScore, KNNAccuracy, LinearMSE, LogME
+from lightning_transfer.screening import screen
 
 N, D, K = 101, 6, 3
 CPU = {"accelerator": "cpu"}
@@ -164,6 +165,20 @@ def test_names_are_taken_as_by_a_screen(tmp_path):
         extract(backbone, "digits_0_4", group_key="patient")
     with pytest.raises(ValueError, match=r"`data` to be one of .*digits.* or a path, .*'digts'; did you mean 'digits'"):
         extract(backbone, "digts")
+
+
+def test_groups_of_a_table_by_its_path_are_no_inputs(tmp_path):
+    rows = [f"{i % 5},{i % 3},{'uv'[i % 2]},p{i // 4}" for i in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,kind,patient", *rows]))
+    backbone = ModuleBackbone(nn.Linear(2, 3), input_shape=(2,), head=None)
+    kept = extract(
+        backbone, str(tmp_path / "t.csv"), label_key="kind", group_key="patient", keep=("labels", "groups")
+    ).kept
+    assert len(kept["labels"]) == len(kept["groups"])
+    assert 1 < len(kept["groups"].unique()) <= 10
+    keys = {"label_key": "kind", "groups": "patient", "cache": False}
+    (row,) = screen({"net": backbone}, str(tmp_path / "t.csv"), ["logme"], **keys).rows
+    assert row.status == "ok"
 
 
 def test_what_cannot_be_saved(tmp_path):

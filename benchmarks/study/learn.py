@@ -51,14 +51,15 @@ def main() -> None:
     found = curve.curves(single(table))
     if len(found):
         curve.draw(found, options.page.parent / "images" / "regret_cost.png")
-    options.page.write_text(page(table, found, read_variants(options.rows)), encoding="utf-8")
+    firsts = first_choices(table)
+    options.page.write_text(page(table, firsts, found, read_variants(options.rows)), encoding="utf-8")
     if options.page == PAGE:
-        README.write_text(with_result(README.read_text(encoding="utf-8"), table), encoding="utf-8")
+        README.write_text(with_result(README.read_text(encoding="utf-8"), table, firsts), encoding="utf-8")
     for path in table.save(options.rows).values():
         print(path)
 
 
-def page(table: StudyTable, found: pd.DataFrame, variants: pd.DataFrame) -> str:
+def page(table: StudyTable, firsts: pd.DataFrame, found: pd.DataFrame, variants: pd.DataFrame) -> str:
     """The whole page."""
     judged = {None: judge(single(table), None)} | {
         within: judge(table, within) for within in ("architecture", "source")
@@ -85,11 +86,7 @@ def page(table: StudyTable, found: pd.DataFrame, variants: pd.DataFrame) -> str:
         "repeat this one.",
         "",
         *(f"- {line}" for line in table.headline()),
-        *(
-            [f"- With {len(frames)} of ten targets done, no score is told from another: a beginning."]
-            if len(frames) < 5
-            else []
-        ),
+        *(["- So few targets tell no score from another: a beginning."] if len(frames) < 5 else []),
         "",
         "**Regret** is the accuracy lost by fine-tuning the first by a score instead of the best one. Brackets hold "
         "95 % intervals over the choice of backbones and targets. `Consensus other targets` are the weights of "
@@ -104,7 +101,6 @@ def page(table: StudyTable, found: pd.DataFrame, variants: pd.DataFrame) -> str:
     for heading, scores in sections.items():
         lines += ["", f"## {heading}", ""]
         lines += as_rows(scores) if scores is not None else ["Too few rows so far."]
-    firsts = first_choices(table)
     lines += ["", "## What is the default", "", *default(firsts)]
     if len(found):
         lines += [
@@ -321,9 +317,8 @@ def options_of(variants: pd.DataFrame, table: StudyTable) -> list[str]:
     return lines
 
 
-def with_result(text: str, table: StudyTable) -> str:
+def with_result(text: str, table: StudyTable, firsts: pd.DataFrame) -> str:
     """README with what the study found between its marks."""
-    firsts = first_choices(table)
     across, inside = means(firsts, False), means(firsts, True)
     lost = {way: f"{across[way]:.3f} ({inside[way]:.3f})" for way in ("logme", "consensus_first_look", "chance")}
     sentence = (

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from omegaconf import OmegaConf
 
 from lightning_transfer.configs import known_configs, load_config
+from lightning_transfer.data.base import TransferDataModule
 from lightning_transfer.data.sources import UnknownSourceError, as_datamodule
 from lightning_transfer.utilities.instantiate import instantiate
 
@@ -23,10 +24,12 @@ def load_data(data: Any, group: str, keys: Mapping[str, Any] | None = None) -> L
         data: A name from ``conf/target`` or ``conf/reference``, a config with ``_target_``, or what
             :func:`lightning_transfer.data.as_datamodule` takes.
         group: ``"target"``, ``"reference"`` or ``"data"``: what the argument is called.
-        keys: ``input_key``, ``label_key`` and ``group_key`` for what holds data.
+        keys: ``input_key``, ``label_key`` and ``group_key`` for what holds data; the last for datamodules of this
+            package too.
 
     Raises:
-        ValueError: If a name is unknown, there is no such path, or the config gives no datamodule.
+        ValueError: If a name is unknown, there is no such path, the config gives no datamodule, or there are no columns
+            to read groups from.
     """
     choices = "target" if group == "data" else group
     names = known_configs(choices) if isinstance(data, (str, Path)) else []
@@ -47,7 +50,10 @@ def load_data(data: Any, group: str, keys: Mapping[str, Any] | None = None) -> L
         if not isinstance(data, LightningDataModule):
             raise ValueError(f"Expected argument `{group}` to be a datamodule, config or name, but got {data!r}.")
     try:
-        return as_datamodule(Path(data).expanduser() if isinstance(data, str) else data, **(keys or {}))
+        loaded = as_datamodule(Path(data).expanduser() if isinstance(data, str) else data, **(keys or {}))
+        groups = (keys or {}).get("group_key")
+        known = groups is None or not isinstance(loaded, TransferDataModule) or loaded.groups == groups
+        return loaded if known else loaded.with_groups(groups)
     except UnknownSourceError as error:
         if isinstance(data, Mapping):
             raise ValueError(

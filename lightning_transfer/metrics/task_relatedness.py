@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_transfer.functional.task_relatedness import check_given, task_relatedness
 from lightning_transfer.metrics.base import Health, ScoreInterval, check_width
 from lightning_transfer.metrics.samples import SampleMetric
+from lightning_transfer.relatedness.certificate import VACUOUS
 from lightning_transfer.relatedness.config import DATA, BoundConfig
 from lightning_transfer.utilities.checks import check_features, check_in_interval, check_labels, shape_of_positions
 from lightning_transfer.utilities.groups import check_groups, groups_of_positions
@@ -219,7 +220,7 @@ class TaskRelatedness(SampleMetric):
         counts = None if labels is None else torch.unique(labels, return_counts=True)[1]
         messages = [] if self.result is None else list(self.result.messages)
         if self.result is not None and self.result.certificate.vacuous:
-            messages.append("the bound is vacuous: guessing by the class shares costs no more")
+            messages.append(VACUOUS)
         if int(self.seen) > len(kept["labels"]):
             messages.append(f"computed on a seeded sample of {len(kept['labels'])} of {int(self.seen)} target samples")
         return Health(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_transfer.report.text import MISSING, title
@@ -77,8 +78,8 @@ def as_text(table: pd.DataFrame) -> str:
     )
 
 
-def figure_bytes(frames: Mapping[str, pd.DataFrame], order: Iterable[str]) -> bytes:
-    """Scores against outcomes, one row of panels a target: the scores that foretold best.
+def figure_bytes(frames: Mapping[str, pd.DataFrame], order: Sequence[str]) -> bytes:
+    """Scores against outcomes, one row of panels a target: the best of the scores that half of the targets have.
 
     Args:
         frames: By target a table with scores and the column ``truth``.
@@ -87,19 +88,23 @@ def figure_bytes(frames: Mapping[str, pd.DataFrame], order: Iterable[str]) -> by
     Returns:
         A PNG.
     """
-    known = {column for frame in frames.values() for column in frame}
-    scores = [name for name in order if name in known][:_PANELS]
+    known = Counter(column for frame in frames.values() for column in frame.dropna(axis="columns", how="all"))
+    often = max((known[name] for name in order), default=0)
+    scores = [name for name in order if known[name] * 2 >= often > 0][:_PANELS]
     figure = new_figure(figsize=(2.6 * len(scores), 2.2 * len(frames)), dpi=120)
     panels: Any = figure.subplots(len(frames), len(scores), squeeze=False)
     for row, (target, frame) in zip(panels, frames.items(), strict=True):
         for axes, score in zip(row, scores, strict=True):
-            if score in frame:
-                axes.scatter(frame[score], frame["truth"], s=14, color="#4477AA")
+            if score not in frame or not frame[score].notna().any():
+                axes.set_axis_off()
+                axes.text(0.5, 0.5, f"no {figure_text(title(score))}", ha="center", fontsize=7, color="grey")
+                continue
+            axes.scatter(frame[score], frame["truth"], s=14, color="#4477AA")
             axes.set_title(figure_text(target), loc="left", fontsize=8)
             axes.set_xlabel(figure_text(title(score)), fontsize=7)
             axes.tick_params(labelsize=6)
             axes.spines[["top", "right"]].set_visible(False)
-        row[0].set_ylabel("after fine-tuning", fontsize=7)
+    figure.supylabel("after fine-tuning", fontsize=8)
     return png_bytes(figure)
 
 

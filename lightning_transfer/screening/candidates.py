@@ -55,13 +55,12 @@ def load_grouped(
                 f"own, but got {type(groups).__name__}."
             )
         return loaded.with_groups(groups, split), None
-    held = not isinstance(data, (str, Path, Mapping))
-    loaded = load_data(data, "target", {**keys, "group_key": groups} if held else keys)
+    loaded = load_data(data, "target", {**keys, "group_key": groups})
     if not isinstance(loaded, TransferDataModule):
         if getattr(loaded, "names_batches", False):
             raise ValueError("Expected argument `groups` with data in memory or in batches, but got it with a stream.")
         return loaded, groups
-    return (loaded if loaded.groups == groups else loaded.with_groups(groups, split)), None
+    return loaded, None
 
 
 def needed_of(data: Any, group_key: str | int | None = None) -> tuple[str, ...]:

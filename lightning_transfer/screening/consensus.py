@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,20 +68,22 @@ class Evidence:
         Raises:
             ValueError: If a table lacks the accuracy.
         """
+        return cls.pooled(map(partial(_learn_from, truth=truth), tables), origin)
+
+    @classmethod
+    def pooled(cls, parts: Iterable[Evidence], origin: str = "a study") -> Evidence:
+        """What several pieces of evidence, of different targets, say together.
+
+        Args:
+            parts: The pieces.
+            origin: What they were learned from, in words.
+        """
         sums: dict[tuple[str, str], float] = {}
         counts: dict[tuple[str, str], int] = {}
-        for table in tables:
-            if truth not in table:
-                raise ValueError(f"Expected tables with a column {truth!r}, but got {list(table)}.")
-            columns = {_TRUTH if name == truth else name: table[name] for name in (truth, *_score_columns(table))}
-            signed = {name: signed_scores(name, values.to_numpy(float)) for name, values in columns.items()}
-            for pair in combinations(sorted(signed), 2):
-                one, other = (signed[name] for name in pair)
-                both = np.isfinite(one) & np.isfinite(other)
-                if both.sum() >= 3 and np.ptp(one[both]) > 0 and np.ptp(other[both]) > 0:
-                    value = np.corrcoef(_normal_scores(one[both]), _normal_scores(other[both]))[0, 1]
-                    sums[pair] = sums.get(pair, 0.0) + float(value)
-                    counts[pair] = counts.get(pair, 0) + 1
+        for part in parts:
+            for pair, value in part.sums.items():
+                sums[pair] = sums.get(pair, 0.0) + value
+                counts[pair] = counts.get(pair, 0) + part.counts[pair]
         return cls(sums, counts, origin if counts else "")
 
     @classmethod
@@ -141,6 +143,21 @@ class Evidence:
         weights, _ = nnls((vectors * root).T, (vectors / root).T @ towards)
         explained = float(2 * weights @ towards - weights @ between @ weights)
         return dict(zip(columns, weights.tolist(), strict=True)), min(max(explained, 0.0), _MOST_EXPLAINED)
+
+
+def _learn_from(table: pd.DataFrame, truth: str) -> Evidence:
+    """What one target says."""
+    if truth not in table:
+        raise ValueError(f"Expected tables with a column {truth!r}, but got {list(table)}.")
+    columns = {_TRUTH if name == truth else name: table[name] for name in (truth, *_score_columns(table))}
+    signed = {name: signed_scores(name, values.to_numpy(float)) for name, values in columns.items()}
+    sums: dict[tuple[str, str], float] = {}
+    for pair in combinations(sorted(signed), 2):
+        one, other = (signed[name] for name in pair)
+        both = np.isfinite(one) & np.isfinite(other)
+        if both.sum() >= 3 and np.ptp(one[both]) > 0 and np.ptp(other[both]) > 0:
+            sums[pair] = float(np.corrcoef(_normal_scores(one[both]), _normal_scores(other[both]))[0, 1])
+    return Evidence(sums, dict.fromkeys(sums, 1))
 
 
 @cache

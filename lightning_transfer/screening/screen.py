@@ -56,7 +56,6 @@ if TYPE_CHECKING:
 
     Kept = Mapping[str, Tensor]
 
-_VACUOUS = "the bound is vacuous: guessing by the class shares costs no more (Task relatedness)"
 _SMALL = 50  # rows up to which a leaderboard is written after each backbone
 _BETWEEN_WRITINGS = 19  # times the seconds that the last writing took, with more rows
 _LARGEST_MAP = 10_000  # cells of a label map that a row keeps
@@ -664,6 +663,7 @@ def _compute(metric: Any, error_bars: bool) -> _Score:
 
 def _add_bound(row: Row, reference: Kept, target: Kept, plan: _Plan) -> Row:
     from lightning_transfer.functional.task_relatedness import task_relatedness
+    from lightning_transfer.relatedness.certificate import VACUOUS
 
     names = {
         f"{side}_class_names": getattr(data, "class_names", None) or None
@@ -679,7 +679,7 @@ def _add_bound(row: Row, reference: Kept, target: Kept, plan: _Plan) -> Row:
     if result.standard_error is not None:
         errors[BOUND] = result.standard_error
     if result.certificate.vacuous:
-        row = replace(row, remarks=(*row.remarks, _VACUOUS))
+        row = replace(row, remarks=(*row.remarks, f"{VACUOUS} (Task relatedness)"))
     return replace(
         row, scores={**row.scores, BOUND: result.bound}, standard_errors=errors, bound=_parts_of_bound(result)
     )

@@ -238,7 +238,9 @@ def select(
         order = _order(board, rank_by)
     else:
         board = _weigh(candidates, data)
-        order = [row.backbone for row in sorted(board.rows, key=lambda row: -(row.parameters or 0))]
+        order = [row.backbone for row in sorted(board.rows, key=lambda row: -(row.parameters or 0)) if not row.failed]
+        if not order:
+            raise ValueError(f"No backbone can be built ({board.rows[0].backbone}: {board.rows[0].status}).")
     settings = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "target": data.fingerprint("train")}
     halving = _Halving(candidates, data, board, purse, folder, settings, trainer or {}, time.perf_counter() - start)
     epochs, best = halving.run(order, epochs)
@@ -259,11 +261,15 @@ def select(
 
 def _weigh(candidates: Mapping[str, Any], data: TransferDataModule) -> Leaderboard:
     """What is known of backbones without a look at the target's samples."""
-    rows = []
-    for name in candidates:
-        cost = fresh_backbone(candidates[name], data).cost(measure=False)
-        rows.append(Row(name, {}, parameters=cost.parameters, flops=cost.flops))
-    return Leaderboard(rows, info={"num_samples": 0})
+
+    def row_of(name: str) -> Row:
+        try:
+            cost = fresh_backbone(candidates[name], data).cost(measure=False)
+        except Exception as error:  # any failure of one backbone is its row, as in a screen
+            return Row(name, failure=Failure.of(error))
+        return Row(name, parameters=cost.parameters, flops=cost.flops)
+
+    return Leaderboard(map(row_of, candidates), info={"num_samples": 0})
 
 
 def _order(board: Leaderboard, rank_by: str | None) -> list[str]:

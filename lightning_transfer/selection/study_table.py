@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -145,6 +146,7 @@ class StudyTable:
         self.rows = tuple(rows)
         self.info: dict[str, Any] = {}
         self._judged: dict[Any, pd.DataFrame] = {}
+        self._extended: dict[str, dict[str, pd.DataFrame]] = {}
         pairs = [(row.backbone, row.target) for row in self.rows]
         if len(set(pairs)) < len(pairs):
             twice = next(pair for pair in pairs if pairs.count(pair) > 1)
@@ -315,26 +317,31 @@ class StudyTable:
 
     def _with_consensus(self, truth: str) -> dict[str, pd.DataFrame]:
         """The frames, with the consensus by weights that have not seen the target (or the architecture)."""
+        if truth in self._extended:
+            return self._extended[truth]
         frames = self.frames(truth)
+
+        @cache
+        def learned(target: str, unseen: str | None = None) -> Evidence:
+            frame = frames[target]
+            return Evidence.learn([_scores_of(frame if unseen is None else frame[frame["architecture"] != unseen])])
+
         found = {}
         for target, frame in frames.items():
-            others = [_scores_of(other) for name, other in frames.items() if name != target]
+            others = [name for name in frames if name != target]
             extended = frame.copy()
             own = _scores_of(frame).drop(columns="truth")
-            extended["consensus_other_targets"] = -consensus(own, evidence=Evidence.learn(others))["expected_rank"]
+            evidence = Evidence.pooled(map(learned, others))
+            extended["consensus_other_targets"] = -consensus(own, evidence=evidence)["expected_rank"]
             if frame["architecture"].nunique() > 1:
                 unseen = frame["truth"] * math.nan
                 for architecture in frame["architecture"].dropna().unique():
-                    seen = [
-                        _scores_of(other[other["architecture"] != architecture])
-                        for name, other in frames.items()
-                        if name != target
-                    ]
-                    ranks = consensus(own, evidence=Evidence.learn(seen))["expected_rank"]
+                    evidence = Evidence.pooled(learned(name, architecture) for name in others)
                     members = frame["architecture"] == architecture
-                    unseen[members] = -ranks[members]
+                    unseen[members] = -consensus(own, evidence=evidence)["expected_rank"][members]
                 extended["consensus_other_architectures"] = unseen
             found[target] = extended
+        self._extended[truth] = found
         return found
 
     def headline(self, truth: str = "full") -> list[str]:
@@ -387,7 +394,7 @@ class StudyTable:
             with suppress(ValueError):  # nothing to compare
                 tables[f"within one {within}" if within else "across all backbones"] = self.judge(truth, within)
         if tables:
-            contents["png"] = figure_bytes(self.frames(truth), next(iter(tables.values())).index)
+            contents["png"] = figure_bytes(self.frames(truth), list(next(iter(tables.values())).index))
             contents |= study_files(self.headline(truth), tables, contents["png"])
         add_rows(Path(folder), self.rows)
         paths = {"jsonl": Path(folder) / FILE}

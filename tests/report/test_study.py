@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from io import BytesIO
+
 import pandas as pd
+from PIL import Image
 
 from lightning_transfer.report.study import as_text, figure_bytes, study_files
 
@@ -28,4 +31,7 @@ def test_text_has_columns():
 
 def test_the_figure_has_a_panel_a_target_and_score():
     frame = pd.DataFrame({"logme": [1.0, 2.0], "gbc": [3.0, 1.0], "truth": [0.5, 0.6]})
-    assert figure_bytes({"one": frame, "two": frame[["logme", "truth"]]}, ["logme", "gbc"]).startswith(b"\x89PNG")
+    frames = {"one": frame, "two": frame[["logme", "truth"]], "three": frame[["logme", "truth"]]}
+    content = figure_bytes(frames, ["gbc", "logme"])
+    assert content.startswith(b"\x89PNG")
+    assert Image.open(BytesIO(content)).size == (round(2.6 * 120), 3 * round(2.2 * 120))  # GBC is of one target only

@@ -92,10 +92,11 @@ def test_a_large_budget_leaves_out_none(tmp_path):
     assert found.headline()[-1].startswith("Compared in trainings: ")
 
 
-@pytest.mark.parametrize(("budget", "trained"), [("1.2 epochs", ["wide"]), (0.08, ["net30", "net8"])])
+@pytest.mark.parametrize(("budget", "trained"), [("1.5 epochs", ["wide"]), (0.08, ["net30", "net8"])])
 def test_a_budget_that_a_screen_would_spend_buys_none(tmp_path, budget, trained):
     zoo = make_zoo(4, 30, 8)
     zoo["wide"] = make_zoo(200)["net200"]  # an epoch of it alone is too dear for the share
+    zoo["broken"] = nn.Linear(9, 999)  # does not take the pictures
     options = {**OPTIONS, "metrics": "default"}
     found = select(zoo, make_target(), budget=budget, epochs=4, output_dir=tmp_path, **options)
     assert list(found.curves) == trained
@@ -111,6 +112,9 @@ def test_a_budget_that_a_screen_would_spend_buys_none(tmp_path, budget, trained)
     again = select(zoo, make_target(), budget=budget, epochs=4, output_dir=tmp_path, **options)
     assert again.curves == found.curves
     assert found.price["epochs" if isinstance(budget, str) else "share"] <= float(str(budget).split()[0])
+    assert [row.backbone for row in found.board.rows if row.failed] == ["broken"]
+    with pytest.raises(ValueError, match="No backbone can be built"):
+        select({"broken": zoo["broken"]}, make_target(), budget=0.01, epochs=4, output_dir=tmp_path / "b", **options)
 
 
 @pytest.mark.parametrize(

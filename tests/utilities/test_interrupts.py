@@ -1,9 +1,12 @@
-"""Ctrl-C inside a Trainer."""
+"""Ctrl-C inside a Trainer, and where Python would drop it."""
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
+import time
+import weakref
 
 import pytest
 
@@ -52,3 +55,40 @@ def test_other_threads_leave_the_handler_alone():
     thread.start()
     thread.join()
     assert ended == [True]
+
+
+class Thing:
+    pass
+
+
+def drop(error):
+    """Raise where Python ignores what is raised."""
+
+    def fail(_):
+        raise error
+
+    thing = Thing()
+    reference = weakref.ref(thing, fail)
+    del thing
+    assert reference() is None
+
+
+def test_an_interrupt_that_python_drops_arrives_all_the_same():
+    before = sys.unraisablehook
+
+    def work():
+        with interruptible():
+            drop(KeyboardInterrupt())
+            time.sleep(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert sys.unraisablehook is before
+
+
+def test_other_errors_that_python_drops_are_told_as_ever(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: told.append(dropped.exc_type))
+    with interruptible():
+        drop(ValueError("x"))
+    assert told == [ValueError]
