@@ -134,6 +134,9 @@ class TaskRelatednessMonitor(FeatureMonitor):
         self.data_options = {name: given.pop(name) for name in DATA if name in given}
         self.config = BoundConfig.of(config, given)
         check_given(self.config, **self.data_options)
+        for name in ("warm_start", "reference_groups", "target_groups"):
+            if self.data_options.get(name) is not None:
+                raise ValueError(f"Expected argument `options` without {name!r}, which each look has of its own.")
         self.results: dict[int, TaskRelatednessResult] = {}
         self._digests: dict[int, str] = {}  # of the features behind the results
         self._passed = ""  # digest of the weights that the reference went through

@@ -19,6 +19,7 @@ DATA = (
     "head", "label_map", "evaluation", "warm_start", "reference_class_names", "target_class_names", "reference_groups",
     "target_groups",
 )  # fmt: skip
+OF_ONE_BACKBONE = ("evaluation", "head", "warm_start")  # features, or what was learned on some
 _TRANSFORMS = ("features", "labels", "prior")
 _PRESETS = {"fixed_all": (), "learned_a": ("features",), "learned_all": _TRANSFORMS}
 _LIMIT = torch.finfo(torch.float64).max

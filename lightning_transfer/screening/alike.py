@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_transfer.data.loading import load_data
-from lightning_transfer.screening.candidates import check_relatedness
+from lightning_transfer.relatedness.config import DATA
+from lightning_transfer.screening.candidates import check_relatedness, refuse_for_several
 from lightning_transfer.screening.duplicates import NOTES, watch_duplicates
 from lightning_transfer.utilities.text import plain
 
@@ -93,7 +94,7 @@ def alike_tasks(
         trainer: A Trainer, or arguments of one, for Lightning's predict loop.
         progress: Whether to show bars; by default on a terminal.
         cache: Where features lie for the next time, see :func:`lightning_transfer.screen`.
-        **options: Arguments of :func:`lightning_transfer.functional.task_relatedness`.
+        **options: Arguments of :func:`lightning_transfer.functional.task_relatedness`, but for those of one pair alone.
 
     Raises:
         ValueError: If there are fewer than two tasks, names repeat, or one has no class labels.
@@ -114,6 +115,7 @@ def alike_tasks(
 
     extract = CachedPasses(FeatureCache.of(cache), None, watch_duplicates, NOTES)
     arguments = check_relatedness(options)
+    refuse_for_several(arguments, "pairs of tasks", set(DATA) - {"label_map"})
     given = tasks.items() if isinstance(tasks, Mapping) else ((None, task) for task in tasks)
     loaded = [(name, load_data(task, "target")) for name, task in given]
     named = {str(name or getattr(data, "name", type(data).__name__)): data for name, data in loaded}

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_transfer.functional.task_relatedness import task_relatedness
-from lightning_transfer.relatedness.config import DATA, BoundConfig
+from lightning_transfer.relatedness.config import DATA, OF_ONE_BACKBONE, BoundConfig
 from lightning_transfer.relatedness.result import TaskRelatednessResult
 
 NUM_BASELINES = 5
@@ -192,7 +192,7 @@ def _bounds(
 ) -> dict[str, TaskRelatednessResult]:
     if not candidates:
         raise ValueError("Expected at least one candidate to rank, but got none.")
-    for name in ("evaluation", "head", "warm_start"):
+    for name in OF_ONE_BACKBONE:
         if data.get(name) is not None:
             raise ValueError(f"Expected no argument `{name}` for a ranking: it is of one candidate alone.")
     if config.confidence is not None:

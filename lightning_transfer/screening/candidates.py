@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,6 +14,7 @@ from torchmetrics import Metric, MetricCollection
 
 from lightning_transfer.data.loading import load_data
 from lightning_transfer.inputs import keys_of
+from lightning_transfer.relatedness.config import OF_ONE_BACKBONE
 from lightning_transfer.utilities.checks import check_positive_int
 
 if TYPE_CHECKING:
@@ -179,6 +180,25 @@ def check_relatedness(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
     config = BoundConfig.of(options.get("config"), {k: v for k, v in options.items() if k not in (*DATA, "config")})
     check_given(config, **{k: v for k, v in options.items() if k in DATA})
     return options
+
+
+def refuse_for_several(options: Mapping[str, Any], several: str, own: Collection[str] = OF_ONE_BACKBONE) -> None:
+    """Refuse arguments of the bound that belong to one backbone, or one pair of tasks.
+
+    Args:
+        options: Arguments of the bound.
+        several: What there are several of; nothing where there is one.
+        own: Which arguments those are.
+
+    Raises:
+        ValueError: If one of them is there, and there are several.
+    """
+    given = [name for name in sorted(own) if options.get(name) is not None]
+    if several and given:
+        raise ValueError(
+            f"Expected options of the bound without {', '.join(map(repr, given))} for several {several}: that belongs "
+            "to one alone; call `task_relatedness` for each."
+        )
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def relate(
         cache_key: Name of data that do not say what they hold, see there.
         info: Plain JSON values to write into ``relatedness.json`` too.
         **options: Arguments of :func:`lightning_transfer.functional.task_relatedness`; ``baselines`` is 5 here
-            where no ``config`` says otherwise.
+            where no ``config`` says otherwise. Groups come from the data where they are not given.
 
     Returns:
         The bound, its terms and how it was certified; lower is better.
@@ -82,6 +82,8 @@ def relate(
     extract = CachedPasses(FeatureCache.of(cache), cache_key, watch_duplicates, NOTES)
     arguments: dict[str, Any] = {} if options.get("config") else {"baselines": NUM_BASELINES}
     arguments |= check_relatedness(options)
+    if evaluation_split is not None and arguments.get("evaluation") is not None:
+        raise ValueError("Expected argument `evaluation_split` or `evaluation`, but got both.")
     seed = arguments.get("seed", getattr(arguments.get("config"), "seed", 0))
     check_trainer(trainer)
     keys = {"input_key": input_key, "label_key": label_key}
@@ -107,7 +109,7 @@ def relate(
     for side, data in sides.items():
         arguments.setdefault(f"{side}_class_names", getattr(data, "class_names", None) or None)
     learned = {side: features_of(side, split) for side in ("reference", "target")}
-    arguments |= {f"{side}_groups": groups for side, (_, _, groups) in learned.items()}
+    arguments = {f"{side}_groups": groups for side, (_, _, groups) in learned.items()} | arguments
     result = task_relatedness(*learned["reference"][:2], *learned["target"][:2], **arguments)
     if output_dir is not None:
         names = {"backbone": built.name, **{side: getattr(data, "name", side) for side, data in sides.items()}}

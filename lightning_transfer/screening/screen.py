@@ -30,6 +30,7 @@ from lightning_transfer.screening.candidates import (
     load_grouped,
     name_candidates,
     needed_of,
+    refuse_for_several,
 )
 from lightning_transfer.screening.duplicates import NOTES, remark_on_duplicates, watch_duplicates
 from lightning_transfer.screening.layer_scores import AGGREGATIONS, LayerScores, choose_layers
@@ -114,7 +115,8 @@ def screen(
             takes no more than a twentieth of the time.
         error_bars: Standard errors beside the scores: jackknife from so many groups (``True`` for 16), bootstrap for
             scores that are no sums.
-        relatedness: Arguments of :func:`lightning_transfer.functional.task_relatedness`.
+        relatedness: Arguments of :func:`lightning_transfer.functional.task_relatedness`; of a single backbone also its
+            ``head``, and its features as ``evaluation``.
         resume: A leaderboard of the same screen, or where it was saved: backbones that it has and that have not changed
             (weights, structure, preprocessing) keep their rows; those that failed or are new are screened.
         layers: Score layers of every backbone beside its own features, from the same pass: ``"all"`` for the stages of
@@ -199,6 +201,9 @@ def screen(
         layers=layers,
         aggregate=aggregate,
     )  # fmt: skip
+    several = "layers" if layers is not None else "backbones" if len(candidates) > 1 else ""
+    for options in (plan.relatedness, *(getattr(metric, "data", {}) for metric in plan.metrics.objects.values())):
+        refuse_for_several(options, several)
     if aggregate is not None and layers is None:
         raise ValueError(f"Expected argument `layers` beside `aggregate`, but got None beside {aggregate!r}.")
     check_one_of(aggregate, (None, *AGGREGATIONS), "aggregate")

@@ -388,3 +388,5 @@ def test_a_config_may_be_among_the_options():
 def test_what_goes_beside_the_options_is_looked_at_at_once(given):
     with pytest.raises(ValueError, match=f"`{next(iter(given))}`"):
         _monitor(options=given)
+    with pytest.raises(ValueError, match="`options` without 'target_groups'"):
+        _monitor(options={"target_groups": torch.arange(4)})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from _screens import Counted, Linear
 from torch import nn
 
 from lightning_transfer.data import Digits
 from lightning_transfer.metrics import TaskRelatedness
-from lightning_transfer.screening import screen
+from lightning_transfer.screening import alike_tasks, screen
 
 
 @pytest.mark.parametrize(
@@ -74,3 +75,22 @@ def test_names_in_the_table():
 def test_the_column_of_the_bound_belongs_to_the_reference(metrics, digits):
     with pytest.raises(ValueError, match=r"leave `task_relatedness` to `reference`.*`relatedness`.*another name"):
         screen(Linear(), digits, metrics, reference=digits)
+
+
+def test_features_of_one_backbone_are_refused_for_several(digits):
+    """Widths agree, so nothing else would tell that they are those of another backbone."""
+    z, y = torch.randn(40, 6, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 10
+    two, evaluation = {"a": Linear(6), "b": Linear(6)}, (z, y, z, y)
+    screened = {"target": digits, "metrics": "h_score", "reference": digits, "cache": False}
+    for backbones, options in (
+        (two, {"relatedness": {"evaluation": evaluation}}),
+        (two, {"relatedness": {"head": (torch.ones(10, 6), torch.zeros(10))}}),
+        (Linear(6), {"relatedness": {"evaluation": evaluation}, "layers": "all"}),
+        (two, {"metrics": {"mine": TaskRelatedness(evaluation=evaluation)}}),
+    ):
+        with pytest.raises(ValueError, match=r"without '(evaluation|head)' for several (backbones|layers)"):
+            screen(backbones, **{**screened, **options})
+    board = screen(Linear(6), **screened, relatedness={"evaluation": evaluation, "rounds": 1})
+    assert board["linear"].bound["bound"] == board["linear"].score("task_relatedness")
+    with pytest.raises(ValueError, match="without 'target_groups' for several pairs of tasks"):
+        alike_tasks(Linear(6), [digits, digits], target_groups=y)

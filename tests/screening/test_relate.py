@@ -30,6 +30,8 @@ def test_the_bound_is_that_of_the_features(tmp_path):
     result = relate(backbone, REFERENCE, TARGET, output_dir=tmp_path, info={"note": 1}, **QUICK)
     expected = task_relatedness(*features_of(backbone, REFERENCE), *features_of(backbone, TARGET), rounds=1)
     assert result.bound == pytest.approx(expected.bound, rel=1e-4)
+    whole = relate(backbone, REFERENCE, TARGET, target_groups=torch.arange(60) // 2, **QUICK)
+    assert whole.bound != result.bound  # groups that are handed in are used
     assert result.baseline is None
     assert result.class_names() == (["0", "1", "2"], ["4", "5", "6"])
     written = json.loads((tmp_path / "relatedness.json").read_text())
@@ -50,6 +52,7 @@ def test_another_split_is_evaluation_data():
     ({"nope": 1}, "'nope'"),
     ({"max_samples": 10, "split": "nope"}, "`split`"),
     ({"relatedness": {"tau": 1}}, "relatedness"),
+    ({"evaluation": (torch.ones(2, 6),) * 4, "evaluation_split": "val"}, "`evaluation_split` or `evaluation`"),
 ])  # fmt: skip
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
