@@ -111,6 +111,8 @@ class ModuleBackbone(Backbone):
             output = self.module(inputs)
         raw = seen[self.layer][self.capture == "output"] if self.layer is not None else _first_tensor(output)
         logits = None if self.head_name is None else seen[self.head_name][1]
+        if logits is not None and logits.ndim > 2 and logits[0].numel() == logits.shape[1]:
+            logits = logits.flatten(1)  # of a convolution
         return BackboneOutput(pool(raw, self.pooling), logits if logits is not None and logits.ndim == 2 else None)
 
     def _find_head(self, example: Any) -> str | None:

@@ -15,7 +15,8 @@ from lightning_transfer.utilities.text import near_names
 class TorchvisionBackbone(ModuleBackbone):
     """A classifier of ``torchvision.models`` with the evaluation transform of its weights, ``weights.transforms()``.
 
-    Features are the input of the last linear layer, logits its output.
+    Features are the input of the last linear layer, logits its output; of SqueezeNets, which end in a convolution, its
+    input averaged over positions.
 
     Args:
         model_name: Name in torchvision, such as ``"resnet50"``.
@@ -79,5 +80,8 @@ class TorchvisionBackbone(ModuleBackbone):
             preprocessing=choose_preprocessing(preprocessing, default),
             transform=transform,
             name=name or model_name + ("" if pretrained else "_random"),
-            **kwargs,
+            **{
+                **({"layer": "features", "head": "classifier"} if model_name.startswith("squeezenet") else {}),
+                **kwargs,
+            },
         )

@@ -187,7 +187,8 @@ def consensus(frame: Any, *, lower_is_better: Iterable[str] = (), evidence: Evid
         columns where all are there, and ``origin`` of these.
 
     Raises:
-        ValueError: If there is no row or no score, a backbone is named twice, or a value is infinite.
+        ValueError: If there is no row or no score, a backbone or a column is named twice, a value of a table is
+            infinite, or ``lower_is_better`` names no column.
 
     Example:
         >>> import pandas as pd
@@ -202,13 +203,23 @@ def consensus(frame: Any, *, lower_is_better: Iterable[str] = (), evidence: Evid
     import pandas as pd
 
     known = _packaged() if evidence is None else evidence
-    if hasattr(frame, "to_pandas"):
-        lower_is_better = {*lower_is_better, *getattr(frame, "lower_is_better", ())}
-        frame = frame.to_pandas()
+    lower = {lower_is_better} if isinstance(lower_is_better, str) else set(lower_is_better)
+    its_lower = set(getattr(frame, "lower_is_better", ()))
+    if hasattr(frame, "to_pandas"):  # where a leaderboard has an infinite score it has none
+        frame = frame.to_pandas().replace([math.inf, -math.inf], math.nan)
     if not isinstance(frame, pd.DataFrame):
         raise ValueError(f"Expected argument `frame` to be a table or a leaderboard, but got {type(frame).__name__}.")
     if "backbone" in frame:
         frame = frame.set_index("backbone")
+    frame = frame.set_axis(list(map(str, frame.columns)), axis=1)
+    if frame.columns.has_duplicates:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise ValueError(f"Expected argument `frame` to hold each column once, but got {twice!r} twice.")
+    if unknown := sorted(lower - set(frame.columns)):
+        raise ValueError(
+            f"Expected argument `lower_is_better` to name columns among {list(frame)}, but got {unknown[0]!r}."
+        )
+    frame, lower = frame.infer_objects(), lower | its_lower  # tables that are turned around hold objects
     columns = _score_columns(frame)
     if not len(frame) or not columns:
         raise ValueError(f"Expected argument `frame` to hold scores of backbones, but got columns {list(frame)}.")
@@ -216,7 +227,6 @@ def consensus(frame: Any, *, lower_is_better: Iterable[str] = (), evidence: Evid
         twice = frame.index[frame.index.duplicated()][0]
         raise ValueError(f"Expected argument `frame` to hold each backbone once, but got {twice!r} twice.")
 
-    lower = set(lower_is_better)
     values = {name: _read(frame, name, lower) for name in columns}
     normal = {name: _normal_scores(values[name], _errors(frame, name)) for name in columns}
     means, spreads = np.zeros(len(frame)), np.ones(len(frame))
@@ -239,15 +249,16 @@ def consensus(frame: Any, *, lower_is_better: Iterable[str] = (), evidence: Evid
 
 
 def _score_columns(frame: pd.DataFrame) -> list[str]:
-    from pandas.api.types import is_bool_dtype, is_numeric_dtype
+    from pandas.api.types import is_bool_dtype, is_complex_dtype, is_numeric_dtype
 
-    names = [str(name) for name in frame.columns]
-    errors = {f"{name}_se" for name in names}
+    names = list(frame.columns)
+    errors = {f"{name}_se" for name in (*names, *METRICS)}
     usable = [name for name in names if name not in _NO_SCORES and name not in errors and name != _TRUTH]
     return [
         name
         for name in usable
-        if (is_numeric_dtype(frame[name]) and not is_bool_dtype(frame[name])) or frame[name].isna().all()
+        if (is_numeric_dtype(frame[name]) and not is_bool_dtype(frame[name]) and not is_complex_dtype(frame[name]))
+        or frame[name].isna().all()
     ]
 
 
@@ -284,7 +295,14 @@ def _errors(frame: pd.DataFrame, name: str) -> Array | None:
     column = f"{name}_se"
     if column not in frame:
         return None
-    errors: Array = np.nan_to_num(frame[column].to_numpy(dtype=float, na_value=0.0), posinf=0.0)
+    try:
+        errors: Array = np.nan_to_num(frame[column].to_numpy(dtype=float, na_value=0.0), posinf=0.0)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected argument `frame` to hold standard errors in {column!r}, but got: {error}."
+        ) from error
+    if errors.size and errors.min() < 0:
+        raise ValueError(f"Expected argument `frame` to hold standard errors in {column!r}, but got {errors.min():g}.")
     return errors
 
 

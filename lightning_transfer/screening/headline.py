@@ -123,7 +123,9 @@ def _say_disagreement(board: Standings, best: Row) -> str:
     if len(choices) < 2:
         return ""
     parts = [f"{_listed(titles)} {'say' if len(titles) > 1 else 'says'} {name}" for name, titles in choices.items()]
-    opinion = consensus(board).sort_values("probability_best", ascending=False, kind="stable")
+    scored = [row for row in board.rows if any(map(math.isfinite, row.scores.values()))]
+    opinion = consensus(type(board)(scored, lower_is_better=board.lower_is_better))
+    opinion = opinion.sort_values("probability_best", ascending=False, kind="stable")
     likely = [f"{name} ({share:.0%})" for name, share in opinion["probability_best"].head(2).items()]
     return (
         f"Scores disagree: {'; '.join(parts)}. Together ({opinion.attrs['origin']}) they find {' or '.join(likely)} "

@@ -23,6 +23,16 @@ def test_torchvision(name):
     assert (features.shape[1], backbone.name) == (backbone.feature_dim, f"{name}_random")
 
 
+def test_a_classifier_that_is_a_convolution():
+    backbone = TorchvisionBackbone("squeezenet1_1", pretrained=False, input_size=64).eval()
+    with torch.no_grad():
+        features, logits = backbone(IMAGES)
+        prepared = backbone.preprocess(IMAGES)
+        torch.testing.assert_close(logits, backbone.module(prepared), **CLOSE)
+        torch.testing.assert_close(features, backbone.module.features(prepared).mean(dim=(2, 3)), **CLOSE)
+    assert (backbone.feature_dim, backbone.num_source_classes, backbone.head) == (512, 1000, None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

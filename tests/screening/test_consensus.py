@@ -100,6 +100,24 @@ def test_leaderboards_and_their_tables():
     assert opinion.loc["b", "expected_rank"] == pytest.approx(consensus(board).loc["b", "expected_rank"])
 
 
+def test_an_infinite_score_of_a_leaderboard_is_none():
+    rows = [Row("a", {"logme": 1.0, "own": math.inf}), Row("b", {"logme": 2.0, "own": 1.0})]
+    missing = [Row("a", {"logme": 1.0, "own": math.nan}), rows[1]]
+    pd.testing.assert_frame_equal(consensus(Leaderboard(rows)), consensus(Leaderboard(missing)))
+
+
+def test_columns_of_other_types():
+    frame = make_frame()
+    opinion = consensus(frame)
+    turned = pd.DataFrame({name: {**frame.loc[name], "note": "text"} for name in NAMES}).T  # which holds objects
+    odd = frame.assign(own=1j, lfc_se=range(5)).rename(columns={"own": 3})  # no score, and errors of none
+    for other in (turned, frame.astype(object), odd, frame.convert_dtypes()):
+        pd.testing.assert_frame_equal(consensus(other), opinion)
+    gap = frame.astype({"gbc": object})
+    gap.loc["a", "gbc"] = None
+    pd.testing.assert_frame_equal(consensus(gap), consensus(gap.astype({"gbc": float})))
+
+
 def test_one_backbone_is_the_best_of_one():
     opinion = consensus(pd.DataFrame({"logme": [3.0]}, index=["only"]))
     assert opinion.loc["only", ["expected_rank", "probability_best"]].tolist() == [1.0, 1.0]
@@ -164,12 +182,23 @@ def test_evidence_is_kept_as_text(tmp_path):
         (pd.DataFrame({"status": ["ok"]}), "scores of backbones"),
         (pd.DataFrame({"logme": [1.0, math.inf]}), "infinite one in 'logme'"),
         (pd.DataFrame({"logme": [1.0, 2.0]}, index=["a", "a"]), "'a' twice"),
+        (pd.DataFrame([[1.0, 2.0]], columns=["logme", "logme"]), "each column once, but got 'logme' twice"),
+        (pd.DataFrame({"logme": [1.0], "logme_se": "x"}), "standard errors in 'logme_se', but got: could not"),
+        (pd.DataFrame({"logme": [1.0], "logme_se": -2.0}), "standard errors in 'logme_se', but got -2"),
         ({"logme": [1.0]}, "but got dict"),
     ],
 )
 def test_bad_input(frame, message):
     with pytest.raises(ValueError, match=message):
         consensus(frame)
+
+
+def test_what_is_lower_is_better_has_to_be_there():
+    with pytest.raises(ValueError, match=r"name columns among .*'parameters'\], but got 'loss'"):
+        consensus(make_frame(), lower_is_better=["loss"])
+    one = consensus(make_frame(), lower_is_better="gbc")
+    pd.testing.assert_frame_equal(one, consensus(make_frame(), lower_is_better=["gbc"]))
+    assert not one.equals(consensus(make_frame()))
 
 
 @pytest.mark.parametrize("content", [

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -66,6 +68,13 @@ def test_scores_that_disagree_say_which_says_what():
     assert " they find b (" in line
     agreed = {"gbc": {"a": -2.0, "b": -1.0, "c": -3.0}}
     assert "disagree" not in " ".join(headline(board(a=0.1, b=0.2, c=0.0, more=agreed)))
+
+
+def test_what_has_no_score_is_never_the_most_likely_best():
+    rows = [Row("a", {"logme": 1.0, "gbc": 2.0, "own": math.inf}), Row("b", {"logme": 2.0, "gbc": 1.0, "own": 0.0})]
+    said = " ".join(headline(Leaderboard([*rows, *(Row(f"failed{i}", status="ValueError: no") for i in range(3))])))
+    assert "disagree" in said
+    assert "failed" not in said
 
 
 def test_a_disagreement_within_the_error_is_none():
