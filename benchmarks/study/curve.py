@@ -144,7 +144,7 @@ def ways() -> dict[str, Callable[[Task, float], float]]:
 
 def read(table: StudyTable) -> dict[str, Task]:
     """The targets whose rows hold validation curves."""
-    frames = {name: frame.drop(columns=["truth_spread", "architecture", "source"]) for name, frame in
+    frames = {name: frame.drop(columns=["truth_spread", "truth_se", "architecture", "source"]) for name, frame in
               table.frames().items()}  # fmt: skip
     tasks = {}
     for target, frame in frames.items():

@@ -17,6 +17,7 @@ from lightning_transfer.metrics.registry import DEFAULT_METRICS, METRICS
 from lightning_transfer.report.text import listed, title
 from lightning_transfer.screening.consensus import Evidence, consensus, signed_scores
 from lightning_transfer.selection import StudyTable
+from lightning_transfer.selection.study_table import REFERENCES
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -90,7 +91,9 @@ def page(table: StudyTable, firsts: pd.DataFrame, found: pd.DataFrame, variants:
         "",
         "**Regret** is the accuracy lost by fine-tuning the first by a score instead of the best one. Brackets hold "
         "95 % intervals over the choice of backbones and targets. `Consensus other targets` are the weights of "
-        "`consensus` learned without the target; `Consensus other architectures` without the architecture too.",
+        "`consensus` learned without the target; `Consensus other architectures` without the architecture too. `Other "
+        "seeds` is what fine-tuning all of them again with as many other seeds would foretell (normal noise of the "
+        "spread that was seen): less regret than that is luck.",
     ]
     sections = {
         "All backbones, one label a sample": judged[None],
@@ -152,7 +155,7 @@ def judge(table: StudyTable, within: str | None) -> pd.DataFrame | None:
 
 def as_rows(judged: pd.DataFrame) -> list[str]:
     """A table of the best scores, the rivals and chance."""
-    names = [*judged.index[:SHOWN], *(name for name in (*RIVALS, OPINION, "chance") if name in judged.index)]
+    names = [*judged.index[:SHOWN], *(name for name in (*RIVALS, OPINION, *REFERENCES) if name in judged.index)]
     lines = ["| Score | Regret | Spearman | Weighted Kendall | Rel@1 | Groups |", "|---|---|---|---|---|---|"]
     for name in dict.fromkeys(names):
         row = judged.loc[name]
@@ -375,7 +378,7 @@ def advice(judged: dict[str | None, pd.DataFrame | None]) -> list[str]:
         single = [
             name
             for name in found.index
-            if not name.startswith("consensus") and name != "chance" and (needs_head or name not in heads)
+            if not name.startswith("consensus") and name not in REFERENCES and (needs_head or name not in heads)
         ]
         chance = found.loc["chance", "top1_regret"]
         listed = ", ".join(f"{title(name)} ({found.loc[name, 'top1_regret']:.3f})" for name in single[:4])

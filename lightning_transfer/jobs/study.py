@@ -9,7 +9,7 @@ from lightning_transfer.configs import load_config
 from lightning_transfer.jobs.common import console, earlier_folder, output_dir, plain_part, trainer_arguments
 from lightning_transfer.jobs.screen import chosen_backbones
 from lightning_transfer.selection.study import study
-from lightning_transfer.selection.study_table import FILE, StudyTable
+from lightning_transfer.selection.study_table import FILE, REFERENCES, StudyTable
 from lightning_transfer.utilities.errors import JobFailedError
 from lightning_transfer.utilities.files import lock_folder, try_to_write, write_atomically
 from lightning_transfer.utilities.text import plain
@@ -55,7 +55,7 @@ def run(cfg: DictConfig) -> float:
     if table.info.get("interrupted"):
         raise KeyboardInterrupt
     try:
-        return float(table.judge(truth).drop(index="chance")["top1_regret"].min())
+        return float(table.judge(truth).drop(index=list(REFERENCES), errors="ignore")["top1_regret"].min())
     except ValueError as error:
         if cfg.study.part is not None:
             return float("nan")  # other parts have the rest

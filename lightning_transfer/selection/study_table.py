@@ -30,6 +30,7 @@ FORMAT = 1
 FILE = "study.jsonl"
 STATIC = ("parameters", "flops", "source_accuracy")
 STATISTICS = ("spearman", "weighted_kendall", "top1_regret", "rel_at_1", "rel_at_3")
+REFERENCES = ("chance", "other_seeds")  # rows of a judgement that are no scores
 _GROUPINGS = (None, "architecture", "source")
 _TEXTS = ("target", "task", "settings", "fingerprint")
 
@@ -201,7 +202,8 @@ class StudyTable:
 
         Returns:
             One row a backbone that has an outcome; columns are the scores, ``parameters``, ``flops``,
-            ``source_accuracy``, ``truth``, ``truth_spread`` (over seeds), ``architecture`` and ``source``.
+            ``source_accuracy``, ``truth``, ``truth_spread`` (over seeds), ``truth_se`` (of its mean over them),
+            ``architecture`` and ``source``.
 
         Raises:
             ValueError: If there is no such target or no outcome.
@@ -222,6 +224,7 @@ class StudyTable:
                 "source_accuracy": row.source_accuracy,
                 "truth": row.outcomes[truth].mean,
                 "truth_spread": row.outcomes[truth].spread,
+                "truth_se": row.outcomes[truth].spread / math.sqrt(len(row.outcomes[truth].values)),
                 "architecture": row.architecture,
                 "source": row.source,
             }
@@ -263,7 +266,8 @@ class StudyTable:
 
         The rows ``consensus`` combine the scores by weights that were learned on the other targets
         (``consensus_other_targets``), and on the other targets and other architectures
-        (``consensus_other_architectures``). ``chance`` is a random order.
+        (``consensus_other_architectures``). ``chance`` is a random order, ``other_seeds`` what fine-tuning all again
+        with as many other seeds would foretell, were their noise normal: no score can be told from better than that.
 
         Args:
             truth: What was fine-tuned.
@@ -279,7 +283,7 @@ class StudyTable:
         Returns:
             One row a score; columns ``<statistic>``, ``<statistic>_lower`` and ``_upper``, ``cells`` (groups of
             backbones on a target that were judged), and ``spearman_lowest``: with the backbone left out whose absence
-            hurts most. Sorted by mean regret, or else by the first statistic.
+            hurts most. Sorted by mean regret, or else by the first statistic; ``chance`` and ``other_seeds`` are last.
 
         Raises:
             ValueError: If an argument is wrong or fewer than three backbones can be compared anywhere.
@@ -308,9 +312,12 @@ class StudyTable:
             judged = _judge(name, cells, statistics, weights, level, seed)
             if judged:
                 records[name] = judged
-        records["chance"] = _judge_chance(cells, statistics, seed)
         order = ("top1_regret", True) if "top1_regret" in statistics else (statistics[0], False)
+        references = {name: _judge_reference(name, cells, statistics, seed) for name in REFERENCES}
+        references = {name: reference for name, reference in references.items() if reference}
+        records |= references
         table = pd.DataFrame.from_dict(records, orient="index").sort_values(order[0], ascending=order[1], kind="stable")
+        table = table.loc[[*table.index.difference(list(references), sort=False), *references]]
         table.index.name = "score"
         self._judged[asked] = table
         return table.copy()
@@ -366,15 +373,16 @@ class StudyTable:
             table = self.judge(truth)
         except ValueError:
             return ["No target has backbones to compare: nothing can be said of the scores.", *lines]
-        chance, table = float(table["top1_regret"]["chance"]), table.drop(index="chance")
+        lost, table = table["top1_regret"].reindex(REFERENCES), table.drop(index=list(REFERENCES), errors="ignore")
         count = int(table["cells"].max())
         first = table[table["cells"] == count].iloc[0]  # means over fewer targets are of other ones
         said = (
             f"Over {count} target{'s' * (count != 1)} {title(str(first.name))} loses least by its first choice: "
             f"{first['top1_regret']:.3f} ({first['top1_regret_lower']:.3f} to {first['top1_regret_upper']:.3f}), "
-            f"a random choice {chance:.3f}."
+            f"a random choice {lost['chance']:.3f}"
+            + (f", fine-tuning all again with other seeds {lost['other_seeds']:.3f}." if lost.notna().all() else ".")
         )
-        if first["top1_regret_upper"] >= chance:
+        if first["top1_regret_upper"] >= lost["chance"]:
             said += " That is not told from chance here."
         return [said, *lines]
 
@@ -428,7 +436,7 @@ def _read_line(line: str, where: str) -> StudyRow:
 
 
 def _scores_of(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.drop(columns=["truth_spread", "architecture", "source"])
+    return frame.drop(columns=["truth_spread", "truth_se", "architecture", "source"])
 
 
 def _drop_largest(frame: pd.DataFrame, share: float) -> pd.DataFrame:
@@ -518,17 +526,27 @@ def _lowest_left_out(scores: Array, truth: Array) -> float:
     return float(np.nanmin(values)) if np.isfinite(values).any() else math.nan
 
 
-def _judge_chance(cells: Sequence[Cell], statistics: Sequence[str], seed: int) -> dict[str, float]:
+def _judge_reference(name: str, cells: Sequence[Cell], statistics: Sequence[str], seed: int) -> dict[str, float]:
+    """Means over 500 random orders, or over the truth with the noise of its seeds; empty where no noise is known."""
     generator = np.random.default_rng([seed, 9])
+    orders: list[Array] = []
+    for _, _, frame in cells:
+        rows = np.tile(np.arange(len(frame), dtype=float), (500, 1))
+        if name == "chance":
+            orders.append(generator.permuted(rows, axis=1))
+        elif frame["truth_se"].notna().any():
+            noise = math.sqrt(float((frame["truth_se"] ** 2).mean()))
+            orders.append(frame["truth"].to_numpy() + noise * generator.standard_normal(rows.shape))
+        else:
+            return {}
     result: dict[str, float] = {}
     for statistic in statistics:
         values = []
-        for _, _, frame in cells:
+        for (_, _, frame), drawn in zip(cells, orders, strict=True):
             kernel = _kernel(statistic, len(frame))
             if kernel is not None:
                 truth = _prepare(statistic, frame["truth"].to_numpy())
-                orders = generator.permuted(np.tile(np.arange(len(truth), dtype=float), (500, 1)), axis=1)
                 with np.errstate(invalid="ignore", divide="ignore"):
-                    values.append(float(np.nanmean(kernel(orders, np.broadcast_to(truth, orders.shape)))))
+                    values.append(float(np.nanmean(kernel(drawn, np.broadcast_to(truth, drawn.shape)))))
         result[statistic] = float(np.mean(values)) if values else math.nan
     return {**result, "cells": len(cells)}

@@ -195,7 +195,7 @@ NEEDS_COMPILER = pytest.mark.skipif(
     [
         ("eager", "val"),
         ("eager", "train"),
-        pytest.param("inductor", "val", marks=NEEDS_COMPILER),
+        pytest.param("inductor", "val", marks=[NEEDS_COMPILER, pytest.mark.long]),
     ],
 )
 def test_compiled_modules(backend, data):

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from lightning_transfer.relatedness import TaskRelatednessResult
 from tests.relatedness._tasks import COSTS, make, task_relatedness
 
-some = settings(deadline=None, max_examples=16)
+some = settings(deadline=None, max_examples=10)
 
 
-many = settings(deadline=None, max_examples=40)
+many = settings(deadline=None, max_examples=25)
 
 
 def entropy(labels):

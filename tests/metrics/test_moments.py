@@ -118,9 +118,15 @@ def data_sets():
     }
 
 
-@pytest.mark.parametrize("name", ["digits", "cancer", "mixture"])
-@pytest.mark.parametrize(("metric", "function"), [(HScore, h_score), (LogME, log_maximum_evidence)], ids=["h", "logme"])
-def test_jackknife_interval_covers_the_value_of_all_data(name, metric, function):
+@pytest.mark.parametrize(
+    ("metric", "function", "name"),
+    [
+        *((HScore, h_score, name) for name in ("digits", "cancer", "mixture")),
+        (LogME, log_maximum_evidence, "digits"),
+        *(pytest.param(LogME, log_maximum_evidence, name, marks=pytest.mark.long) for name in ("cancer", "mixture")),
+    ],
+)
+def test_jackknife_interval_covers_the_value_of_all_data(metric, function, name):
     features, labels, n = data_sets()[name]
 
     def draw(generator):

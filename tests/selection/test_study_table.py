@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,9 +80,10 @@ def test_statistics_are_means_over_targets_with_directions():
     assert judged.loc["task_relatedness", "spearman"] == pytest.approx(1)  # lower bounds are better
     assert judged.loc["task_relatedness", "top1_regret"] == 0
     assert {"parameters", "flops", "chance", "consensus_other_targets"} <= set(judged.index)
-    assert (judged["top1_regret"].drop("chance").diff().dropna() >= 0).sum() > 0
+    rows = judged.drop(["chance", "other_seeds"])
+    assert (rows["top1_regret"].diff().dropna() >= 0).all()
+    assert list(judged.index[-2:]) == ["chance", "other_seeds"]
     for statistic in ("spearman", "top1_regret"):
-        rows = judged.drop("chance")
         assert (rows[f"{statistic}_lower"] <= rows[statistic] + 1e-9).all()
         assert (rows[f"{statistic}_upper"] >= rows[statistic] - 1e-9).all()
 
@@ -92,6 +94,27 @@ def test_chance_is_that_of_random_orders():
     expected = np.mean([frame["truth"].max() - frame["truth"].mean() for frame in table.frames().values()])
     assert judged.loc["chance", "top1_regret"] == pytest.approx(expected, abs=0.02)
     assert abs(judged.loc["chance", "spearman"]) < 0.1
+
+
+def test_other_seeds_are_the_truth_with_its_noise():
+    def table_of(*around: float) -> StudyTable:
+        rows = make_table(targets=3).rows
+        values = [tuple(row.outcomes["full"].mean + gap for gap in around) for row in rows]
+        outcomes = [replace(row.outcomes["full"], values=found) for row, found in zip(rows, values, strict=True)]
+        return StudyTable(replace(row, outcomes={"full": one}) for row, one in zip(rows, outcomes, strict=True))
+
+    table = table_of(-0.06, 0.0, 0.06)
+    judged = table.judge(draws=100)
+    frame = table.frame("target0")
+    assert frame["truth_se"].to_numpy() == pytest.approx(0.06 / math.sqrt(3))
+    assert 0 < judged.loc["other_seeds", "top1_regret"] < judged.loc["chance", "top1_regret"]
+    assert judged.loc["chance", "spearman"] < judged.loc["other_seeds", "spearman"] < 1
+    assert "other seeds" in table.headline()[0]
+    alike = table_of(0.0, 0.0).judge(draws=100).loc["other_seeds"]
+    assert (alike["top1_regret"], alike["spearman"]) == pytest.approx((0, 1))
+    single = table_of(0.0)
+    assert "other_seeds" not in single.judge(draws=100).index
+    assert "other seeds" not in single.headline()[0]
 
 
 def test_within_groups_only_those_are_compared():
