@@ -1,6 +1,7 @@
 """The experiments of the paper in small: settings, pre-training, architecture and reference, on images and on texts.
 
     python benchmarks/paper_experiments.py --emoji emoji64.npz --cache features.npz
+    python benchmarks/paper_experiments.py --parts fine_tuning       # from the rows of benchmarks/study that are there
 
 Image tasks are those of ``image_tasks.py``, text tasks are topics of Debian's ``fortunes``; features of texts come from
 all-MiniLM-L6-v2, trained and not, and from hashed words. Held-out bounds at default settings but for what is compared:
@@ -8,10 +9,12 @@ all-MiniLM-L6-v2, trained and not, and from hashed words. Held-out bounds at def
 - settings: ``fixed_all`` and ``learned_a`` with a random label map, ``learned_all``; bound and the loss that it bounds;
 - encoders: pre-trained or not, small or large, for the same tasks, with the loss of a linear probe of the target;
 - references: the same target under related and unrelated ones, against five random copies of each; among them Gaussian
-  blobs, and the related one with its classes permuted at random.
+  blobs, and the related one with its classes permuted at random;
+- fine_tuning: how the bound and other scores rank the networks of ``benchmarks/study`` by their accuracy after full
+  fine-tuning, with what each network was trained on as its reference.
 
 Prints tables and writes ``paper_experiments.json``, ``.md`` and ``.png`` to ``benchmarks/results``. With ``--parts``
-some of them are measured anew. The paper compares with full fine-tuning, this with linear probes.
+some of them are measured anew. Correlations of the encoders are those with linear probes.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +34,13 @@ from relatedness_defaults import judged
 from torch import Tensor
 
 from lightning_transfer.functional import task_relatedness
+from lightning_transfer.report.text import title as title_of
+from lightning_transfer.selection import StudyTable
+from lightning_transfer.selection.study_table import StudyRow
 
+STUDY = Path(__file__).parent / "study" / "rows"
+JUDGED = ("task_relatedness", "logme", "leep", "knn_accuracy", "parameters", "chance")
+FEWEST = 12  # networks of a target that is shown by itself
 RESULTS = Path(__file__).parent / "results" / "paper_experiments"
 FORTUNES = Path("/usr/share/games/fortunes")
 TOPICS = {
@@ -184,7 +194,37 @@ def references(tasks: dict[str, Task], known: list[dict[str, Any]]) -> Iterator[
                 yield sorted(found, key=lambda row: row["difference"])
 
 
-PARTS = {"settings": settings, "encoders": compared, "references": references}
+def fine_tuned(_: dict[str, Task], __: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Means over the study's targets of one label a sample that have bounds, and the figures of each."""
+    rows = [row for row in StudyTable.load(STUDY).rows if "task_relatedness" in row.row.scores and row.outcomes]
+    counts = Counter(row.target for row in rows)
+    for within in (None, "architecture", "source"):
+        yield figures_of(rows, f"all {len(counts)}", within)
+    for target, count in counts.items():
+        if count >= FEWEST:
+            yield figures_of([row for row in rows if row.target == target], target, None)
+
+
+def figures_of(rows: list[StudyRow], target: str, within: str | None) -> list[dict[str, Any]]:
+    """One row a score: correlation with the accuracy after fine-tuning, what the first loses, and their intervals."""
+    table = StudyTable(rows).judge(within=within)
+    found = []
+    for name in JUDGED:
+        row = {key: float(value) for key, value in table.loc[name].items() if value == value and value is not None}
+        each: dict[str, Any] = {
+            "target": target,
+            "among": f"one {within}" if within else "all",
+            "score": title_of(name),
+        }
+        for key, statistic in (("spearman", "spearman"), ("regret", "top1_regret")):
+            each[key] = row[statistic]
+            if f"{statistic}_lower" in row:
+                each[f"{key}_interval"] = f"{row[f'{statistic}_lower']:.2f} to {row[f'{statistic}_upper']:.2f}"
+        found.append({"networks": len({row.backbone for row in rows}), **each})
+    return found
+
+
+PARTS = {"settings": settings, "encoders": compared, "references": references, "fine_tuning": fine_tuned}
 
 
 def verdict(row: dict[str, Any]) -> str:
@@ -240,6 +280,9 @@ def markdown(record: dict[str, Any]) -> str:
                               "their spread": "spread", "margin": "margin", "decided": "decided"},
                [{**row, "decided": verdict(row)} for row in record["references"]]),
         *gaps,
+        *table("Fine_tuning", {"target": "target", "among": "among", "score": "score", "Spearman": "spearman",
+                               "95 %": "spearman_interval", "regret": "regret", "95 % ": "regret_interval"},
+               [{"spearman_interval": "", "regret_interval": "", **row} for row in record.get("fine_tuning", [])]),
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -277,13 +320,17 @@ def draw(record: dict[str, Any], path: Path) -> None:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--emoji", type=Path, required=True)
+    parser.add_argument("--emoji", type=Path, help="emoji64.npz, for all parts but fine_tuning")
     parser.add_argument("--cache", type=Path, help="where features of images are kept between runs (.npz)")
     parser.add_argument("--text-cache", type=Path, help="where features of texts are kept between runs (.npz)")
     parser.add_argument("--parts", nargs="*", choices=PARTS, help="some of the parts; by default all")
     parser.add_argument("--resume", action="store_true", help="keep the references of a run that was stopped")
     arguments = parser.parse_args()
-    tasks = {**image_tasks(arguments.emoji, arguments.cache), **text_tasks(arguments.text_cache)}
+    if arguments.emoji is None and arguments.parts != ["fine_tuning"]:
+        parser.error("expected --emoji")
+    tasks: dict[str, Task] = {}
+    if arguments.emoji is not None:
+        tasks = {**image_tasks(arguments.emoji, arguments.cache), **text_tasks(arguments.text_cache)}
     path = RESULTS.with_suffix(".json")
     record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"seconds": {}}
     for part in arguments.parts or PARTS:

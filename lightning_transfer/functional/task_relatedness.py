@@ -134,7 +134,7 @@ def task_relatedness(
     reference_features, reference_labels, _ = one_row_each(reference_features, reference_labels, "reference_features")
     target_features, labels_or_zeros, unlabelled = one_row_each(target_features, target_labels, "target_features")
     data = reference_features, reference_labels, target_features, None if unlabelled else labels_or_zeros
-    built: dict[int, Problem] | None = {} if config.baselines else None
+    built: dict[int | None, Problem] | None = {} if config.baselines else None
     given: dict[str, Any] = {"head": head, "label_map": label_map, "groups": groups, "built": built}
     given |= {"evaluation": evaluation, "evaluation_groups": evaluation_groups}
     result = _answer(data, config, start=warm_start, **given)
@@ -274,8 +274,8 @@ def _solve(
     start: TaskRelatednessResult | None,
     groups: Groups = (None, None),
     evaluation_groups: Groups = (None, None),
-    built: dict[int, Problem] | None,
-    fold: int = 0,
+    built: dict[int | None, Problem] | None,
+    fold: int | None = None,
     turn: int | None = None,
     brief: bool = False,
 ) -> TaskRelatednessResult:
@@ -285,7 +285,9 @@ def _solve(
     """
     began = time.perf_counter()
     known = built or {}
-    problem = known[fold] if fold in known else Problem.build(*data, head=head, config=config, groups=groups)
+    problem = known.get(fold)
+    if problem is None:
+        problem = Problem.build(*data, head=head, config=config, groups=groups, ordered=fold is not None)
     if built is not None:
         built[fold] = problem
         problem = replace(problem, messages=list(problem.messages))

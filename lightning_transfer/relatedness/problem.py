@@ -60,6 +60,7 @@ class Problem:
         head: nn.Linear | SoftmaxHead | tuple[Tensor, Tensor] | None,
         config: BoundConfig,
         groups: Groups = (None, None),
+        ordered: bool = False,
     ) -> Problem:
         """Check the inputs and fit the working space.
 
@@ -71,6 +72,7 @@ class Problem:
             head: Classifier of raw reference features, or None.
             config: What is asked for: of the working space, the number of classes and the seed.
             groups: Ids of the groups of the samples of both sides, or None.
+            ordered: Whether the rows of both sides are in the order of larger samples already.
 
         Returns:
             The problem.
@@ -80,14 +82,16 @@ class Problem:
         """
         seed, dimension = config.seed, config.dimension
         reference, labels, reference_ids, order = prepare(
-            reference_features, reference_labels, "reference", seed, groups[0]
+            reference_features, reference_labels, "reference", seed, groups[0], ordered
         )
         reference_groups = in_order(groups[0], order, reference)
         unlabelled = target_labels is None
         check_classes(target_labels, config.num_target_classes)
         if target_labels is None:
             target_labels = torch.zeros(len(target_features), dtype=torch.long)
-        target, target_labels, target_ids, order = prepare(target_features, target_labels, "target", seed, groups[1])
+        target, target_labels, target_ids, order = prepare(
+            target_features, target_labels, "target", seed, groups[1], ordered
+        )
         target_groups = in_order(groups[1], order, reference)
         width = reference.shape[1]
         if target.shape[1] != width:

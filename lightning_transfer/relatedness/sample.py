@@ -122,17 +122,49 @@ def content_order(features: Tensor, seed: int, ties: Tensor | None = None) -> Te
     Returns:
         Row numbers of shape ``(n,)``.
     """
+    return _sorted(_keys(features, seed), ties)
+
+
+def _keys(features: Tensor, seed: int) -> Tensor:
+    """Seeded projection of each row, shape ``(n,)``, float64."""
     generator = torch.Generator().manual_seed(seed)
     direction = torch.randn(features.shape[1], dtype=torch.float64, generator=generator).to(features.device)
-    keys = torch.cat([(part.double() * direction).sum(1) for part in features.split(4096)])
-    if ties is None:
-        return torch.argsort(keys, stable=True)
-    first = torch.argsort(ties, stable=True)
+    return torch.cat([(part.double() * direction).sum(1) for part in features.split(4096)])
+
+
+def _sorted(keys: Tensor, ties: Tensor | None) -> Tensor:
+    first = torch.arange(len(keys), device=keys.device) if ties is None else torch.argsort(ties, stable=True)
     return first[torch.argsort(keys[first], stable=True)]
 
 
+def _by_content(labels: Tensor, keys: Tensor, ordered: bool) -> Tensor:
+    """Order classes by the mean of their keys, then by size, then by the mean square of their keys.
+
+    What is alike in all three is ordered by number, or by where it first occurs if rows are in an order of their own.
+
+    Args:
+        labels: Classes without gaps, shape ``(n,)``.
+        keys: Shape ``(n,)``, float64; added up in ascending order, so that the last bits too depend on them alone.
+        ordered: Whether the order of the rows says something.
+
+    Returns:
+        Class numbers, shape ``(num_classes,)``.
+    """
+    by_key = torch.argsort(keys, stable=True)
+    of, keys = labels[by_key], keys[by_key]
+    counts = torch.bincount(of)
+    means, squares = (torch.zeros(len(counts)).to(keys).index_add_(0, of, each) / counts for each in (keys, keys**2))
+    classes = torch.arange(len(counts), device=labels.device)
+    if ordered:
+        place = torch.arange(len(labels), device=labels.device)
+        classes = torch.full_like(classes, len(labels)).scatter_reduce_(0, labels, place, "amin").argsort()
+    for column in (squares, counts, means):
+        classes = classes[torch.argsort(column[classes], stable=True)]
+    return classes
+
+
 def prepare(
-    features: Tensor, labels: Tensor, side: str, seed: int, groups: Tensor | None = None
+    features: Tensor, labels: Tensor, side: str, seed: int, groups: Tensor | None = None, ordered: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Check one side of the comparison and bring it into its own order.
 
@@ -142,11 +174,12 @@ def prepare(
         side: ``"reference"`` or ``"target"``, for messages.
         seed: Seed of the order.
         groups: Ids of groups, shape ``(n,)``: they decide between equal rows of a class.
+        ordered: Whether the rows are in the order of a larger sample already, which then decides between classes that
+            are alike here.
 
     Returns:
         Features in their own order, labels ``0 .. K-1`` in that order, the original id of each class, and the order;
-        classes are numbered by the seeded projection of their means, those of one mean by their size, so that ids
-        carry no meaning.
+        classes are numbered by their contents, so that ids carry no meaning.
 
     Raises:
         ValueError: If an input is malformed or not finite.
@@ -154,16 +187,13 @@ def prepare(
     features = check_features(features, f"{side}_features")
     labels = check_labels(labels, len(features), name=f"{side}_labels").to(features.device)
     ids, labels = torch.unique(labels, return_inverse=True)
-    means = features.new_zeros((len(ids), features.shape[1]), dtype=torch.float64)
-    for start in range(0, len(features), 4096):
-        means.index_add_(0, labels[start : start + 4096], features[start : start + 4096].double())
-    counts = torch.bincount(labels, minlength=len(ids))
-    means /= counts[:, None]
-    by_content = content_order(means, seed, counts)
-    number = torch.empty_like(by_content)
-    number[by_content] = torch.arange(len(ids), device=ids.device)
-    labels = number[labels]
-    order = content_order(features, seed, ties_of(labels, groups))
+    keys = _keys(features, seed)
+    by_content = _by_content(labels, keys, ordered)
+    labels = by_content.argsort()[labels]
+    if groups is not None:
+        groups = groups.to(features.device).unique(return_inverse=True)[1]
+        groups = _by_content(groups, keys, ordered).argsort()[groups]
+    order = _sorted(keys, ties_of(labels, groups))
     return features[order], labels[order], ids[by_content], order
 
 

@@ -80,12 +80,18 @@ def test_heads_of_tiny_and_huge_weights(scale):
             assert part.target_loss <= part.bound
 
 
-def test_ids_of_classes_that_features_do_not_tell_apart_do_not_matter():
-    y, t = torch.arange(24).sqrt().long(), torch.arange(21).clamp_max(12).sqrt().long()  # classes of unequal sizes
-    z, x, options = torch.ones(24, 2), torch.zeros(21, 2), {"transforms": ("labels",), "folds": 1}
+@pytest.mark.parametrize("folds", [1, 2])
+@pytest.mark.parametrize(
+    ("reference_sizes", "target_sizes"), [((1, 3, 5, 7, 8), (1, 3, 5, 12)), ((4, 4, 5), (5, 4, 4))]
+)
+def test_ids_of_classes_that_features_do_not_tell_apart_do_not_matter(reference_sizes, target_sizes, folds):
+    y, t = (torch.arange(len(n)).repeat_interleave(torch.tensor(n)) for n in (reference_sizes, target_sizes))
+    z, x, options = torch.ones(len(y), 2), torch.zeros(len(t), 2), {"transforms": ("labels",), "folds": folds}
     one = task_relatedness(z, y, x, t, **options)
-    for ids, others in ((9 - y, t), (y, 9 - t), (y * 7 % 11, t * 5 % 13)):
-        assert task_relatedness(z, ids, x, others, **options).bound == pytest.approx(one.bound, abs=1e-9)
+    order = torch.arange(len(y)).flip(0)
+    for rows, ids, others in ((z, 9 - y, t), (z, y, 9 - t), (z, y * 7 % 11, t * 5 % 13), (z, y[order], t)):
+        other = task_relatedness(rows, ids, x, others, **options)
+        assert (other.bound, other.target_loss) == pytest.approx((one.bound, one.target_loss), abs=1e-9)
 
 
 def test_nothing_is_held_out_of_classes_of_one_sample():

@@ -79,6 +79,16 @@ def test_prepared_data_do_not_depend_on_the_order_or_the_ids():
     assert torch.equal(other_ids, renamed[ids])
 
 
+def test_classes_of_one_mean_and_one_size_are_told_apart_by_their_spread_and_then_by_their_place():
+    features = torch.tensor([[2.0], [-2.0], [1.0], [-1.0], [1.0], [-1.0]])
+    for labels in ([0, 0, 5, 5, 3, 3], [4, 4, 0, 0, 3, 3]):
+        labels = torch.tensor(labels)
+        ids = prepare(features, labels, "reference", seed=0)[2]
+        assert ids[2] == labels[0]
+        assert ids.tolist()[:2] == sorted(ids.tolist()[:2])
+        assert prepare(features, labels, "reference", seed=0, ordered=True)[2].tolist() == labels[[2, 4, 0]].tolist()
+
+
 def test_content_order_sorts_by_one_projection_and_then_by_the_ties():
     features = torch.from_numpy(np.random.default_rng(2).normal(size=(6, 2))).repeat(2, 1)
     ties = torch.tensor([1] * 6 + [0] * 6)
