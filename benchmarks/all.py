@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "all.json"
 PAGE = ROOT / "docs" / "performance.md"
 MODEL = ROOT / "benchmarks" / "results" / "cost_model.json"
+FAMILY = ROOT / "benchmarks" / "results" / "estimators_family.json"
 PICTURES_A_SECOND, CORE_HOUR, GPU_HOUR = (
     2_000,
     0.04,
@@ -129,6 +130,57 @@ def updates():
             metrics.compute() if name == "ours" else torch.linalg.eigh(gram)
             best[name] = min(best[name], time.process_time() - start)
     return [*lines, row("their computes at d = 1280 / one float64 eigendecomposition", best, 1.2)]
+
+
+def device():
+    """What an update gives a GPU to do, counted on the processor: kernels, bytes, and how often the host would wait."""
+    from unittest import mock
+
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    from lightning_transfer.metrics.moments import MomentMetric
+    from lightning_transfer.metrics.registry import build_metrics
+    from lightning_transfer.utilities import linalg
+
+    waits = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select"}
+
+    class Count(TorchDispatchMode):
+        kernels = waits = bytes = 0
+
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            result = function(*arguments, **(keywords or {}))
+            tensors = tree_leaves((arguments, keywords, result))
+            tensors = {id(tensor): tensor for tensor in tensors if isinstance(tensor, torch.Tensor)}.values()
+            self.waits += function.overloadpacket.__name__ in waits
+            if not function.is_view:
+                self.kernels += 1
+                self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+            return result
+
+    n, d, classes, names = 4096, 2048, 1000, ("logme", "h_score", "h_score_shrunk")
+    labels = torch.randint(classes, (n,), generator=torch.Generator().manual_seed(0))
+    lines = []
+    for dtype in (torch.float32, torch.bfloat16):
+        features = torch.randn(n, d, generator=torch.Generator().manual_seed(0)).to(dtype)
+        metrics = build_metrics(names, options={key: {"num_classes": classes} for key in names})
+        for metric in metrics.values(copy_state=False):
+            metric.defer_checks = True
+        with (
+            mock.patch.object(MomentMetric, "_takes_whole_batches", True),
+            mock.patch.object(linalg, "_suits_blas", return_value=False),
+        ):
+            metrics.update(features, labels)
+            with Count() as counted:
+                metrics.update(features, labels)
+        what = f"of an update on a GPU, {n} x {d} {str(dtype).removeprefix('torch.')}, {classes} classes, three scores"
+        lines += [
+            {"what": f"kernels {what}", "ours": counted.kernels},
+            {"what": f"waits for the device {what}", "ours": counted.waits, "goal": 0},
+            {"what": f"MiB read and written {what}", "ours": counted.bytes / 2**20},
+        ]
+    return lines
 
 
 def mixture():
@@ -310,7 +362,7 @@ def _child_seconds(command):
 
 PARTS = {
     part.__name__: part
-    for part in (updates, mixture, nleep, leep, board, errors, extraction, precision, memory, startup)
+    for part in (updates, device, mixture, nleep, leep, board, errors, extraction, precision, memory, startup)
 }
 
 
@@ -367,6 +419,26 @@ the updates. With GPUs that take {PICTURES_A_SECOND:,} pictures a second each: {
 goes, and `max_samples=10000` makes all of it a hundred times less: standard errors say whether that is enough."""
 
 
+def family(found):
+    """Every score beside public code, as a table of the docs."""
+    sizes = list(dict.fromkeys(key.partition(" ")[2] for key in found))
+    scores = list(dict.fromkeys(key.partition(" ")[0] for key in found))
+
+    def cell(entry):
+        sides = entry["ours"], entry["theirs"]
+        both = " / ".join(side.get("failed") or f"{side['seconds']:.2f} s" for side in sides)
+        done = all("seconds" in side for side in sides)
+        return f"{sides[0]['seconds'] / sides[1]['seconds']:.2g} ({both})" if done else both
+
+    lines = [f"| score | beside | {' | '.join(sizes)} |", "|---|---|" + "---|" * len(sizes)]
+    for score in scores:
+        entries = [found[f"{score} {size}"] for size in sizes]
+        source = next((entry["theirs"]["source"] for entry in entries if "source" in entry["theirs"]), None)
+        if source is not None:
+            lines.append(f"| `{score}` | {source} | {' | '.join(map(cell, entries))} |")
+    return "\n".join(lines)
+
+
 def put(text, name, content):
     """A page with what lies between two marks replaced."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
@@ -402,6 +474,7 @@ def main():
             print(table({part: record[part]}), file=sys.stdout, flush=True)
     if arguments.docs:
         text = put(PAGE.read_text(), "table", table(record))
+        text = put(text, "family", family(json.loads(FAMILY.read_text()))) if FAMILY.is_file() else text
         PAGE.write_text(put(text, "model", model(json.loads(MODEL.read_text()), record)) if MODEL.is_file() else text)
 
 

@@ -325,11 +325,17 @@ def compare(name, n, d, classes):
         report("theirs", lambda: theirs(*large), source=known[name][0])
 
 
-def family():
-    """Every score of classes at three sizes, each beside its reference in one process, within limits."""
-    record: dict[str, dict[str, object]] = {}
+def family(scores=(), sizes=()):
+    """Every score of classes at three sizes, each beside its reference in one process, within limits.
+
+    Of some scores or some numbers of samples alone, the others keep their figures.
+    """
+    results = RESULTS / "estimators_family.json"
+    record = json.loads(results.read_text()) if (scores or sizes) and results.is_file() else {}
     for size in FAMILY_SIZES:
         n, d, classes = size
+        if sizes and n not in sizes:
+            continue
         table = Table(
             "score",
             "CPU s",
@@ -342,7 +348,8 @@ def family():
             title=f"{n} x {d}, {classes} classes",
         )
         for name, spec in METRICS.items():
-            if "classification" not in spec.tasks or set(spec.requires) - CLASS_INPUTS:
+            fits = "classification" in spec.tasks and not set(spec.requires) - CLASS_INPUTS
+            if not fits or (scores and name not in scores):
                 continue
             command = [sys.executable, __file__, "--compare", name, *map(str, size)]
             try:
@@ -376,6 +383,8 @@ PARTS = {part.__name__: part for part in (together, ratios, memory, family, mill
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"some of {list(PARTS)}")
+    parser.add_argument("--scores", nargs="+", default=(), help="of `family`: these alone")
+    parser.add_argument("--sizes", nargs="+", type=int, default=(), help="of `family`: these numbers of samples alone")
     parser.add_argument("--stream", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--compare", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -393,7 +402,7 @@ def main():
         parser.error(f"unknown parts {sorted(unknown)}, known: {list(PARTS)}")
     RESULTS.mkdir(exist_ok=True)
     for part in arguments.parts:
-        record = PARTS[part]()
+        record = family(arguments.scores, arguments.sizes) if part == "family" else PARTS[part]()
         (RESULTS / f"estimators_{part}.json").write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -19,7 +19,7 @@ _NEGLIGIBLE = 90.0  # nats below the best component of a sample
 _REGULARISATION = 1e-6  # added to the variances
 _TOLERANCE = 1e-3  # of the mean log-likelihood
 _MOST_STEPS = 100
-_FIRST = 16  # leading coordinates looked at for all pairs at once, where most pairs do not matter
+_FIRST = 40  # leading coordinates looked at for all pairs at once, where most pairs do not matter
 _SOFT = 0.25  # share of pairs that matter from which all are looked at as a whole
 _ENTRIES = 2**21  # of the products made at once
 
@@ -136,19 +136,16 @@ def _complete_(log_probs: Tensor, samples: Tensor, fitted: _Components, peaks: T
         if len(own):
             square = _squares(fitted.factors[component], samples, fitted.means[component], own)[1]
             known[own] = peaks[component] - 0.5 * square
-    first = known.clone()
-    for component, (bound, own) in enumerate(zip(log_probs, likely, strict=True)):
-        bound[own] = -math.inf  # known already
-        alive = (bound >= known - _NEGLIGIBLE).nonzero().flatten()
+    log_probs.scatter_(0, nearest[None], -math.inf)  # known already
+    components, places = (log_probs >= known - _NEGLIGIBLE).nonzero(as_tuple=True)
+    log_probs.fill_(-math.inf).scatter_(0, nearest[None], known[None])
+    for component, alive in enumerate(places.split(torch.bincount(components, minlength=len(peaks)).tolist())):
         if len(alive):
             farthest = 2 * (peaks[component] - known[alive] + _NEGLIGIBLE)
             alive, square = _squares(fitted.factors[component], samples, fitted.means[component], alive, farthest)
             exact = peaks[component] - 0.5 * square
             known[alive] = torch.maximum(known[alive], exact)
-        bound.fill_(-math.inf)
-        bound[own] = first[own]
-        if len(alive):
-            bound[alive] = exact
+            log_probs[component, alive] = exact
 
 
 def _squares(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_transfer.functional.counts import require_two_classes
 from lightning_transfer.utilities.checks import check_features, check_labels
-from lightning_transfer.utilities.linalg import centred, input_rounding, thin_svd
+from lightning_transfer.utilities.linalg import centred, eigh, gram, input_rounding, thin_svd
 
 _SQUARED = 1e-6  # eigenvalues of a square down to this share of the largest keep ten digits
 
@@ -94,7 +94,7 @@ def principal_components(rows: Tensor, num_components: int, noise: float = 0.0) 
     Returns:
         The projected rows, shape ``(n, k)``, and the eigenvalues of their scatter, shape ``(k,)``, descending.
     """
-    values, vectors = torch.linalg.eigh(rows.T @ rows)
+    values, vectors = eigh(gram(rows))
     k = min(num_components, len(values))
     if values[-k] <= max(_SQUARED * float(values[-1]), noise**2):  # the square of the rows has lost too many digits
         _, lengths, vectors = (part.flip(-1) for part in thin_svd(rows))

@@ -19,7 +19,17 @@ from typing_extensions import Self
 
 from lightning_transfer.functional.counts import require_two_classes
 from lightning_transfer.utilities.checks import check_features, check_labels, check_targets, flatten_positions
-from lightning_transfer.utilities.linalg import centred, left_svd, mirror_upper_, rank_cutoff, thin_svd, whitened_square
+from lightning_transfer.utilities.linalg import (
+    centred,
+    cholesky,
+    eigh,
+    gram,
+    left_svd,
+    mirror_upper_,
+    rank_cutoff,
+    thin_svd,
+    whitened_square,
+)
 
 _COLUMNS = 64  # targets looked at together
 
@@ -105,7 +115,7 @@ class FeatureMoments:
         """Sum of outer products of the centred features, shape ``(d, d)``; exactly zero for constant features."""
         if self.second_moment is None:
             assert self.rows is not None
-            return self.rows.T @ self.rows
+            return gram(self.rows)
         scatter = mirror_upper_(torch.addr(self.second_moment, self.offset, self.offset, alpha=-self.count))
         eps = torch.finfo(scatter.dtype).eps
         spread = scatter.diagonal()
@@ -142,7 +152,7 @@ class FeatureMoments:
         input_noise = self._input_noise(scale)
         if self.rows is None:
             matrix = self.scatter if scale is None else self.scatter / scale / scale[:, None]
-            values, vectors = torch.linalg.eigh(matrix)
+            values, vectors = eigh(matrix)
             cutoff = rank_cutoff(values[-1].clamp(min=0), self.count, self.num_features).clamp(min=input_noise**2)
             none = len(values) - int((values > cutoff).sum())  # they ascend
             return Spectrum(values[none:], vectors[:, none:])
@@ -304,8 +314,8 @@ class SupervisedMoments(FeatureMoments):
             largest = self.scatter.diagonal().max()
             ridge = self.scatter.clone()
             ridge.diagonal().add_(penalty)
-            factor, failed = torch.linalg.cholesky_ex(ridge)
-            if not int(failed) and penalty > 10 * float(rank_cutoff(largest, self.count, self.num_features)):
+            factor = cholesky(ridge)
+            if factor is not None and penalty > 10 * float(rank_cutoff(largest, self.count, self.num_features)):
                 half = torch.linalg.solve_triangular(factor, self.cross_scatter, upper=False)
                 weights = torch.linalg.solve_triangular(factor.T, half, upper=True)
                 explained = half.square().sum(0)

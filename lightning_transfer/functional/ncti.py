@@ -20,6 +20,7 @@ from lightning_transfer.functional._discriminant import (
 from lightning_transfer.functional._rows import LabelledRows, labelled_rows, principal_components
 from lightning_transfer.functional._zoo import scale_parts
 from lightning_transfer.utilities.checks import check_positive_int, flatten_positions
+from lightning_transfer.utilities.linalg import eigh, gram
 
 _TOLERANCE = 1e-4  # relative size under which the discriminant drops a direction, of scikit-learn
 
@@ -133,8 +134,8 @@ def _discriminant_space(data: LabelledRows, explained_variance: float) -> tuple[
     if shrinkage > SMALLEST_SHRINKAGE and float(within.values.sum()) > 0:
         whitened = whiten(data, within, shrinkage, r)
         ridge = shrinkage * data.total_variance / r / shrink(within.values, data.total_variance, r, shrinkage)
-        between = (1 - shrinkage) / n * whitened.T @ whitened + ridge.diag()  # and the identity
-        return whitened, torch.linalg.eigh(between).eigenvectors[:, -min(len(data.counts) - 1, r) :]
+        between = (1 - shrinkage) / n * gram(whitened) + ridge.diag()  # and the identity
+        return whitened, eigh(between)[1][:, -min(len(data.counts) - 1, r) :]
     # without shrinkage: directions without variance within classes are left out, then those without any between them
     residuals = class_residuals(data)
     deviation = residuals.square().mean(0).sqrt()

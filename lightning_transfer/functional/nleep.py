@@ -13,6 +13,7 @@ from lightning_transfer.functional._mixture import fit_mixture
 from lightning_transfer.functional._rows import labelled_rows
 from lightning_transfer.functional.leep import leep
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int, flatten_positions
+from lightning_transfer.utilities.linalg import eigh, gram
 from lightning_transfer.utilities.notice import warn_user
 
 Covariance = Literal["full", "diag", "spherical"]
@@ -149,7 +150,7 @@ def _fit_narrow(samples: Tensor, components: int, covariance: Covariance, seed: 
 
 def _leading_components(rows: Tensor, variance: float) -> Tensor:
     """Project centred rows on as many principal axes as hold a share of the variance, each with a definite sign."""
-    values, vectors = torch.linalg.eigh(rows.T @ rows)
+    values, vectors = eigh(gram(rows))
     shares = values.flip(0).clamp(min=0).cumsum(0)
     kept = min(len(values), int((shares < variance * shares[-1] * (1 - 1e-12)).sum()) + 1)
     projected = rows @ vectors[:, -kept:].flip(1)

@@ -20,6 +20,7 @@ from lightning_transfer.utilities.checks import (
     check_probabilities,
     flatten_positions,
 )
+from lightning_transfer.utilities.linalg import cholesky, gram
 from lightning_transfer.utilities.notice import warn_user
 
 _TINY = 1e-10  # keeps logarithms finite, as in the published code
@@ -356,7 +357,7 @@ def _dense_step(rows: Tensor, probs: Tensor, decay: Tensor, gradient: Tensor) ->
     """Step of Newton's method from the whole Hessian."""
     (n, r), c = rows.shape, probs.shape[1]
     weighted = (rows[:, None, :] * probs[:, :, None]).reshape(n, c * r)
-    hessian = -(weighted.T @ weighted) / n
+    hessian = gram(weighted) / -n
     rest = 1 - torch.eye(c).to(probs)
     for a, weight in enumerate((probs * (probs @ rest)).T):
         block = slice(a * r, (a + 1) * r)
@@ -364,11 +365,12 @@ def _dense_step(rows: Tensor, probs: Tensor, decay: Tensor, gradient: Tensor) ->
     hessian[r - 1 :: r, r - 1 :: r] += hessian.diagonal().max() / c  # a bias common to all classes changes nothing
     noise = float(hessian.diagonal().max()) * torch.finfo(hessian.dtype).eps
     for _ in range(20):
-        factor, failed = torch.linalg.cholesky_ex(hessian)
-        if not int(failed):
+        factor = cholesky(hessian)
+        if factor is not None:
             break
         hessian.diagonal().add_(noise)
         noise *= 10
+    assert factor is not None
     return torch.cholesky_solve(-gradient.T.reshape(-1, 1), factor).reshape(c, r).T
 
 

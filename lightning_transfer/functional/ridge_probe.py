@@ -23,7 +23,7 @@ from lightning_transfer.utilities.checks import (
     flatten_positions,
 )
 from lightning_transfer.utilities.groups import groups_of_positions, number_groups, rows_of_groups
-from lightning_transfer.utilities.linalg import rank_cutoff, thin_svd
+from lightning_transfer.utilities.linalg import eigh, gram, rank_cutoff, thin_svd
 
 _STRENGTHS = torch.logspace(-7, 2, 28, dtype=torch.float64).tolist()
 
@@ -123,7 +123,7 @@ def fit_ridge_probe(
         left, lengths, _ = thin_svd(rows)
         values, scores = lengths.square(), left * lengths
     else:
-        values, vectors = torch.linalg.eigh(rows.T @ rows)
+        values, vectors = eigh(gram(rows))
         scores = rows @ vectors
     kept = values > rank_cutoff(values.max().clamp(min=0), n, num_features)
     values, scores = values[kept], scores[:, kept]

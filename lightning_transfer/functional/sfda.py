@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from lightning_transfer.functional._discriminant import (
@@ -20,6 +19,7 @@ from lightning_transfer.functional._rows import LabelledRows, labelled_rows
 from lightning_transfer.functional._variants import published
 from lightning_transfer.functional.moments import ClassMoments
 from lightning_transfer.utilities.checks import check_one_of, flatten_positions
+from lightning_transfer.utilities.linalg import eigh
 
 
 class LinearDiscriminant(NamedTuple):
@@ -99,7 +99,7 @@ def sfda_first_step(moments: ClassMoments) -> LinearDiscriminant:
         >>> classifier.log_posterior(features).argmax(dim=1)
         tensor([0, 0, 1, 1])
     """
-    values, vectors = torch.linalg.eigh(moments.within_scatter / moments.count)
+    values, vectors = eigh(moments.within_scatter / moments.count)
     values = values.clamp(min=0)
     shrunk = shrink(values, moments.total_variance, moments.num_features, adaptive_shrinkage(values))
     weights = (moments.class_offsets @ vectors / shrunk) @ vectors.T

@@ -8,6 +8,7 @@ from torch import Tensor
 from lightning_transfer.functional._rows import LabelledRows, labelled_rows
 from lightning_transfer.functional._variants import published
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of, flatten_positions
+from lightning_transfer.utilities.linalg import gram
 
 _LARGE = 1e7
 
@@ -80,7 +81,7 @@ def coding_rate(rows: Tensor, eps: float) -> Tensor:
     if float(rows.square().sum()) > _LARGE:  # squared, small directions would be lost beside large ones
         rate: Tensor = torch.linalg.svdvals(rows).square().log1p().sum() / 2
         return rate
-    small = rows.T @ rows if d <= n else rows @ rows.T
+    small = gram(rows if d <= n else rows.T)
     small.diagonal().add_(1.0)
     rate = torch.linalg.cholesky(small).diagonal().log().sum()
     return rate

@@ -179,26 +179,36 @@ def _overlapping(pictures: Tensor) -> Tensor:
     Each picture is sketched by the smallest hashes of its windows: a part that two pictures share gives both the same.
     Sums of whole numbers are exact in float64 here, so that equal windows have equal hashes.
     """
-    ones = (1,) * _WINDOW
-    count = _WINDOW**2
-    variance = _window_sums(pictures**2, ones) / count - (_window_sums(pictures, ones) / count) ** 2
-    hashes = _window_sums(pictures, _PRIMES).long()
+    area = _WINDOW**2
+    variance = area * _box_sums(pictures.square()) - _box_sums(pictures).square()  # times area squared
+    hashes = _hash_windows(pictures).long()
     hashes = (hashes * 0x9E3779B1) % (2**31 - 1)  # mixed, so that the smallest are a fair draw
-    hashes[variance < _FLATTEST**2] = _NO_HASH
-    hashes = hashes.sort(dim=1).values
+    hashes[variance < (area * _FLATTEST) ** 2] = _NO_HASH
+    hashes = hashes.flatten(1).sort(dim=1).values
     hashes[:, 1:][hashes[:, 1:] == hashes[:, :-1]] = _NO_HASH
-    hashes = hashes.sort(dim=1).values[:, :_KEPT]
-    return _share_hashes(hashes)
+    return _share_hashes(hashes.topk(min(_KEPT, hashes.shape[1]), largest=False).values)
 
 
-def _window_sums(pictures: Tensor, weights: Sequence[int]) -> Tensor:
-    """Weighted sums over all square windows, shape ``(n, windows)``."""
-    height, width = (side - len(weights) + 1 for side in pictures.shape[1:])
-    across = sum(weight * pictures[:, :, i : i + width] for i, weight in enumerate(weights))
-    assert isinstance(across, Tensor)
-    down = sum(weight * across[:, i : i + height] for i, weight in enumerate(reversed(weights)))
-    assert isinstance(down, Tensor)
-    return down.flatten(1)
+def _box_sums(pictures: Tensor) -> Tensor:
+    """Sums over all square windows, shape ``(n, rows, columns)``, of halves that are doubled."""
+    for dim in (2, 1):
+        step = 1
+        while step < _WINDOW:
+            size = pictures.shape[dim] - step
+            pictures = pictures.narrow(dim, 0, size) + pictures.narrow(dim, step, size)
+            step *= 2
+    return pictures
+
+
+def _hash_windows(pictures: Tensor) -> Tensor:
+    """Weighted sums over all square windows, shape ``(n, rows, columns)``."""
+    for dim, weights in ((2, _PRIMES), (1, _PRIMES[::-1])):
+        size = pictures.shape[dim] - _WINDOW + 1
+        sums = torch.zeros_like(pictures.narrow(dim, 0, size))
+        for start, weight in enumerate(weights):
+            sums.add_(pictures.narrow(dim, start, size), alpha=weight)
+        pictures = sums
+    return pictures
 
 
 def _share_hashes(sketches: Tensor) -> Tensor:

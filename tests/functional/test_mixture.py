@@ -22,7 +22,7 @@ def _samples(n, r, classes, apart):
 @pytest.mark.parametrize(
     ("n", "r", "classes", "apart", "components"),
     [
-        (300, 3, 3, 0.1, 9), (300, 3, 3, 4.0, 9), (400, 40, 3, 0.5, 4), (300, 40, 5, 1.0, 15), (200, 100, 4, 1.0, 20),
+        (300, 3, 3, 0.1, 9), (300, 3, 3, 4.0, 9), (400, 40, 3, 0.5, 4), (300, 80, 5, 1.0, 15), (200, 100, 4, 1.0, 20),
     ],
 )  # fmt: skip
 def test_equals_scikit_learn(n, r, classes, apart, components):
@@ -37,6 +37,7 @@ def test_equals_scikit_learn(n, r, classes, apart, components):
 
 def test_pairs_that_are_dropped_do_not_matter(monkeypatch):
     samples = _samples(300, 40, 5, 0.6)
+    monkeypatch.setattr(_mixture, "_FIRST", 16)
     some, _ = fit_mixture(samples, 5, 0)
     monkeypatch.setattr(_mixture, "_SOFT", -1.0)  # all pairs as a whole
     every, _ = fit_mixture(samples, 5, 0)
@@ -45,7 +46,7 @@ def test_pairs_that_are_dropped_do_not_matter(monkeypatch):
 
 
 def test_few_distances_are_computed_where_nearly_all_is_settled(monkeypatch):
-    samples = _samples(300, 60, 20, 3.0)
+    samples = _samples(300, 80, 20, 3.0)
     looked_at, original = [], _mixture._squares
 
     def count(factor, samples, mean, places, farthest=None):

@@ -8,6 +8,9 @@ import torch
 from lightning_transfer.utilities.linalg import (
     add_gram_,
     centred,
+    cholesky,
+    eigh,
+    gram,
     left_svd,
     mirror_upper_,
     rank_cutoff,
@@ -36,6 +39,33 @@ def test_gram_matrices_are_added_by_their_upper_triangles(d):
     torch.testing.assert_close(mirror_upper_(add_gram_(beside, rows.float().double())), total, rtol=1e-4, atol=1e-4)
     empty = add_gram_(start.clone(), rows[:0])
     assert torch.equal(empty, start)
+
+
+@pytest.mark.parametrize("d", [3, 256, 257, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_symmetric_matrices_are_taken_apart_as_by_pytorch(d, dtype):
+    rows = normal(2 * d, d).to(dtype)
+    copy, square = rows.clone(), rows.T @ rows
+    found, precision = gram(rows), {torch.float32: 1e-3, torch.float64: 1e-9}[dtype]
+    torch.testing.assert_close(found, square)
+    torch.testing.assert_close(gram(rows.T), rows @ rows.T)  # a view in another order of memory
+    kept = found.clone()
+    values, vectors = eigh(found)
+    torch.testing.assert_close(values, torch.linalg.eigvalsh(square), rtol=precision, atol=0)
+    torch.testing.assert_close(vectors * values @ vectors.T, square, rtol=precision, atol=precision * float(values[-1]))
+    factor = cholesky(found)
+    torch.testing.assert_close(factor, torch.linalg.cholesky(square), rtol=precision, atol=precision)
+    assert torch.equal(factor, factor.tril())
+    assert cholesky(found - 2 * values[0] * torch.eye(d, dtype=dtype)) is None
+    assert torch.equal(found, kept)
+    assert torch.equal(rows, copy)
+
+
+def test_matrices_that_carry_a_graph_keep_it():
+    rows = normal(300, 257).requires_grad_()
+    values, _ = eigh(gram(rows))
+    (values.sum() + cholesky(gram(rows)).diagonal().sum()).backward()
+    assert bool(rows.grad.isfinite().all())
 
 
 @pytest.mark.parametrize("mean", [0.0, 1.0, 1e6, -1e12])
