@@ -11,6 +11,7 @@ from lightning_transfer.extraction import extract
 from lightning_transfer.metrics import HScore, LinearMSE, LogME
 from lightning_transfer.metrics.base import collect, count_in, set_count
 from lightning_transfer.metrics.moments import MomentMetric
+from lightning_transfer.metrics.registry import build_metrics
 
 _WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::equal", "aten::masked_select"}
 
@@ -29,16 +30,50 @@ def _waits(function):
     return sum(count for name, count in events if name in _WAITS)
 
 
+@pytest.fixture
+def sent_to_the_host(monkeypatch):
+    """Names of the methods of tensors that would move them off a GPU, as they are called."""
+    called = []
+    for name in ("cpu", "numpy", "tolist", "item"):
+        original = getattr(torch.Tensor, name)
+
+        def moved(self, *arguments, name=name, original=original, **keywords):
+            called.append(name)
+            return original(self, *arguments, **keywords)
+
+        monkeypatch.setattr(torch.Tensor, name, moved)
+    return called
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("groups", [1, 4])
-def test_updates_do_not_wait_for_the_device(as_on_a_gpu, groups):
+@pytest.mark.parametrize("names", [("logme", "h_score", "h_score_shrunk"), ("lfc",), ("gbc_streaming",), ("emms",)])
+def test_updates_do_not_wait_for_the_device(as_on_a_gpu, sent_to_the_host, names, groups, dtype):
     inputs = make_inputs(n=3 * 1024, d=6)
-    options = {"num_classes": 5, "jackknife_groups": groups}
-    metrics = collect({"logme": LogME(**options), "h_score": HScore(**options)})
+    metrics = build_metrics(names, options={key: {"num_classes": 5, "jackknife_groups": groups} for key in names})
     for metric in metrics.values(copy_state=False):
         metric.defer_checks = True
-    batches = list(zip(inputs["features"].split(1024), inputs["labels"].split(1024), strict=True))
+    batches = list(zip(inputs["features"].to(dtype).split(1024), inputs["labels"].split(1024), strict=True))
     metrics.update(*batches[0])
+    sent_to_the_host.clear()
     assert _waits(lambda: [metrics.update(*batch) for batch in batches[1:]]) == 0
+    assert not sent_to_the_host
+
+
+@pytest.mark.parametrize("task", ["regression", "multilabel"])
+def test_updates_of_targets_do_not_wait_for_the_device(as_on_a_gpu, sent_to_the_host, task):
+    inputs = make_inputs(n=3 * 1024, d=6)
+    truth = inputs["targets"] if task == "regression" else torch.nn.functional.one_hot(inputs["labels"])
+    linear = {"linear_mse": LinearMSE()} if task == "regression" else {}
+    metrics = collect({"logme": LogME(task=task), **linear})
+    for metric in metrics.values(copy_state=False):
+        metric.defer_checks = True
+    batches = list(zip(inputs["features"].split(1024), truth.split(1024), strict=True))
+    kind = "targets" if task == "regression" else "labels"
+    metrics.update(features=batches[0][0], **{kind: batches[0][1]})
+    sent_to_the_host.clear()
+    assert _waits(lambda: [metrics.update(features=rows, **{kind: some}) for rows, some in batches[1:]]) == 0
+    assert not sent_to_the_host
 
 
 def test_without_a_number_of_classes_updates_wait_once(as_on_a_gpu):

@@ -151,10 +151,8 @@ def test_label_dtypes(row, dtype):
     assert_close(feed(row.new_metric(), cast, [40]).compute(), expected, row.tolerance)
 
 
-@every
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_feature_dtypes(row, dtype):
-    cast = {name: x.to(dtype) if x.is_floating_point() else x for name, x in row.make().items()}
+def assert_same_in_another_precision(row, inputs, dtype):
+    cast = {name: x.to(dtype) if x.is_floating_point() else x for name, x in inputs.items()}
     same = {name: x.double() if x.is_floating_point() else x for name, x in cast.items()}
     if "source_probs" in same:
         same["source_probs"] /= same["source_probs"].sum(1, keepdim=True)
@@ -163,6 +161,23 @@ def test_feature_dtypes(row, dtype):
     value = feed(row.new_metric(), cast, [40]).compute()
     assert value.dtype == torch.float64
     assert_close(value, expected, row.dtype_tolerance)
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_feature_dtypes(row, dtype):
+    assert_same_in_another_precision(row, row.make(), dtype)
+
+
+@with_input("features")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_feature_dtypes_of_a_condition_of_ten_thousand_and_a_mean_of_ten_times_the_spread(row, dtype):
+    inputs = row.make()
+    features = (inputs["features"] - inputs["features"].mean(0)) / inputs["features"].std(0)
+    d = features.shape[1]
+    features = features * torch.logspace(0, -2, d, dtype=torch.float64) @ orthogonal(d)
+    features = features + 10 * features.std()
+    assert_same_in_another_precision(row, {**inputs, "features": features}, dtype)
 
 
 def golden_pairs():
