@@ -205,6 +205,8 @@ def _choice_help(group: str, option: str, folders: Sequence[Path]) -> str:
 def _run(job: str, overrides: Sequence[str], typed: Sequence[str]) -> int:
     if any(override.startswith("--e") for override in overrides):  # abbreviations are understood too
         _fail("--experimental-rerun reads a pickle, which can run any code; repeat the overrides instead.")
+    if (unread := _find_unread(job, overrides)) is not None:
+        _fail(_no_option(unread, job, overrides))
     if folders := config_folders(overrides):
         importlib.import_module(CONF).fill_store(*folders)
     os.environ[_FULL_ERROR] = "1"  # makes Hydra hand errors on instead of printing them
@@ -346,12 +348,29 @@ def explain(error: BaseException) -> str:
 
 def _explain_key(error: BaseException, job: str, overrides: Sequence[str]) -> str | None:
     """What is wrong with an override of something that is not there; None for any other error."""
+    missing = _NO_SUCH_KEY.search(str(error))
+    return None if missing is None else _no_option(missing["key"], job, overrides)
+
+
+def _find_unread(job: str, overrides: Sequence[str]) -> str | None:
+    """The first key that ``+`` adds beside the options of a job and that nothing reads; None without one."""
     from lightning_transfer.jobs.completion import keys_of
 
-    missing = _NO_SUCH_KEY.search(str(error))
-    if missing is None:
-        return None
-    key = missing["key"]
+    folders = config_folders(overrides)
+    for entry in overrides:
+        key = re.split("[./@=]", entry.lstrip("+"), maxsplit=1)[0]
+        if not entry.startswith("+") or key in ("hydra", *keys_of(job, key, {})):
+            continue
+        texts = (path.read_text(encoding="utf-8", errors="ignore") for d in folders for path in d.rglob("*.yaml"))
+        named = any(f"${{{key}" in text for text in (*overrides, *texts))
+        if not named and not any((folder / key).is_dir() for folder in folders):
+            return key
+    return None
+
+
+def _no_option(key: str, job: str, overrides: Sequence[str]) -> str:
+    from lightning_transfer.jobs.completion import keys_of
+
     values = dict(entry.lstrip("+").partition("=")[::2] for entry in overrides)
     close = get_close_matches(key, keys_of(job, key, values, config_folders(overrides)), n=1)
     group, dot, rest = key.partition(".")

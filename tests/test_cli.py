@@ -15,6 +15,7 @@ import torch
 from _cli import TINY, exit_code, run
 from attacks.runs import CONFIGS
 
+from lightning_transfer.cli import _find_unread
 from lightning_transfer.jobs.arguments import override
 from lightning_transfer.screening import Leaderboard
 
@@ -142,6 +143,12 @@ def test_completion(capsys):
         (("screen", "metrics=[H-score]"), "did you mean 'h_score'"),
         (("screen", "target=text", "target.path=x.csv", "target.text=a"), "`label` and `targets`, which name columns"),
         (("screen", "traget=digits"), "no option 'traget'; did you mean 'target'\\?"),
+        (("screen", "+targt.batch_size=8", *TINY), "no option 'targt'; did you mean 'target'\\?"),
+        (
+            ("relate", "reference=digits", "++max_sample=8", *TINY),
+            "no option 'max_sample'; did you mean 'max_samples'\\?",
+        ),
+        (("screen", "+unknown=1", *TINY), "no option 'unknown'; lightning-transfer screen --cfg job shows those"),
         (("screen", "target.rot=x", "target=image_folder"), "no option 'target.rot'; did you mean 'target.root'\\?"),
         (("screen", "metrics.knn_accuracy.k=5"), r"Type \+metrics.knn_accuracy.k=5 to add a new one"),
         (("screen", "target=image_folder", "target.root=nowhere"), "nowhere"),
@@ -175,6 +182,15 @@ def test_bad_input_is_one_line_and_exit_code_2(in_process, capsys, arguments, me
     assert lines[0].startswith("lightning-transfer: ")
     assert re.search(message, lines[0]), lines[0]
     assert "Traceback" not in captured.err
+
+
+def test_keys_that_a_value_or_a_config_of_ones_own_names_may_be_added(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "experiment.yaml").write_text("max_samples: ${few}\n")
+    folder = ("--config-dir", str(tmp_path))
+    assert _find_unread("screen", ["+few=3", "max_samples=${few}", "+hydra.sweep=x", "+experiment=parallel"]) is None
+    assert _find_unread("screen", [*folder, "+few=3", "+mine=x"]) is None
+    assert _find_unread("screen", ["+few=3", "+mine=x"]) == "few"
 
 
 def test_a_missing_extra_says_how_to_install_it(in_process, capsys, monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -282,11 +281,10 @@ class CachedPasses:
         )  # fmt: skip
 
     def _is_plain(self, trainer: Any = None, progress: bool | None = None, **_: Any) -> bool:
-        """Whether a Trainer would only hand batches in memory to scores: no device, cast, callback or bar."""
+        """Whether a Trainer would only hand batches in memory to scores: no device, cast, callback, bar asked for."""
         numerics = self.numerics(trainer)
         kind = (numerics["accelerator"], numerics["precision"], numerics["processes"])
-        shows_bar = sys.stderr.isatty() if progress is None else progress
-        if isinstance(trainer, Trainer) or shows_bar or kind != ("CPUAccelerator", "32-true", 1):
+        if isinstance(trainer, Trainer) or progress or kind != ("CPUAccelerator", "32-true", 1):
             return False
         return all(name in USUAL_OPTIONS or name.startswith("_") for name in trainer or ())
 

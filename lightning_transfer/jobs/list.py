@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 _LIMIT = "max_parameters="
@@ -24,8 +25,13 @@ def run(words: Sequence[str]) -> None:
         limit = float(limits[-1]) if limits else None
     except ValueError as error:
         raise ValueError(f"Expected `max_parameters` to be a number, but got {limits[-1]!r}.") from error
-    for pattern in [word for word in words if not word.startswith(_LIMIT)] or ["*"]:
+    patterns = [word for word in words if not word.startswith(_LIMIT)]
+    for pattern in patterns or ["*"]:
         for listed in list_backbones(pattern, limit):
             count = listed.parameters
             size = "x".join(map(str, listed.input_size)) if listed.input_size else ""
             print(f"{plain(listed.name):<56} {'' if count is None else f'{count / 1e6:.1f} M':>10}  {size}".rstrip())
+    if not patterns:
+        print(
+            "These come with the package; more by library, such as lightning-transfer list 'timm/*'.", file=sys.stderr
+        )

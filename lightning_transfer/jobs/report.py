@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from lightning_transfer.jobs.sweep import JOINED, read_bound, read_run, results_of
-from lightning_transfer.report.html import across_section, board_section, bound_section, page, run_section
+from lightning_transfer.report.html import (
+    across_section,
+    board_heading,
+    board_section,
+    bound_section,
+    page,
+    run_section,
+)
+from lightning_transfer.report.text import listed
 from lightning_transfer.screening.comparing import across_targets
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.utilities.errors import Failure
@@ -66,7 +74,8 @@ def report_of(folder: Path) -> str:
         )
     try:
         sections = [across_section(across_targets(boards))] if _of_several_targets(boards) else []
-        sections += [board_section(board) for board in boards]
+        alone = len(boards) == 1 and not bounds and not runs
+        sections += [board_section(board, heading=not alone) for board in boards]
         if bounds:
             ordered = sorted(bounds, key=lambda bound: float(bound["bound"]))
             named = [(f"{b['reference']} to {b['target']}, {b['backbone']}", b) for b in ordered]
@@ -74,7 +83,16 @@ def report_of(folder: Path) -> str:
         sections += [run_section(" ".join(summary["overrides"]) or "Fine-tuning", summary) for summary in runs]
     except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
         raise ValueError(f"Expected the files in `{folder}` to be results, but got: {Failure.of(error)}.") from error
-    return page(folder.resolve().name, sections)
+    return page(_title(boards, bounds, runs), sections)
+
+
+def _title(boards: Sequence[Leaderboard], bounds: Sequence[Any], runs: Sequence[Any]) -> str:
+    """What a page is about, in the words of its targets."""
+    if targets := list(dict.fromkeys(str(board.info.get("target", "the target")) for board in boards)):
+        return board_heading(boards[0]) if len(boards) == 1 else f"Transferability to {listed(targets)}"
+    if targets := list(dict.fromkeys(str(bound["target"]) for bound in bounds)):
+        return f"Task relatedness to {listed(targets)}"
+    return "Fine-tuning" if len(runs) == 1 else f"{len(runs)} fine-tuning runs"
 
 
 def _newest(folder: Path) -> Path:

@@ -20,6 +20,7 @@ from lightning_transfer.report.text import (
     baseline_of,
     column_texts,
     cost_text,
+    costs_of,
     error_text,
     is_vacuous,
     sentences,
@@ -92,7 +93,7 @@ class LeaderboardView:
         first = []
         if board.rank_by in board.columns:
             first = [_score_column(board, rows, board.rank_by), _bar_column(board, rows, ascii_only)]
-        costs = [_cost_column(board, rows, name) for name in _SHOWN_COSTS]
+        costs = [_cost_column(board, rows, name) for name in _SHOWN_COSTS if name in costs_of(board)]
         spare = room - sum(column.width for column in (*first, *costs))
         if spare < 0:
             yield from _pack([*first, *scores], room)

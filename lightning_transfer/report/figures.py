@@ -28,6 +28,7 @@ _MAIN_WIDTH, _SMALL_WIDTH = 6.4, 2.7  # inches
 _CAP = 6  # width of the ends of an error bar in points
 _LINE = 0.14  # height of a line of text in inches
 _LONGEST_NAME = 32  # characters
+_INK = 0.75  # share of the light of a mark that its name has
 
 
 def draw_leaderboard(board: Standings, *, cost: str = "parameters", columns: Sequence[str] | None = None) -> Figure:
@@ -162,7 +163,11 @@ def _cost_label(cost: str) -> str:
 
 def _label_points(axes: Axes, points: Sequence[tuple[Any, float, str, str]]) -> None:
     """Write the names that find room beside their points, the first ones first, moved where they would overlap."""
+    from matplotlib.colors import to_rgb
+    from matplotlib.patheffects import withStroke
+
     line, panel = _LINE * axes.figure.dpi, axes.get_window_extent()
+    clear = [withStroke(linewidth=3, foreground=axes.get_facecolor())]  # names stay legible over error bars
     named = sorted(points[: int(panel.height / line)], key=lambda point: point[1])
     places = [tuple(map(float, axes.transData.transform((x, y)))) for x, y, _, _ in named]
     heights = _place_apart([up for _, up in places], line, panel.y0, panel.y1)
@@ -175,8 +180,9 @@ def _label_points(axes: Axes, points: Sequence[tuple[Any, float, str, str]]) -> 
             textcoords="offset points",
             ha="left" if on_the_left else "right",
             va="center",
-            color=color,
+            color=[_INK * part for part in to_rgb(color)],
             fontsize=8,
+            path_effects=clear,
         )
         label.set_in_layout(False)  # the panels keep the sizes for which the names were placed
 

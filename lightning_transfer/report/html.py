@@ -55,7 +55,7 @@ def leaderboard_html(board: Standings) -> str:
     Returns:
         An HTML document; every text in it is escaped.
     """
-    return page(_heading(board), [board_section(board, heading=False)])
+    return page(board_heading(board), [board_section(board, heading=False)])
 
 
 def page(heading: str, sections: Iterable[str]) -> str:
@@ -94,7 +94,7 @@ def board_section(board: Standings, heading: bool = True) -> str:
         heading: Whether it begins with a heading of its own.
     """
     parts = [
-        f"<h2>{html_text(_heading(board))}</h2>" if heading else "",
+        f"<h2>{html_text(board_heading(board))}</h2>" if heading else "",
         _said(board),
         _controls(board),
         table_html(board),
@@ -264,7 +264,12 @@ def _history_table(history: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _heading(board: Standings) -> str:
+def board_heading(board: Standings) -> str:
+    """What a leaderboard is about: the title of its report.
+
+    Args:
+        board: The result of a screen.
+    """
     if board.info.get("layers_of"):
         return f"Layers of {board.info['layers_of']}"
     return f"Transferability to {board.info.get('target', 'the target')}"

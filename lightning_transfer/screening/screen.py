@@ -340,7 +340,7 @@ def _screen_one(
         )  # fmt: skip
         if finished and all(before.fingerprint == row.fingerprint for before in finished):
             return finished, info
-        row = replace(row, parameters=sum(parameter.numel() for parameter in backbone.parameters()))
+        row = replace(row, parameters=_size(backbone))
         scored = backbone if plan.layers is None else LayeredBackbone(backbone, plan.layers)
         rows, info, saved = _score(row, scored, plan, {**plan.passes, "reading": reading, "title": bar})
         start -= saved
@@ -388,7 +388,7 @@ def _score(row: Row, backbone: Any, plan: _Plan, passes: Mapping[str, Any]) -> t
         info["notes"] = [remark]
     remarks = (*_remarks_on_data(plan), *remarks_on_cache(extraction))
     flops = notes.get("flops")
-    known = type(flops) is int and 0 <= flops < 2**63
+    known = row.parameters is not None and type(flops) is int and 0 <= flops < 2**63
     row = replace(
         row, flops=flops if known else _flops_of(backbone), cached=extraction.cached, remarks=remarks,
         images_per_second=extraction.images_per_second,
@@ -425,10 +425,12 @@ class _Watch:
             yield notes
 
 
-def _flops_of(backbone: Any) -> int:
-    from lightning_transfer.backbones import LayeredBackbone
+def _flops_of(backbone: Any) -> int | None:
+    from lightning_transfer.backbones import LayeredBackbone, PrecomputedFeatures
 
     network = backbone.backbone if isinstance(backbone, LayeredBackbone) else backbone
+    if isinstance(network, PrecomputedFeatures):
+        return None
     flops: int = network.cost(measure=False).flops
     return flops
 
@@ -566,11 +568,10 @@ def _run_on(
         backbone = load_backbone(candidate, shape=plan.shape)
         if row.backbone not in kept:
             kept[row.backbone] = _Kept(plan.metrics.build(backbone))
-            cost = backbone.cost(measure=False)
             control = any(called.endswith("_random") for called in (row.backbone, backbone.name))
             row = replace(
                 row, feature_dim=backbone.feature_dim, fingerprint=backbone.fingerprint(), control=control,
-                parameters=cost.parameters, flops=cost.flops,
+                parameters=_size(backbone), flops=_flops_of(backbone),
             )  # fmt: skip
         extraction = extract(backbone, part, kept[row.backbone], group_key=plan.group_key, **passes, **plan.keys)
         row = replace(row, images_per_second=extraction.images_per_second)
@@ -579,6 +580,15 @@ def _run_on(
         failure = Failure.of(error)
         row = replace(row, failure=failure, status=str(failure))
     return replace(row, seconds=(row.seconds or 0.0) + time.perf_counter() - start)
+
+
+def _size(backbone: nn.Module) -> int | None:
+    """Number of parameters; nobody knows it of stored features."""
+    from lightning_transfer.backbones import PrecomputedFeatures
+
+    if isinstance(backbone, PrecomputedFeatures):
+        return None
+    return sum(parameter.numel() for parameter in backbone.parameters())
 
 
 def _leaves_one_out(metric: Metric) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import warnings
 
 import numpy as np
@@ -165,6 +166,7 @@ def test_a_warm_screen_counts_no_operations_and_runs_no_trainer(cache, monkeypat
     rows = [screen(backbone(), data(60), progress=True, **options).rows[0]]  # the bar is a Trainer's
     for owner, name in ((Trainer, "predict"), (Backbone, "cost")):
         monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("no need of that"))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)  # a bar for milliseconds is no help
     rows.append(screen(backbone(), data(60), **options).rows[0])
     for row in rows:
         assert (row.cached, row.scores, row.flops, row.parameters) == (

@@ -21,6 +21,8 @@ def test_folders_of_earlier_versions(folder, tmp_path, capsys):
     run([str(tmp_path / "a folder")])
     assert "report.html" in capsys.readouterr().out
     text = (tmp_path / "a folder/report.html").read_text()
+    assert "<h1>a folder" not in text  # a page is about its targets, not about where it lies
+    assert text.count("Transferability to") <= text.count("<h2>Transferability to") + 2  # <title> and <h1>
     wanted = {"relate": "What the bound is made of", "finetune": "transferability", "sweep": "finetune"}
     assert wanted.get(folder, "To repeat it") in text.replace("val/accuracy", "transferability")
 
@@ -30,8 +32,9 @@ def test_a_sweep_without_a_table_and_another_place(tmp_path):
         Leaderboard([Row(name, {"logme": 1.0})], info={"target": f"t{i}"}).save(tmp_path / str(i), figure=False)
     run([str(tmp_path), f"output={tmp_path / 'else/where.html'}"])
     text = (tmp_path / "else/where.html").read_text()
-    assert "Transferability to t0" in text
-    assert "Transferability to t1" in text
+    assert "<h1>Transferability to t0 and t1</h1>" in text
+    assert "<h2>Transferability to t0</h2>" in text
+    assert "<h2>Transferability to t1</h2>" in text
     assert "Over all targets" not in text  # they share no backbone
 
 

@@ -94,3 +94,13 @@ def test_features_of_one_backbone_are_refused_for_several(digits):
     assert board["linear"].bound["bound"] == board["linear"].score("task_relatedness")
     with pytest.raises(ValueError, match="without 'target_groups' for several pairs of tasks"):
         alike_tasks(Linear(6), [digits, digits], target_groups=y)
+
+
+@pytest.mark.parametrize("options", [{}, {"race": 0.9}, {"layers": None, "error_bars": True}])
+def test_nobody_knows_the_size_of_stored_features(options):
+    labels = torch.arange(90) % 3
+    stored = {name: torch.randn(90, 4, generator=torch.Generator().manual_seed(i)) for i, name in enumerate("ab")}
+    board = screen(stored, labels, "h_score", **options)
+    assert [(row.parameters, row.flops) for row in board.rows] == [(None, None)] * 2
+    assert "Params" not in str(board)
+    assert not any("Params" in text or "largest" in text for text in (board.to_markdown(), board.to_html()))
