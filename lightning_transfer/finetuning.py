@@ -266,7 +266,11 @@ class FineTuningModule(pl.LightningModule):
 
     @override
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer_factory(list(self.parameter_groups()))
+        groups = list(self.parameter_groups())
+        try:
+            optimizer = self.optimizer_factory(groups)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"Expected the optimizer to take its arguments, but got: {error}.") from error
         for group in optimizer.param_groups:
             group["lr"] = group["lr"] * group["factor"]
         if self.scheduler == "constant" and not self.warmup:

@@ -324,3 +324,10 @@ def test_fine_tuning_in_two_processes_with_both_monitors(tmp_path):
         for name in ("logme", "h_score_shrunk", "leep", "nce"):
             assert record[name] == pytest.approx(alone["scores"][0][name], rel=1e-4)
     assert ranks[0]["full"]["scores"][2]["logme"] != pytest.approx(alone["scores"][0]["logme"], rel=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"lr": "fast"}, {"lr": -1}, {"speed": 1}])
+def test_arguments_that_an_optimizer_does_not_take(options):
+    module = FineTuningModule(_backbone(), 10, optimizer=partial(torch.optim.AdamW, **options))
+    with pytest.raises(ValueError, match=r"optimizer to take its arguments, but got: .*(speed|rate|float)"):
+        module.configure_optimizers()

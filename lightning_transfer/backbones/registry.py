@@ -129,7 +129,7 @@ def list_backbones(pattern: str = "*", max_parameters: float | None = None) -> l
         matches = [listed for listed in matches if (listed.parameters or float("inf")) <= max_parameters]
     if not matches:
         limit = "" if max_parameters is None else f" with at most {max_parameters:g} parameters"
-        example = f"{library}/*" if library in _LISTS else f"timm/{pattern}*"
+        example = f"{library}/*" if library in _LISTS else f"timm/{pattern.rstrip('*')}*"
         words = "" if slash else f"; those of a library begin with its name, as in {example!r}"
         raise ValueError(f"Expected argument `pattern` to match backbones{limit}, but {pattern!r} matches none{words}.")
     return matches

@@ -20,6 +20,8 @@ def run(words: Sequence[str]) -> None:
     from lightning_transfer.backbones import list_backbones
     from lightning_transfer.utilities.text import plain
 
+    if strange := [word for word in words if "=" in word and not word.startswith(_LIMIT)]:
+        raise ValueError(f"Expected patterns such as 'timm/vit*', and {_LIMIT}NUMBER, but got {strange[0]!r}.")
     limits = [word.removeprefix(_LIMIT) for word in words if word.startswith(_LIMIT)]
     try:
         limit = float(limits[-1]) if limits else None

@@ -45,6 +45,8 @@ def run(words: Sequence[str]) -> None:
             f"Expected one folder, as in `lightning-transfer report outputs/screen/...`, but got {folders}."
         )
     folder = Path(folders[0]).expanduser()
+    if folder.is_file():
+        raise ValueError(f"Expected a folder with results, but `{folder}` is a file: `{folder.parent}` is its folder.")
     if not folder.is_dir():
         raise ValueError(f"Expected a folder with results, but there is no `{folder}`.")
     folder = _newest(folder)

@@ -25,6 +25,7 @@ from lightning_transfer.report.text import (
     is_vacuous,
     sentences,
     short_names,
+    size_places,
     title,
     undecided_places,
 )
@@ -225,9 +226,9 @@ def _cost_column(board: Standings, rows: list[Row], name: str) -> _Column:
     cells = [cost_text(name, getattr(row, name)) for row in rows]
     heading = title(name)
     if name == "parameters":
-        ranks = board.size_ranks()
+        ranks = size_places(board)
         cells = [_with_rank(cell, ranks[row.backbone]) for row, cell in zip(rows, cells, strict=True)]
-        heading += " (rank)"
+        heading += " (rank)" if any(ranks.values()) else ""
     return _Column(heading, tuple(Text(cell) for cell in cells))
 
 

@@ -24,6 +24,7 @@ from lightning_transfer.report.text import (
     is_vacuous,
     score_texts,
     sentences,
+    size_places,
     title,
     undecided_places,
 )
@@ -116,7 +117,7 @@ def table_html(board: Standings) -> str:
     """
     scores = sorted(board.columns, key=lambda column: column != board.rank_by)
     costs = costs_of(board)
-    rows, ranks, size_ranks, tied = board.ranked(), board.ranks(), board.size_ranks(), undecided_places(board)
+    rows, ranks, size_ranks, tied = board.ranked(), board.ranks(), size_places(board), undecided_places(board)
     texts = {column: column_texts(board, column) for column in scores}
     titles = {name: title(name) for name in (*scores, *costs)}
     heads = [("#", "rank", "up"), ("Backbone", "backbone", "up")]

@@ -189,6 +189,12 @@ def error_text(score: str, error: float) -> str:
     return f" ±{error:.{len(score.partition('.')[2])}f}" if math.isfinite(error) else ""
 
 
+def size_places(board: Standings) -> dict[str, int | None]:
+    """Places by size, as they are shown: none where all backbones are of one size, layers of one network say."""
+    places = board.size_ranks()
+    return places if any((place or 1) > 1 for place in places.values()) else dict.fromkeys(places)
+
+
 def cost_text(column: str, value: float | None) -> str:
     """What a backbone costs, in the unit of its column."""
     if column == "seconds":

@@ -39,6 +39,16 @@ def test_table_without_standard_errors_says_how_to_get_them():
     assert "error_bars" not in as_text(make_board(), width=140)
 
 
+def test_what_nobody_knows_and_what_tells_nothing_apart_is_left_out():
+    board = Leaderboard([Row(name, {"logme": score}, parameters=7000) for name, score in (("a", 1.0), ("b", 2.0))])
+    for text in (as_text(board, width=140), board.to_html()):
+        assert "7.00k" in text
+        assert "7.00k (1)" not in text
+    head = as_text(board, width=140).splitlines()[0]
+    assert "Params" in head
+    assert not any(heading in head for heading in ("rank", "FLOPs", "Samples/s", "Time"))
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
 def test_every_column_is_there_at_any_width(width):
     text = as_text(make_board(), width=width)

@@ -48,7 +48,10 @@ def test_score_texts_tell_close_scores_apart_within_reason():
 
 def test_long_names_lose_their_middle_and_leave_room_for_the_columns():
     long = "a_hub/" + "x" * 80 + "_in21k_384"
-    rows = [Row(name, {"logme": score, "leep": score}, parameters=10) for name, score in ((long, 1.0), ("b", 2.0))]
+    rows = [
+        Row(name, {"logme": score, "leep": score}, parameters=10, seconds=1.0)
+        for name, score in ((long, 1.0), ("b", 2.0))
+    ]
     lines = as_text(Leaderboard(rows), 120).splitlines()
     assert "LogME" in lines[0]
     assert "LEEP" in lines[0]
