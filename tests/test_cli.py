@@ -187,6 +187,26 @@ def test_bad_input_is_one_line_and_exit_code_2(in_process, capsys, arguments, me
     assert "Traceback" not in captured.err
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "choice", "message"),
+    [
+        (
+            "experiment",
+            "# @package _global_\ntarget: digits\n",
+            "experiment=mine",
+            "`- override /target: digits` among",
+        ),
+        ("target", "defaults:\n  - mine\n", "target=mine", "names itself among its defaults"),
+    ],
+)
+def test_configs_of_ones_own_that_are_wrong(in_process, capsys, tmp_path, file, text, choice, message):
+    (tmp_path / file).mkdir()
+    (tmp_path / file / "mine.yaml").write_text(text)
+    assert exit_code("screen", "--config-dir", str(tmp_path), choice) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("[")]
+    assert message in line
+
+
 def test_keys_that_a_value_or_a_config_of_ones_own_names_may_be_added(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "experiment.yaml").write_text("max_samples: ${few}\n")

@@ -74,13 +74,18 @@ def plain_part(cfg: DictConfig, key: str) -> dict[str, Any]:
     """A part of the config as plain containers.
 
     Raises:
-        ValueError: If it is missing.
+        ValueError: If it is missing, or a value where a choice belongs.
         omegaconf.errors.MissingMandatoryValue: If a value in it is.
     """
     from omegaconf import OmegaConf
 
     if cfg.get(key) is None:
         raise ValueError(f"{key} has no value: add {key}=NAME.")
+    if not OmegaConf.is_config(cfg[key]):
+        raise ValueError(
+            f"Expected `{key}` to be a choice, but got the value {cfg[key]!r}: type {key}={cfg[key]}, or in a file of "
+            f"configs `- override /{key}: {cfg[key]}` among its defaults."
+        )
     part: Any = OmegaConf.to_container(cfg[key], resolve=True, throw_on_missing=True)
     return cast("dict[str, Any]", part)
 

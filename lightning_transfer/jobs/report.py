@@ -40,6 +40,8 @@ def run(words: Sequence[str]) -> None:
     """
     outputs = [word.removeprefix(_OUTPUT) for word in words if word.startswith(_OUTPUT)]
     folders = [word for word in words if not word.startswith(_OUTPUT)]
+    if strange := [word for word in folders if word.startswith("-") or ("=" in word and not Path(word).exists())]:
+        raise ValueError(f"Expected a folder, and `{_OUTPUT}FILE` for another place, but got {strange[0]!r}.")
     if len(folders) != 1:
         raise ValueError(
             f"Expected one folder, as in `lightning-transfer report outputs/screen/...`, but got {folders}."
@@ -51,6 +53,8 @@ def run(words: Sequence[str]) -> None:
         raise ValueError(f"Expected a folder with results, but there is no `{folder}`.")
     folder = _newest(folder)
     path = Path(outputs[-1]).expanduser() if outputs else folder / _FILE
+    if path.is_dir():
+        raise ValueError(f"Expected `output` to be a file, but `{path}` is a folder: {_OUTPUT}{path / _FILE}.")
     write_atomically(path, report_of(folder).encode())
     print(f"Written to {plain(path)}")
 

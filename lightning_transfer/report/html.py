@@ -436,7 +436,7 @@ def _meanings(board: Standings) -> str:
     columns = [
         ("rank", "#"),
         ("backbone", "Backbone"),
-        *((name, title(name)) for name in (*board.columns, *board.costs)),
+        *((name, title(name)) for name in (*board.columns, *costs_of(board))),
     ]
     items = "".join(
         f"<dt>{html_text(heading)}</dt><dd>{html_text(said)}</dd>"

@@ -255,7 +255,8 @@ def _remarks(board: Standings) -> list[str]:
 
 def _names(names: list[str], board: Standings) -> str:
     screened = [row.backbone for row in board.ranked() if row.scores]
-    return "All backbones" if names == screened and len(names) > 1 else listed(names)
+    everything = "All layers" if board.info.get("layers_of") else "All backbones"
+    return everything if names == screened and len(names) > 1 else listed(names)
 
 
 def _three_digits(value: float) -> str:

@@ -160,7 +160,11 @@ class CheckedLoader(ConfigLoaderImpl):
         hydra_utils._save_config = partial(_save_if_possible, said=set())  # in processes of launchers too
         try:
             config = super().load_configuration(config_name, overrides, *args, **kwargs)
-        except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
+        except RecursionError as error:
+            raise ValueError(
+                "Expected configs to end, but one names itself among its defaults, or is too deep."
+            ) from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"Expected configs to be YAML, but got: {error}") from error
         check_composed(config, self.typed)
         return config

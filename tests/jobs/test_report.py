@@ -65,6 +65,9 @@ def test_the_newest_run_below_a_folder(tmp_path):
     [
         ([], "Expected one folder"),
         (["a", "b"], "Expected one folder"),
+        (["a", "outptu=x.html"], "`output=FILE` for another place, but got 'outptu=x.html'"),
+        (["--open"], "`output=FILE` for another place, but got '--open'"),
+        ([str(OLD / "screen"), "output="], r"`output` to be a file, but `\.` is a folder: output=report\.html"),
         (["nowhere"], "there is no `nowhere`"),
         (["."], "to hold leaderboard.json, relatedness.json or finetune.json"),
     ],
