@@ -10,6 +10,7 @@ all-MiniLM-L6-v2, trained and not, and from hashed words. Held-out bounds at def
 - encoders: pre-trained or not, small or large, for the same tasks, with the loss of a linear probe of the target;
 - references: the same target under related and unrelated ones, against five random copies of each; among them Gaussian
   blobs, and the related one with its classes permuted at random;
+- unmapped: the same without a map of the target, where turning maps leave it open;
 - fine_tuning: how the bound and other scores rank the networks of ``benchmarks/study`` by their accuracy after full
   fine-tuning, with what each network was trained on as its reference.
 
@@ -22,7 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,10 @@ from torch import Tensor
 from lightning_transfer.functional import task_relatedness
 from lightning_transfer.report.text import title as title_of
 from lightning_transfer.selection import StudyTable
-from lightning_transfer.selection.study_table import StudyRow
 
 STUDY = Path(__file__).parent / "study" / "rows"
-JUDGED = ("task_relatedness", "logme", "leep", "knn_accuracy", "parameters", "chance")
-FEWEST = 12  # networks of a target that is shown by itself
+JUDGED = ("task_relatedness", "logme", "leep", "knn_accuracy", "parameters")
+FEWEST = 7  # networks of a target that is shown by itself
 RESULTS = Path(__file__).parent / "results" / "paper_experiments"
 FORTUNES = Path("/usr/share/games/fortunes")
 TOPICS = {
@@ -194,37 +193,49 @@ def references(tasks: dict[str, Task], known: list[dict[str, Any]]) -> Iterator[
                 yield sorted(found, key=lambda row: row["difference"])
 
 
+def unmapped(tasks: dict[str, Task], known: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The same references without a map of the target, for one encoder."""
+    measured = {row["target"] for row in known}
+    for target, several in REFERENCES.items():
+        if target not in measured:
+            options = {"baselines": 5, "feature_map": "identity", "baseline_map": "identity"}
+            found = [related(tasks, reference, target, "lite1", **options) for reference in several]
+            yield sorted(found, key=lambda row: row["difference"])
+
+
 def fine_tuned(_: dict[str, Task], __: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Means over the study's targets of one label a sample that have bounds, and the figures of each."""
-    rows = [row for row in StudyTable.load(STUDY).rows if "task_relatedness" in row.row.scores and row.outcomes]
-    counts = Counter(row.target for row in rows)
-    for within in (None, "architecture", "source"):
-        yield figures_of(rows, f"all {len(counts)}", within)
-    for target, count in counts.items():
-        if count >= FEWEST:
-            yield figures_of([row for row in rows if row.target == target], target, None)
-
-
-def figures_of(rows: list[StudyRow], target: str, within: str | None) -> list[dict[str, Any]]:
-    """One row a score: correlation with the accuracy after fine-tuning, what the first loses, and their intervals."""
-    table = StudyTable(rows).judge(within=within)
-    found = []
-    for name in JUDGED:
-        row = {key: float(value) for key, value in table.loc[name].items() if value == value and value is not None}
-        each: dict[str, Any] = {
-            "target": target,
-            "among": f"one {within}" if within else "all",
-            "score": title_of(name),
+    """Each target of one label a sample of the study, the networks there that have a bound; and means over these."""
+    means: dict[str, list[tuple[float, float]]] = {name: [] for name in (*JUDGED, "chance")}
+    study = StudyTable(row for row in StudyTable.load(STUDY).rows if row.task == "classification")
+    for target, frame in study.frames().items():
+        if "task_relatedness" not in frame:
+            continue
+        frame = frame.dropna(subset=list(JUDGED))
+        if len(frame) < FEWEST:
+            continue
+        truth = {str(name): float(value) for name, value in frame["truth"].items()}
+        rows = []
+        for name in JUDGED:
+            sign = -1.0 if name == "task_relatedness" else 1.0
+            values = {str(key): sign * float(value) for key, value in frame[name].items()}
+            rho, interval, regret = judged(values, truth)
+            means[name].append((float(rho), float(regret)))
+            found = {"target": target, "networks": len(truth), "score": title_of(name), "spearman": float(rho)}
+            rows.append({**found, "interval": interval, "regret": float(regret)})
+        means["chance"].append((0.0, max(truth.values()) - sum(truth.values()) / len(truth)))
+        yield rows
+    yield [
+        {
+            "target": f"mean of {len(each)}", "networks": "", "score": title_of(name), "interval": "",
+            "spearman": sum(rho for rho, _ in each) / len(each),
+            "regret": sum(regret for _, regret in each) / len(each),
         }
-        for key, statistic in (("spearman", "spearman"), ("regret", "top1_regret")):
-            each[key] = row[statistic]
-            if f"{statistic}_lower" in row:
-                each[f"{key}_interval"] = f"{row[f'{statistic}_lower']:.2f} to {row[f'{statistic}_upper']:.2f}"
-        found.append({"networks": len({row.backbone for row in rows}), **each})
-    return found
+        for name, each in means.items() if each
+    ]  # fmt: skip
 
 
-PARTS = {"settings": settings, "encoders": compared, "references": references, "fine_tuning": fine_tuned}
+PARTS = {"settings": settings, "encoders": compared, "references": references}
+PARTS |= {"unmapped": unmapped, "fine_tuning": fine_tuned}
 
 
 def verdict(row: dict[str, Any]) -> str:
@@ -235,12 +246,12 @@ def verdict(row: dict[str, Any]) -> str:
 def markdown(record: dict[str, Any]) -> str:
     """The tables."""
 
-    def table(title: str, columns: dict[str, str], rows: list[dict[str, Any]]) -> list[str]:
+    def table(title: str, columns: dict[str, str], rows: list[dict[str, Any]], part: str = "") -> list[str]:
         def cell(value: Any) -> str:
             return f"{value:.3f}" if isinstance(value, float) else str(value)
 
         if not rows:
-            return [f"## {title}", "", f"Not measured with this version: `--parts {title.lower()}`.", ""]
+            return [f"## {title}", "", f"Not measured with this version: `--parts {part or title.lower()}`.", ""]
         lines = [f"## {title}", "", f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
         lines += [f"| {' | '.join(cell(row[key]) for key in columns.values())} |" for row in rows]
         return [*lines, ""]
@@ -280,9 +291,13 @@ def markdown(record: dict[str, Any]) -> str:
                               "their spread": "spread", "margin": "margin", "decided": "decided"},
                [{**row, "decided": verdict(row)} for row in record["references"]]),
         *gaps,
-        *table("Fine_tuning", {"target": "target", "among": "among", "score": "score", "Spearman": "spearman",
-                               "95 %": "spearman_interval", "regret": "regret", "95 % ": "regret_interval"},
-               [{"spearman_interval": "", "regret_interval": "", **row} for row in record.get("fine_tuning", [])]),
+        *table("References without a map", {"target": "target", "reference": "reference", "bound": "bound",
+                                            "minus random copies": "difference", "their spread": "spread",
+                                            "margin": "margin", "decided": "decided"},
+               [{**row, "decided": verdict(row)} for row in record.get("unmapped", [])], "unmapped"),
+        *table("Full fine-tuning", {"target": "target", "networks": "networks", "score": "score",
+                                    "Spearman": "spearman", "95 %": "interval", "regret": "regret"},
+               record.get("fine_tuning", []), "fine_tuning"),
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -334,7 +349,7 @@ def main() -> None:
     path = RESULTS.with_suffix(".json")
     record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"seconds": {}}
     for part in arguments.parts or PARTS:
-        if not (arguments.resume and part == "references"):
+        if not (arguments.resume and part in ("references", "unmapped")):
             record[part], record["seconds"][part] = [], 0.0
         began = time.process_time()
         for rows in PARTS[part](tasks, record[part]):

@@ -6,9 +6,9 @@
 ``--zoo`` holds the networks that ``study/build_zoo.py`` trained. Every network that was trained on labelled data is
 bounded on every target of one label a sample, with three references: what it was trained on (as the study does), what
 was held out there, and photo patches for all. Truth is test accuracy after full fine-tuning, as ``study/rows`` has it
-when the table is printed. Columns: how many bounds are below what guessing costs, mean Spearman correlation with the
-truth, mean accuracy lost by the first choice, and their intervals of 95 % over backbones and targets, across all
-networks and within one source (a pair of brackets each). Adds to ``benchmarks/results/relatedness_study.json``.
+when the table is printed. Columns: how many bounds are below what guessing costs, Spearman correlation with the truth
+and its bootstrap interval over networks, and the accuracy lost by the first choice. Adds to
+``benchmarks/results/relatedness_study.json``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from relatedness_defaults import judged
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -105,37 +105,24 @@ def measure(cache: Path, record: dict[str, Any], targets: list[str] | None, vari
         print(target, flush=True)
 
 
-def judged(record: dict[str, Any]) -> Table:
-    """One row a variant, beside the scores that the study has of the same networks and targets."""
-    study = StudyTable.load(ROWS)
-    shown = Table("score", "targets", "below guessing", "Spearman", "regret", "within a source: Spearman", "regret")
-    groups: dict[tuple[str, ...], list[str]] = {}  # variants by the targets that they were measured on
-    for variant in VARIANTS:
-        targets = tuple(target for target in record if variant in record[target])
-        if targets:
-            groups.setdefault(targets, []).append(variant)
-    for targets, variants in groups.items():
-        rows = []
-        for row in study.rows:
-            if row.target not in targets or row.backbone not in record[row.target][variants[0]]:
-                continue
-            scores = {
-                **{name: row.row.scores[name] for name in RIVALS if name in row.row.scores},
-                **{variant: -record[row.target][variant][row.backbone][0] for variant in variants},
-            }
-            rows.append(replace(row, row=replace(row.row, scores=scores)))
-        across, within = (StudyTable(rows).judge(within=within) for within in (None, "source"))
-        for name in (*variants, *RIVALS, "chance"):
-            pairs = [pair for target in targets for pair in record[target].get(name, {}).values()]
-            below = sum(bound < guessing for bound, guessing in pairs)
-            cells = []
-            for frame, key in ((frame, key) for frame in (across, within) for key in ("spearman", "top1_regret")):
-                row = frame.loc[name]
-                interval = f" [{row[f'{key}_lower']:.2f}, {row[f'{key}_upper']:.2f}]" if name != "chance" else ""
-                cells.append(f"{row[key]:.3f}{interval}")
-            shown.add_row(name, str(len(targets)), f"{below} of {len(pairs)}" if pairs else "", *cells)
-        shown.add_section()
-    return shown
+def shown(record: dict[str, Any]) -> Table:
+    """One row a variant and target, beside the scores that the study has of the same networks."""
+    frames = StudyTable.load(ROWS).frames()
+    table = Table("target", "score", "below guessing", "Spearman", "95 %", "regret")
+    for target, variants in record.items():
+        names = next(iter(variants.values())).keys() & set(frames[target].index)
+        frame = frames[target].loc[sorted(names)].dropna(subset=list(RIVALS))
+        truth = {str(name): float(value) for name, value in frame["truth"].items()}
+        for variant, found in variants.items():
+            below = sum(bound < guessing for bound, guessing in found.values())
+            figures = judged({name: -found[name][0] for name in truth}, truth) if found else ("", "", "")
+            table.add_row(target, variant, f"{below} of {len(found)}", *figures)
+        for rival in RIVALS:
+            values = {str(name): float(value) for name, value in frame[rival].items()}
+            table.add_row(target, rival, "", *judged(values, truth))
+        table.add_row(target, "chance", "", "", "", f"{max(truth.values()) - sum(truth.values()) / len(truth):.3f}")
+        table.add_section()
+    return table
 
 
 def main() -> None:
@@ -152,7 +139,7 @@ def main() -> None:
         encode(arguments.zoo, arguments.emoji, arguments.cache)
     if arguments.cache.exists():
         measure(arguments.cache, record, arguments.targets, arguments.variants)
-    Console(width=170).print(judged(record))
+    Console(width=170).print(shown(record))
 
 
 if __name__ == "__main__":

@@ -139,14 +139,14 @@ def task_relatedness(
     given |= {"evaluation": evaluation, "evaluation_groups": evaluation_groups}
     result = _answer(data, config, start=warm_start, **given)
     if config.baselines:
-        alike = replace(config, feature_map="orthogonal", method="alternating", baselines=0, num_resamples=0)
+        alike = replace(config, feature_map=config.baseline_map, method="alternating", baselines=0, num_resamples=0)
         alike = replace(alike, confidence=None)
         if head is not None:  # copies need heads of their own, so the reference gets one of that kind
             given["built"] = {}
         given |= {"head": None, "brief": True}
         seeds = (None, *(config.seed + 1 + i for i in range(config.baselines)))
         bounds = [_answer(data, alike, turn=seed, **given).bound for seed in seeds]
-        result = replace(result, baseline=Baseline(bounds[0], tuple(bounds[1:])))
+        result = replace(result, baseline=Baseline(bounds[0], tuple(bounds[1:]), config.baseline_map))
     result = replace(result, config=config, seconds=time.perf_counter() - began)
     return result.with_names(reference_class_names, target_class_names)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,18 +16,21 @@ _NOTHING = 1e-4  # nats, of which a difference may be owed to where a solver sto
 
 @dataclass(frozen=True)
 class Baseline:
-    """The bound under maps that can only turn the target, beside that of random copies of the reference.
+    """The bound under maps that can only turn the target, or none, beside that of random copies of the reference.
 
     A copy is the reference turned at random about its mean: class sizes, spectra within and between classes, and how
     well its classes are told apart are those of the reference, but class means and axes point elsewhere. What it
     reaches is owed to the ease of the reference and of the target, what the reference is better by to its lying in the
     same directions of the backbone's features. Maps are fitted from where the features lie, and are the nearest to no
     map where classes leave them open: a reference that an unknown turn of all features would make related counts as
-    unrelated, and one with as many classes as dimensions, whose copies can be turned back, as undecided.
+    unrelated, and one with as many classes as dimensions, whose copies can be turned back, as undecided. With few
+    classes a turn brings the class means of any copy to those of the target, too, and there is little to decide;
+    without a map (``baseline_map="identity"``) the bounds are near those of guessing, but copies tell more.
 
     Attributes:
-        bound: Bound under an orthogonal map.
-        copies: Bounds of the copies under an orthogonal map, one a seed.
+        bound: Bound under an orthogonal map, or without a map.
+        copies: Bounds of the copies likewise, one a seed.
+        feature_map: ``"orthogonal"`` or ``"identity"``.
 
     Example:
         >>> from lightning_transfer.relatedness.baseline import Baseline
@@ -37,6 +42,18 @@ class Baseline:
 
     bound: float
     copies: tuple[float, ...]
+    feature_map: str = "orthogonal"
+
+    @staticmethod
+    def of(values: Mapping[str, Any]) -> Baseline:
+        """Rebuild a baseline from its fields as plain values."""
+        copies = tuple(map(float, values["copies"]))
+        return Baseline(float(values["bound"]), copies, values.get("feature_map", "orthogonal"))
+
+    @property
+    def way(self) -> str:
+        """The map, in words."""
+        return "without a map" if self.feature_map == "identity" else "under a turning map"
 
     @property
     def difference(self) -> float:
@@ -68,7 +85,7 @@ class Baseline:
         return abs(self.difference) > max(self.margin, _NOTHING)
 
     def remark(self, guessing: float) -> str:
-        """What to say behind the figures where the bound under a turning map says no more than guessing costs.
+        """What to say behind the figures where the bound in question says no more than guessing costs.
 
         Args:
             guessing: Entropy of the target prior, in nats.
@@ -76,12 +93,12 @@ class Baseline:
         Returns:
             Words, or nothing.
         """
-        return "; the bound under a turning map is vacuous" if self.bound >= guessing else ""
+        return f"; the bound {self.way} is vacuous" if self.bound >= guessing else ""
 
     def __str__(self) -> str:
         verdict = "" if self.decided else ", not decided"
         return (
-            f"{self.bound:.4f} under a turning map, {self.difference:+.4f} against {len(self.copies)} random copies of "
+            f"{self.bound:.4f} {self.way}, {self.difference:+.4f} against {len(self.copies)} random copies of "
             f"the reference (spread {self.spread:.4f}{verdict})"
         )
 

@@ -141,6 +141,8 @@ class BoundConfig:
             for none. It needs evaluation data, or halves.
         baselines: Random copies of the reference to compare with under turning maps: ``result.baseline``, and beside it
             ``result.margin_mismatch``; 0 for none.
+        baseline_map: ``"orthogonal"`` for these turning maps, or ``"identity"`` for none, which decides more where
+            classes are few.
         num_resamples: Bootstrap resamples for a standard error and an interval of the bound; 0 for none.
         level: Nominal coverage of the interval.
         schedule: Schedule of the published method: ``"small"``, ``"large"`` or a :class:`PublishedSchedule`.
@@ -182,6 +184,7 @@ class BoundConfig:
     folds: int = 2
     confidence: float | None = None
     baselines: int = 0
+    baseline_map: Literal["orthogonal", "identity"] = "orthogonal"
     num_resamples: int = 0
     level: float = 0.95
     seed: int = 0
@@ -200,6 +203,7 @@ class BoundConfig:
         check_one_of(self.ground_cost, GROUND_COSTS, "ground_cost")
         check_one_of(self.method, ("alternating", "published"), "method")
         check_one_of(self.feature_map, ("identity", "orthogonal", "affine", "low_rank"), "feature_map")
+        check_one_of(self.baseline_map, ("orthogonal", "identity"), "baseline_map")
         check_one_of(self.pseudo_labels, ("classifier", "kmeans"), "pseudo_labels")
         for name in ("tau", "ridge"):
             value = getattr(self, name)

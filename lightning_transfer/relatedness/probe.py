@@ -18,6 +18,7 @@ _SHRINKAGES = (0.9, 0.5, 0.2, 0.05, 0.01, 1e-3)
 _TEMPERATURES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.5)
 _STEPS = (5, 5, 10, 20)  # iterations of L-BFGS after the discriminant, stopped where they no longer pay
 _VALIDATION = 4000  # samples
+_FEW = 30
 _RARE = 1e-6  # probability of what never occurs
 _WORK = 3e8  # multiplications of one pass, above which the discriminant is left as it is
 
@@ -42,7 +43,9 @@ def validated(sample: Sample, prior: Tensor) -> Validated:
 
     A discriminant with a shrunken pooled covariance, then some steps of L-BFGS on the cross-entropy. Shrinkage,
     temperature and number of steps are those with the least loss on a held-out quarter of each class; a temperature of
-    0, which guesses by the prior, is among them. The fit is then repeated on all samples.
+    0, which guesses by the prior, is among them. Where fewer than 30 are held out, one sample more is reckoned with,
+    whose class follows the prior: a handful that is all told apart is no reason to be sure. The fit is then repeated on
+    all samples.
 
     Args:
         sample: Features and classes; classes without samples are never predicted.
@@ -73,7 +76,7 @@ def validated(sample: Sample, prior: Tensor) -> Validated:
         head = pooled.head(trial, 1.0)
         guess = prior.clamp_min(_RARE).log()
         scores = rest.features @ head.weight.T + (head.bias - guess)
-        losses = [float(_loss(t * scores + guess, rest.labels, weights)) for t in _TEMPERATURES]
+        losses = [_held_out(t * scores + guess, rest.labels, weights, prior) for t in _TEMPERATURES]
         best = min(range(len(losses)), key=losses.__getitem__)
         if losses[best] < lowest:
             lowest, shrinkage, temperature = losses[best], trial, _TEMPERATURES[best]
@@ -83,7 +86,7 @@ def validated(sample: Sample, prior: Tensor) -> Validated:
     for steps in _STEPS if few else ():
         before = current
         current = _polish(fit, prior, current, steps)
-        loss = float(_loss(current.logits(rest.features), rest.labels, weights))
+        loss = _held_out(current.logits(rest.features), rest.labels, weights, prior)
         if loss >= lowest:
             current = before
             break
@@ -135,6 +138,15 @@ def _weights(sample: Sample, prior: Tensor) -> Tensor:
 
 def _loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return cross_entropy(logits, labels, reduction="none") @ weights
+
+
+def _held_out(logits: Tensor, labels: Tensor, weights: Tensor, prior: Tensor) -> float:
+    """Loss on samples that were held out, and where these are few, on one more of unknown class."""
+    own = _loss(logits, labels, weights)
+    if len(labels) >= _FEW:
+        return float(own)
+    unknown = -(logits.log_softmax(1) @ prior) @ weights
+    return float(len(labels) * own + unknown) / (len(labels) + 1)
 
 
 @dataclass(frozen=True)

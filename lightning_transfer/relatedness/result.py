@@ -297,7 +297,7 @@ class TaskRelatednessResult:
                 values["config"]["schedule"] = PublishedSchedule(**values["config"]["schedule"])
             values["config"] = BoundConfig(**values["config"])
             if values.get("baseline") is not None:
-                values["baseline"] = Baseline(values["baseline"]["bound"], tuple(values["baseline"]["copies"]))
+                values["baseline"] = Baseline.of(values["baseline"])
             for name in ("history", "messages", "interval", "reference_class_names", "target_class_names"):
                 values[name] = None if values[name] is None else tuple(values[name])
             for name, kind in (("frame", Frame), ("head", SoftmaxHead), ("feature_map", FeatureMap)):

@@ -169,8 +169,8 @@ def bounds_table(results: Sequence[Mapping[str, Any]]) -> RenderableType:
     words = "\nBounds of the loss on the target in nats: lower is better; vacuous from what guessing costs on."
     if any(baselines):
         words += (
-            " Against copies: the bound under turning maps minus that of random copies of the reference, with their "
-            "spread; ? where that is not decided, vacuous where the bound under turning maps is."
+            " Against copies: the bound under turning maps (baseline_map: or none) minus that of random copies of the "
+            "reference, with their spread; ? where that is not decided, vacuous where that bound is."
         )
     return Group(Text(), table, Text(words, style="dim"))
 

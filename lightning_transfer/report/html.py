@@ -198,8 +198,8 @@ def bound_section(bounds: Sequence[tuple[str, Mapping[str, Any]]], level: int = 
     typed = [shlex.join(["lightning-transfer", "relate", *map(str, b.get("overrides") or ())]) for _, b in bounds]
     repeat = "" if level > 2 or not bound.get("overrides") else "\n".join(map(html_text, typed))
     words = (
-        " Against copies: the bound under maps that can only turn the target, minus that of copies of the reference "
-        "turned at random, with their spread; ? where that is not decided, vacuous where that bound is."
+        " Against copies: the bound under maps that can only turn the target (or none), minus that of copies of the "
+        "reference turned at random, with their spread; ? where that is not decided, vacuous where that bound is."
     )
     return (
         f'<h{level}>What the bound is made of</h{level}>\n<p class="faint">In nats, lower is better: {keys}. '

@@ -131,7 +131,7 @@ def costs_of(board: Standings) -> list[str]:
 def baseline_of(bound: Mapping[str, Any]) -> Baseline | None:
     """What random copies of the reference reach, of the content of a ``relatedness.json``; None without them."""
     found = bound.get("baseline")
-    return None if found is None else Baseline(float(found["bound"]), tuple(map(float, found["copies"])))
+    return None if found is None else Baseline.of(found)
 
 
 def is_vacuous(value: float, bound: Mapping[str, Any]) -> bool:
@@ -141,7 +141,7 @@ def is_vacuous(value: float, bound: Mapping[str, Any]) -> bool:
 
 
 def against_copies(bound: Mapping[str, Any]) -> str:
-    """How far a bound under turning maps is from random copies of the reference, and what that is worth.
+    """How far a bound is from random copies of the reference, and what that is worth.
 
     Example:
         >>> from lightning_transfer.report.text import against_copies

@@ -735,7 +735,8 @@ def _bound_settings(options: Mapping[str, Any]) -> dict[str, Any]:
     from lightning_transfer.relatedness.config import DATA, BoundConfig
 
     given = {name: value for name, value in options.items() if name not in (*DATA, "config")}
-    return asdict(BoundConfig.of(options.get("config"), given))
+    settings = asdict(BoundConfig.of(options.get("config"), given))
+    return {name: value for name, value in settings.items() if name != "baseline_map"}  # which moves no bound
 
 
 def _data_settings(data: LightningDataModule, split: str) -> dict[str, str]:

@@ -54,3 +54,18 @@ def test_a_related_reference_is_below_its_copies_and_a_permuted_one_is_not():
     generator = torch.Generator().manual_seed(3)
     permuted = task_relatedness(z, y[torch.randperm(len(y), generator=generator)], x, t, baselines=3)
     assert permuted.baseline.difference > result.baseline.difference + 0.1
+
+
+def test_few_classes_are_told_from_copies_by_more_without_a_map_than_where_any_copy_can_be_turned_to_the_target():
+    z, y, x, t = related(n=120, classes=3, width=24)
+    options = {"baselines": 3, "rounds": 1}
+    turned, plain = (task_relatedness(z, y, x, t, **options, baseline_map=kind) for kind in ("orthogonal", "identity"))
+    assert plain.baseline.difference < turned.baseline.difference - 0.1
+    assert plain.bound == turned.bound
+    assert " without a map, " in str(plain.baseline)
+    assert TaskRelatednessResult.from_state(plain.state_dict()).baseline == plain.baseline
+    assert Baseline.of(plain.to_dict()["baseline"]) == plain.baseline
+    alone = task_relatedness(z, y, x, t, feature_map="identity", rounds=1)
+    assert plain.baseline.bound == alone.bound
+    with pytest.raises(ValueError, match="`baseline_map`"):
+        task_relatedness(z, y, x, t, baseline_map="affine")

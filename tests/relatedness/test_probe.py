@@ -27,6 +27,15 @@ def test_loss_on_other_samples_is_below_guessing_or_near_it(n, width, gap):
     assert 0 < len(chosen.rest.labels) < n / 2
 
 
+def test_a_handful_of_held_out_samples_that_are_all_told_apart_does_not_make_it_sure():
+    losses = []
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        train, test = draw(generator, 20, 100, 4.0), draw(generator, 500, 100, 4.0)
+        losses.append(float(cross_entropy(validated(train, train.prior).head.logits(test.features), test.labels)))
+    assert max(losses) < 1.5  # guessing costs 1.39
+
+
 def test_classes_without_samples_and_single_samples():
     features = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     sample = Sample(features, torch.tensor([0, 2, 3, 4, 5]), 6)
