@@ -36,7 +36,8 @@ PICTURES_A_SECOND, CORE_HOUR, GPU_HOUR = (
     2.0,
 )  # assumptions: of one GPU; dollars of a core and a GPU with it
 STREAM = """
-import json, resource, sys, torch
+import sys, torch
+from all import peak_mib
 from lightning_transfer.metrics.registry import build_metrics
 n, d = int(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
@@ -47,11 +48,12 @@ for _ in range(0, n, 4096):
     labels = torch.randint(10, (4096,), generator=generator)
     metrics.update(features=noise + means[labels], labels=labels)
 metrics.compute()
-print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+print(peak_mib())
 """
 MANY = """
-import json, resource, sys, torch, warnings
+import sys, torch, warnings
 from torch import nn
+from all import peak_mib
 from lightning_transfer.backbones import ModuleBackbone
 from lightning_transfer.data import Digits
 from lightning_transfer.screening.screen import screen
@@ -63,8 +65,14 @@ def tiny(seed):
 count = int(sys.argv[1])
 zoo = {f"net_{i}": (lambda i=i: tiny(i))() for i in range(count)}
 screen(zoo, Digits(max_samples=200), ["logme", "h_score"], progress=False, cache=False)
-print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+print(peak_mib())
 """
+
+
+def peak_mib():
+    """Largest memory of this process; that of ``resource`` would count the process that started it too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def turn_about(sides, repeats):
@@ -331,7 +339,8 @@ def memory():
 
     def peak(program, *arguments):
         command = [sys.executable, "-c", program, *map(str, arguments)]
-        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        run = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT / "benchmarks")
+        return float(run.stdout.splitlines()[-1])
 
     samples = {"ours": peak(STREAM, 2_000_000, 32), "other": peak(STREAM, 200_000, 32)}
     zoo = {"ours": peak(MANY, 100), "other": peak(MANY, 10)}

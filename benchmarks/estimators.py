@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from all import peak_mib
 from rich.console import Console
 from rich.table import Table
 
@@ -169,7 +170,7 @@ def stream(n, d, classes, names):
     collection.compute()
     return {
         "seconds": time.perf_counter() - start,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": peak_mib(),
     }
 
 
@@ -299,7 +300,7 @@ def compare(name, n, d, classes):
         return references(source_probs.double().numpy())[name][1](features.double().numpy(), labels.numpy())
 
     def report(side, function, **more):
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_mib()
         start = time.process_time()
         try:
             value = function()
@@ -307,8 +308,7 @@ def compare(name, n, d, classes):
             print(json.dumps({"side": side, "failed": f"over {MEMORY_LIMIT >> 30} GiB", **more}), flush=True)
             return
         seconds = time.process_time() - start
-        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        entry = {"side": side, "seconds": seconds, "mib": peak, "value": float(value), **more}
+        entry = {"side": side, "seconds": seconds, "mib": peak_mib() - before, "value": float(value), **more}
         print(json.dumps(entry), flush=True)
 
     def inputs(*size):
