@@ -11,6 +11,7 @@ from lightning_transfer.backbones.base import BackboneOutput, weights_of
 from lightning_transfer.backbones.initialisation import seeded_initialisation
 from lightning_transfer.backbones.pickles import check_folder
 from lightning_transfer.backbones.preprocessing import (
+    CENTRE,
     Preprocessing,
     choose_preprocessing,
     fit_channels,
@@ -81,6 +82,7 @@ class OpenClipBackbone(TextBackbone):
             mean=fit_channels(settings["mean"], 3),
             std=fit_channels(settings["std"], 3),
             interpolation=known_interpolation(settings["interpolation"]),
+            crop=CENTRE if settings["resize_mode"] == "shortest" else 1.0,
         )
         self_is_text = modality == "text"
         super().__init__(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+CENTRE = 1 - 1e-9  # as a `crop`: all of the shorter side, so the centre square, where 1 takes the whole image
 _LUMA = (0.299, 0.587, 0.114)
 
 

@@ -136,7 +136,7 @@ def list_backbones(pattern: str = "*", max_parameters: float | None = None) -> l
 
 
 def expand_names(names: Iterable[Any], max_parameters: float | None = None) -> list[Any]:
-    """Replace patterns among candidates by the names that they match; others stay.
+    """Replace patterns among candidates by the names that they match and that are not there yet; others stay.
 
     Args:
         names: Names, patterns, and whatever else may be a backbone.
@@ -145,7 +145,8 @@ def expand_names(names: Iterable[Any], max_parameters: float | None = None) -> l
     expanded: list[Any] = []
     for name in names:
         if isinstance(name, str) and _WILD & set(name) and not name.startswith(_PATH_STARTS):
-            expanded += [listed.name for listed in list_backbones(name, max_parameters)]
+            known = {other for other in expanded if isinstance(other, str)}
+            expanded += [listed.name for listed in list_backbones(name, max_parameters) if listed.name not in known]
         else:
             expanded.append(name)
     return expanded

@@ -16,6 +16,7 @@ from lightning_transfer.backbones.initialisation import seeded_initialisation
 from lightning_transfer.backbones.pickles import check_folder
 from lightning_transfer.backbones.pooling import pool
 from lightning_transfer.backbones.preprocessing import (
+    CENTRE,
     PictureTransform,
     Preprocessing,
     choose_preprocessing,
@@ -88,7 +89,7 @@ class TimmBackbone(Backbone):
             mean=fit_channels(config["mean"], channels),
             std=fit_channels(config["std"], channels),
             interpolation=known_interpolation(config["interpolation"]),
-            crop=config["crop_pct"] if config["crop_mode"] == "center" else 1.0,
+            crop=min(config["crop_pct"], CENTRE) if config["crop_mode"] == "center" else 1.0,
         )
         config = {**config, "input_size": (channels, *size), "mean": default.mean, "std": default.std}
         super().__init__(

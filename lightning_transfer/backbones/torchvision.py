@@ -7,7 +7,7 @@ from typing import Any
 from lightning_transfer.backbones.base import weights_of
 from lightning_transfer.backbones.initialisation import seeded_initialisation
 from lightning_transfer.backbones.module import ModuleBackbone
-from lightning_transfer.backbones.preprocessing import Preprocessing, choose_preprocessing, known_interpolation
+from lightning_transfer.backbones.preprocessing import CENTRE, Preprocessing, choose_preprocessing, known_interpolation
 from lightning_transfer.utilities.imports import require
 from lightning_transfer.utilities.text import near_names
 
@@ -72,7 +72,7 @@ class TorchvisionBackbone(ModuleBackbone):
             mean=tuple(transform.mean),
             std=tuple(transform.std),
             interpolation=known_interpolation(transform.interpolation.value),
-            crop=min(1.0, side / shorter),
+            crop=min(CENTRE, side / shorter),
         )
         super().__init__(
             network,

@@ -15,6 +15,7 @@ from lightning_transfer.backbones.initialisation import seeded_initialisation
 from lightning_transfer.backbones.pickles import check_folder
 from lightning_transfer.backbones.pooling import check_pooling, pool
 from lightning_transfer.backbones.preprocessing import (
+    CENTRE,
     IMAGENET_MEAN,
     IMAGENET_STD,
     Preprocessing,
@@ -26,6 +27,7 @@ from lightning_transfer.utilities.checks import check_one_of, check_positive_int
 from lightning_transfer.utilities.imports import require
 
 _LAST_TOKEN = ("clip_text_model", "siglip_text_model")  # towers of their own that pool it, beside the language models
+_SQUASHED = 384  # sides from which on ConvNeXt's processor cuts nothing off
 _RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as preprocessor files give them
 
 
@@ -352,7 +354,7 @@ def _image_preprocessing(
         mean=moments[0],
         std=moments[1],
         interpolation=_RESAMPLING.get(settings.get("resample", 2), "bicubic"),
-        crop=_crop_share(crop, shown),
+        crop=_crop_share(crop, shown, settings.get("crop_pct")),
     )
     return default, _Processor(processor) if processor is not None and channels == 3 else None
 
@@ -365,11 +367,15 @@ def _height_and_width(size: Any) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _crop_share(crop: Any, shown: Any) -> float:
+def _crop_share(crop: Any, shown: Any, share: float | None) -> float:
     """Share of the shorter side that is left where a processor resizes by it and cuts the centre."""
-    if crop is None or not isinstance(shown, Mapping) or "shortest_edge" not in shown:
+    if not isinstance(shown, Mapping) or "shortest_edge" not in shown:
         return 1.0
-    return min(1.0, _height_and_width(crop)[0] / int(shown["shortest_edge"]))
+    if share is not None and (crop is not None or int(shown["shortest_edge"]) < _SQUASHED):
+        return min(CENTRE, float(share))
+    if crop is None:
+        return 1.0
+    return min(CENTRE, _height_and_width(crop)[0] / int(shown["shortest_edge"]))
 
 
 def _shape(preprocessing: Preprocessing) -> tuple[int, int, int]:

@@ -119,7 +119,7 @@ class DataIdentity:
         if _is_plain(dataset, ConcatDataset):
             return self._of_concatenated(dataset, indices, keys)
         if _is_hugging_face(dataset):
-            return digest([torch.as_tensor(indices)], _fingerprint_of(dataset))
+            return self._of_hugging_face(dataset, indices)
         if isinstance(dataset, (list, tuple)):
             return digest([], *(self.of_item(split_sample(dataset[place], **keys)[0]) for place in indices))
         if callable(getattr(dataset, "fingerprint", None)):
@@ -157,7 +157,7 @@ class DataIdentity:
             raise NoIdentityError("a function of your own picks its inputs")
         picked = pick.name if isinstance(pick, Column) else getattr(pick, "__qualname__", "")
         if _is_hugging_face(source):
-            return digest([torch.as_tensor(indices)], picked, _fingerprint_of(source))
+            return digest([], picked, self._of_hugging_face(source, indices))
         if not isinstance(source, (list, tuple)):
             raise NoIdentityError(f"a {type(source).__name__} does not say what it holds")
         items = [source[place] for place in indices]
@@ -168,6 +168,11 @@ class DataIdentity:
             known = dict(zip(shards, self.hashes.of(shards), strict=True))
             return digest([], picked, *(f"{known[item.shard]} {item.offset} {item.size}" for item in items))
         return digest([], picked, *map(self.of_item, items))
+
+    def _of_hugging_face(self, dataset: Any, indices: Sequence[int]) -> str:
+        """The library's own name, which says nothing of the content of files that a column of pictures names."""
+        outside = self.hashes.of(_named_files(dataset, indices))
+        return digest([torch.as_tensor(indices)], _fingerprint_of(dataset), *outside)
 
     def of_item(self, value: Any) -> str:
         """Name one input: a tensor, numbers, text, the bytes of a file, a path, a picture, or a dict of these.
@@ -308,6 +313,20 @@ def _rows(values: Tensor, indices: Sequence[int]) -> Tensor:
 
 def _is_hugging_face(dataset: Any) -> bool:
     return type(dataset).__module__.partition(".")[0] == "datasets" and hasattr(dataset, "_fingerprint")
+
+
+def _named_files(dataset: Any, indices: Sequence[int]) -> list[Path]:
+    """The files of pictures that lie outside a data set of the library, which holds their paths."""
+    paths: list[Path] = []
+    for name, feature in dataset.features.items():
+        if type(feature).__name__ != "Image":
+            continue
+        if not any(chunk.field("bytes").null_count for chunk in dataset.data.column(name).chunks):
+            continue
+        plain = dataset.with_format(None).select_columns([name]).cast_column(name, type(feature)(decode=False))
+        entries = plain[list(indices)][name]
+        paths += [Path(entry["path"]) for entry in entries if entry and entry["bytes"] is None and entry["path"]]
+    return paths
 
 
 def _fingerprint_of(dataset: Any) -> str:

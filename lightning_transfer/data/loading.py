@@ -52,8 +52,9 @@ def load_data(data: Any, group: str, keys: Mapping[str, Any] | None = None) -> L
     try:
         loaded = as_datamodule(Path(data).expanduser() if isinstance(data, str) else data, **(keys or {}))
         groups = (keys or {}).get("group_key")
-        known = groups is None or not isinstance(loaded, TransferDataModule) or loaded.groups == groups
-        return loaded if known else loaded.with_groups(groups)
+        if groups is None or not isinstance(loaded, TransferDataModule) or loaded.groups == groups:
+            return loaded
+        return loaded.with_groups(groups)
     except UnknownSourceError as error:
         if isinstance(data, Mapping):
             raise ValueError(

@@ -58,8 +58,12 @@ class LazyInputs:
     def __getitem__(self, index: int | Tensor) -> Any:
         if isinstance(index, Tensor):
             return LazyInputs(self.source, self.pick, self.indices[index])
-        item = self.source[int(self.indices[index])]
-        return as_input(item if self.pick is None else self.pick(item))
+        place = int(self.indices[index])
+        item = self.source[place]
+        try:
+            return as_input(item if self.pick is None else self.pick(item))
+        except ValueError as error:
+            raise ValueError(f"{error} (sample {place})") from error
 
     def keeping(self, kept: KeptPictures) -> LazyInputs | KeptInputs:
         """The same, which keeps decoded pictures; unless they lie in memory already."""
@@ -236,11 +240,11 @@ class SampleModule(TransferDataModule):
 class Samples(SampleModule):
     """Your own data: pairs of inputs and labels in memory, or data sets in PyTorch's sense.
 
-    Each split is a pair ``(inputs, labels)`` of tensors, arrays or lists, or a ``Dataset`` with a length whose samples
-    are pairs or dicts with usual names (torchvision's data sets, for example), or a list of such dicts. Inputs are
-    pictures (Pillow's objects, paths as ``Path``, the bytes of files, uint8 arrays), vectors, texts, or tensors as the
-    backbone takes them. What labels may be says :func:`~lightning_transfer.data.truth.encode_truth`. Pictures reach
-    each backbone as they are.
+    Each split is a pair ``(inputs, labels)`` of tensors, arrays, lists or columns of pandas, or a ``Dataset`` with a
+    length whose samples are pairs or dicts with usual names (torchvision's data sets, for example), or a list of such
+    dicts. Inputs are pictures (Pillow's objects, paths as ``Path``, the bytes of files, uint8 arrays), vectors, texts,
+    or tensors as the backbone takes them. What labels may be says
+    :func:`~lightning_transfer.data.truth.encode_truth`. Pictures reach each backbone as they are.
 
     Args:
         train: The samples to score.
@@ -299,7 +303,7 @@ class Samples(SampleModule):
             **kwargs,
         )
         given = {"train": train, "val": val, "test": test}
-        self.given = {split: part for split, part in given.items() if part is not None}
+        self.given = {split: _as_arrays(part) for split, part in given.items() if part is not None}
         if "train" not in self.given:
             raise ValueError("Expected argument `train` to hold samples, but got None.")
         for split, part in self.given.items():
@@ -416,6 +420,13 @@ def _is_whole(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.ndim == 0 and not (value.is_floating_point() or value.dtype is torch.bool)
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _as_arrays(part: Any) -> Any:
+    """A pair with the columns of a table (a Series of pandas) as arrays, whatever their index."""
+    if not isinstance(part, (tuple, list)) or not any(hasattr(column, "to_numpy") for column in part):
+        return part
+    return tuple(column.to_numpy() if hasattr(column, "to_numpy") else column for column in part)
 
 
 def _check_part(part: Any, split: str) -> None:

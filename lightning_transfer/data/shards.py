@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,8 @@ class Shards(SampleModule):
         for split, part in self.paths.items():
             samples = list_samples(find_shards(part))
             input_end, label_end = self._endings(samples)
-            lazy = LazyInputs([sample[input_end] for sample in samples], _read_text if input_end == "txt" else _open)
+            read = _read_text if _kind(input_end) == "txt" else _open
+            lazy = LazyInputs([sample[input_end] for sample in samples], read)
             labels = [_read_label(sample, label_end) for sample in samples]
             groups = None if self.groups is None else [_read_group(sample, str(self.groups)) for sample in samples]
             self.keep_readable(found, lazy, labels, split, remarks, groups=groups)
@@ -139,17 +140,20 @@ class Shards(SampleModule):
         input_end = self.keys["input_key"] or (pictures[0] if len(pictures) == 1 else None if pictures else "txt")
         label_end = self.keys["label_key"] or next((end for end in _LABELS if end in common and end != input_end), None)
         for argument, end in (("input_key", input_end), ("label_key", label_end)):
-            if end is None or str(end).partition(".")[0] not in common:
+            if end is None or _file_of(str(end), common)[0] not in common:
                 raise ValueError(
                     f"Expected every sample of {self.name} to have one file of pictures or text and one of labels, but "
                     f"all have {sorted(common)[:_SHOWN]}; argument `{argument}` says which."
                 )
-        if input_end not in (*_PICTURES, "txt") or str(label_end).partition(".")[0] not in _LABELS:
+        if (
+            _kind(str(input_end)) not in (*_PICTURES, "txt")
+            or _kind(_file_of(str(label_end), common)[0]) not in _LABELS
+        ):
             raise ValueError(
                 f"Expected pictures {_PICTURES} or `txt` as inputs and one of {_LABELS} as labels, but got "
                 f"{input_end!r} and {label_end!r}."
             )
-        return str(input_end), str(label_end)
+        return _file_of(str(input_end), common)[0], str(label_end)
 
 
 def find_shards(given: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -239,6 +243,17 @@ def _take(samples: dict[tuple[Path, str], dict[str, Member]], shard: Path, info:
     entries[end.lower()] = Member(shard, info.name, info.offset_data, info.size)
 
 
+def _file_of(key: str, ends: Collection[str]) -> tuple[str, str]:
+    """The ending of the files that a key means, and the entry in them: ``"json.species"``, but also ``"seg.png"``."""
+    file, _, entry = (key, "", "") if key in ends else key.partition(".")
+    return file, entry
+
+
+def _kind(end: str) -> str:
+    """What a file is, by the last part of its ending."""
+    return end.rpartition(".")[2]
+
+
 def _open(member: Member) -> Any:
     return open_rgb(member.read(), name=f"{member.name} in {member.shard}")
 
@@ -253,20 +268,23 @@ def _read_text(member: Member) -> str:
 
 
 def _read_group(sample: Mapping[str, Member], end: str) -> Any:
-    if end.partition(".")[0] not in sample:
+    if _file_of(end, sample)[0] not in sample:
         raise ValueError(f"Expected every sample to have a file {end!r} (`group_key`), but one has {sorted(sample)}.")
     return _read_label(sample, end)
 
 
 def _read_label(sample: Mapping[str, Member], end: str) -> Any:
-    end, _, entry = end.partition(".")
+    end, entry = _file_of(end, sample)
     text = _read_text(sample[end]).strip()
-    if end == "json":
+    if _kind(end) == "json":
         try:
             content = json.loads(text)
             value = content[entry] if entry else content
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             where = f"{sample[end].name} in {sample[end].shard}"
             raise ValueError(f"Expected {where} to hold an entry {entry!r}, but got: {error!r:.200}") from error
+        if isinstance(value, Mapping):
+            names = ", ".join(f"{end}.{name}" for name in list(value)[:_SHOWN])
+            raise ValueError(f"Expected a key for one entry of {sample[end].name} ({names}), but got {end!r}.")
         return value
-    return int(text) if end == "cls" and re.fullmatch(r"-?\d{1,18}", text) else text
+    return int(text) if _kind(end) == "cls" and re.fullmatch(r"-?\d{1,18}", text) else text

@@ -20,7 +20,7 @@ from lightning_transfer.data.samples import Samples
 from lightning_transfer.data.shards import Shards
 from lightning_transfer.data.table import is_table, open_table
 from lightning_transfer.data.truth import TASKS
-from lightning_transfer.inputs import Key, Task, names_targets, split_batch
+from lightning_transfer.inputs import Key, Task, names_targets, split_batch, split_sample
 from lightning_transfer.passes import as_peekable, first_batch
 from lightning_transfer.pictures import collate_pictures
 from lightning_transfer.utilities.checks import check_one_of
@@ -162,6 +162,12 @@ def as_datamodule(
     if isinstance(data, IterableDataset):
         size = named.pop("batch_size", 64)
         return Batches(DataLoader(data, size, collate_fn=collate_pictures), **keys, **named)
+    if hasattr(data, "columns") and hasattr(data, "iloc"):
+        raise UnknownSourceError(
+            "Expected a pair of columns, (table['text'], table['label']), or a file, but got a DataFrame."
+        )
+    if isinstance(data, list) and _are_single(data, keys):
+        return Samples(data, **keys, **named)
     pair = isinstance(data, (tuple, list)) and len(data) == 2 and not isinstance(data[0], DataLoader)
     if (pair and _is_column(data[1])) or (hasattr(data, "__getitem__") and _is_dataset(data)):
         return Samples(data, **keys, **named)
@@ -219,4 +225,15 @@ def _is_dataset(data: Any) -> bool:
 
 def _is_column(values: Any) -> bool:
     """Whether something is the labels of all samples, and no batch."""
-    return isinstance(values, (Tensor, np.ndarray, list)) and len(values) > 0
+    return (isinstance(values, (Tensor, np.ndarray, list)) or hasattr(values, "to_numpy")) and len(values) > 0
+
+
+def _are_single(data: list[Any], keys: Mapping[str, Any]) -> bool:
+    """Whether a list is one of samples in dicts, and not of batches: the first has a single label."""
+    if not data or not all(isinstance(sample, Mapping) for sample in data):
+        return False
+    try:
+        label = split_sample(data[0], **keys)[1]
+    except ValueError:
+        return False
+    return isinstance(label, (str, int, float, np.generic)) or (isinstance(label, Tensor) and label.ndim == 0)

@@ -181,6 +181,7 @@ class Table(TransferDataModule):
                 if name in self.categories:
                     noise += [0.0] * columns[name].astype(str).nunique()
                 else:
+                    kind = getattr(kind, "numpy_dtype", kind)  # of columns that may have gaps
                     noise.append(float(np.finfo(kind).eps) if kind.kind == "f" else 0.0)
             splits = _standardized(splits, 4 * torch.tensor(noise, dtype=torch.float64))
         elif lost := int(rounded_away(inputs).sum()):
@@ -261,7 +262,7 @@ class Table(TransferDataModule):
         return [column for column in rest if column not in nameless]
 
     def _check_columns(self, frame: pd.DataFrame, used: list[str], numbers: list[str]) -> None:
-        from pandas.api.types import is_float_dtype, is_numeric_dtype
+        from pandas.api.types import is_float_dtype
 
         if frame.empty:
             raise ValueError(f"Expected argument `path` to be a table with rows, but got none in {self.path}.")
@@ -284,7 +285,7 @@ class Table(TransferDataModule):
                 f"{frame[self.label].dtype}; argument `targets` predicts numbers."
             )
         for column in numbers:
-            if not is_numeric_dtype(frame[column]):
+            if not _is_numeric(frame[column]):
                 raise ValueError(
                     f"Expected column {column!r} of {self.path} to hold numbers, but got {frame[column].dtype}; "
                     f"argument `features` chooses columns, and `categories` names those of text."
@@ -526,7 +527,7 @@ def open_table(
     Raises:
         ValueError: If a column is not named, or there is none of that name; the columns that there are stand in it.
     """
-    from pandas.api.types import is_float_dtype, is_numeric_dtype
+    from pandas.api.types import is_float_dtype
 
     frame = Table(path, label=label_key or "")._frame()[0]  # read again later: passes cost more
     listing = ", ".join(str(column) for column in frame.columns)
@@ -545,7 +546,7 @@ def open_table(
         inputs = frame.drop(
             columns=[name for name in (label_key, group_key) if name is not None and name in frame.columns]
         )
-        words = [str(name) for name in inputs.columns if not is_numeric_dtype(inputs[name])]
+        words = [str(name) for name in inputs.columns if not _is_numeric(inputs[name])]
         if words and not {"features", "categories"} & set(options):
             raise ValueError(
                 f"Expected argument `input_key` to name the column of the texts or pictures of {path}, one of "
@@ -553,7 +554,7 @@ def open_table(
             )
         return Table(path, **named)
     column = frame[input_key]
-    if is_numeric_dtype(column):
+    if _is_numeric(column):
         return Table(path, features=input_key, **named)
     root = options.get("root", path.parent)
     if any(isinstance(cell, str) and os.path.isfile(os.path.join(root, cell)) for cell in column[:_FIRST]):
@@ -563,6 +564,13 @@ def open_table(
 
 def _listed(columns: str | Sequence[str] | None) -> list[str]:
     return [] if columns is None else [columns] if isinstance(columns, str) else list(columns)
+
+
+def _is_numeric(column: pd.Series) -> bool:
+    """Whether a column holds numbers, those of databases (decimals) among them."""
+    from pandas.api.types import infer_dtype, is_numeric_dtype
+
+    return is_numeric_dtype(column) or infer_dtype(column) == "decimal"
 
 
 def _one_hot(column: pd.Series) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lightning_transfer.report.text import title
@@ -55,12 +55,13 @@ def _say_choice(board: Standings, scored: Sequence[Row]) -> str:
             f"No {what} has a score in {score}, so nothing can be said ({first.backbone}: {first.status.rstrip('.')})."
         )
     best = scored[0]
-    if len(scored) == 1:
+    ruled_out, dropped = _dropped(board)
+    if len(scored) == 1 and not (ruled_out or dropped):
         others = f" ({failed} without a score)" if failed else ""
         return f"There is nothing to choose from: only {best.backbone} has a score in {score}{others}."
-    if _all_equal(scored, board.rank_by):
+    if len(scored) > 1 and _all_equal(scored, board.rank_by):
         return f"{score} is the same for all {len(scored)} {what}s: it does not say which one to take."
-    if all(row.control for row in scored):
+    if len(scored) > 1 and all(row.control for row in scored):
         return (
             f"All {len(scored)} {what}s have random weights: {score} compares their structures, not what training gave "
             f"them, so it does not say which one to fine-tune."
@@ -72,9 +73,10 @@ def _say_choice(board: Standings, scored: Sequence[Row]) -> str:
         )
     verb = f"Take the {what}" if what == "layer" else "Fine-tune"
     sentence = f"{verb} {best.backbone}"
-    if not any(math.isfinite(board.prob_better(best.backbone, row.backbone)) for row in scored[1:]):
+    leads = [board.prob_better(best.backbone, row.backbone) for row in scored[1:]]
+    if leads and not any(map(math.isfinite, leads)):
         return f"{sentence}: first by {score}, but without standard errors (error_bars=true) no other is ruled out."
-    rivals = [row.backbone for row in scored[1:] if not _is_behind(board, best, row, board.rank_by)]
+    rivals = [row.backbone for row in scored[1:] if not _is_behind(board, best, row, board.rank_by)] + dropped
     if not rivals:
         return f"{sentence}: {score} rules out all others (95 %)."
     return f"{sentence}; {score} does not rule out {_listed(rivals)} (95 %)."
@@ -138,7 +140,11 @@ def _about_sample(board: Standings, scored: Sequence[Row]) -> list[str]:
     samples, classes = board.info.get("num_samples"), board.info.get("num_classes")
     if samples and classes and samples < _FEWEST_OF_A_CLASS * classes:
         lines.append(f"{samples} samples of {classes} classes are few ({samples / classes:.1f} a class): take more.")
-    if len(scored) > 2 and not any(_is_behind(board, scored[0], row, board.rank_by) for row in scored[1:]):
+    if (
+        len(scored) > 2
+        and not _dropped(board)[0]
+        and not any(_is_behind(board, scored[0], row, board.rank_by) for row in scored[1:])
+    ):
         probabilities = [board.prob_better(scored[0].backbone, row.backbone) for row in scored[1:]]
         if all(map(math.isfinite, probabilities)):
             lines.append("This sample tells the first from none of the others: too few samples, or all are alike.")
@@ -158,6 +164,16 @@ def _about_features(scored: Sequence[Row]) -> list[str]:
     if len(collapsed) == len(scored):
         return ["The features of all backbones have collapsed to one direction: no score of them says much."]
     return [f"Features have collapsed to one direction: {_listed(collapsed)}."]
+
+
+def _dropped(board: Standings) -> tuple[list[str], list[str]]:
+    """Those that a race dropped: ruled out, and for want of forward passes."""
+    race = board.info.get("race")
+    found = race.get("dropped") if isinstance(race, Mapping) else None
+    ones = [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
+    out = {str(one.get("backbone")): one.get("ruled_out") is True for one in ones}
+    names = [row.backbone for row in board.rows if row.backbone in out]
+    return [name for name in names if out[name]], [name for name in names if not out[name]]
 
 
 def _is_behind(board: Standings, best: Row, row: Row, column: str) -> bool:

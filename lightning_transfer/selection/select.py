@@ -24,7 +24,7 @@ from lightning_transfer.data.base import TransferDataModule
 from lightning_transfer.data.loading import load_data
 from lightning_transfer.extraction import quiet_lightning
 from lightning_transfer.finetuning import FineTuningModule
-from lightning_transfer.report.text import human_seconds
+from lightning_transfer.report.text import human_seconds, title
 from lightning_transfer.screening.candidates import name_candidates
 from lightning_transfer.screening.consensus import consensus
 from lightning_transfer.screening.leaderboard import Leaderboard
@@ -75,7 +75,7 @@ class Budget:
         Raises:
             ValueError: If it is something else.
         """
-        words = "a share in (0, 1], or text like '10 min', '20 epochs' or '10 %'"
+        words, given = "a share in (0, 1], or text like '10 min', '20 epochs' or '10 %'", budget
         if isinstance(budget, str) and (match := _BUDGET.fullmatch(budget)):
             number, unit = float(match[1]), match[2]
             if unit == "%":
@@ -85,7 +85,7 @@ class Budget:
                     return cls(number, "epochs")
                 return cls(number * _SECONDS[unit[0]], "seconds")
         if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not 0 < budget <= 1:
-            raise ValueError(f"Expected argument `budget` to be {words}, but got {budget!r}.")
+            raise ValueError(f"Expected argument `budget` to be {words}, but got {given!r}.")
         return cls(float(budget), "share")
 
     def pays_for_screen(self, seen: float, count: int, epochs: int) -> bool:
@@ -134,6 +134,7 @@ class Selection:
         curves: By backbone that was trained, the values on validation data after each epoch.
         price: ``seconds``, ``epochs`` of training and ``share`` of the cost of fine-tuning all, the screen included.
         board: The screen.
+        varies: Whether the test data have more than one label or target.
     """
 
     best: str
@@ -145,6 +146,7 @@ class Selection:
     curves: Mapping[str, tuple[float, ...]]
     price: Mapping[str, float]
     board: Leaderboard
+    varies: bool = True
 
     def headline(self) -> list[str]:
         """What was chosen, at which price, and what is not decided, in sentences."""
@@ -154,6 +156,13 @@ class Selection:
             f"Price: {human_seconds(self.price['seconds'])}, {self.price['epochs']:.0f} epochs, about "
             f"{self.price['share']:.0%} of the cost of fine-tuning all {len(self.board)}.",
         ]
+        if not self.varies:
+            lines.append("All test data have the same label or target: this value tells nothing of the backbones.")
+        failed = [row for row in self.board.rows if row.failed and row.backbone not in self.curves]
+        names = ", ".join(plain(row.backbone) for row in failed)
+        last = [f"Failed, and so left out: {names} ({plain(failed[0].status)})."] if failed else []
+        if len(self.board) - len(failed) == 1:
+            return [*lines, "There was nothing to choose from.", *last]
         screened = self.board.info.get("num_samples") != 0
         if not screened:
             lines.append("The budget pays for no screen: the largest that it can train come first.")
@@ -163,9 +172,9 @@ class Selection:
         else:
             others = ", ".join(plain(name) for name in self.curves if name != self.best)
             lines.append(f"Compared in trainings: {others}.")
-        if len(self.curves) < len(self.board):
+        if len(self.curves) + len(failed) < len(self.board):
             lines.append(f"The others were left out by their {'scores' if screened else 'sizes'} alone.")
-        return lines
+        return [*lines, *last]
 
 
 def select(
@@ -256,6 +265,7 @@ def select(
         curves={name: tuple(curve.values) for name, curve in halving.curves.items()},
         price=halving.price(epochs),
         board=board,
+        varies=bool((truth != truth[:1]).any()),
     )
 
 
@@ -274,12 +284,16 @@ def _weigh(candidates: Mapping[str, Any], data: TransferDataModule) -> Leaderboa
 
 def _order(board: Leaderboard, rank_by: str | None) -> list[str]:
     """Names of the backbones that have a score, the most promising first."""
-    scored = [row.backbone for row in board.ranked(rank_by) if any(map(math.isfinite, row.scores.values()))]
+
+    def is_scored(row: Row) -> bool:
+        return any(map(math.isfinite, row.scores.values() if rank_by is None else [row.score(rank_by)]))
+
+    scored = [row.backbone for row in board.ranked(rank_by) if is_scored(row)]
     if not scored:
-        first = board.rows[0]
-        raise ValueError(f"No backbone has a score ({first.backbone}: {first.status}).")
+        first, by = board.rows[0], "" if rank_by is None else f" in {title(rank_by)}"
+        raise ValueError(f"No backbone has a score{by} ({first.backbone}: {first.status}).")
     if rank_by is not None:
-        return [name for name in scored if math.isfinite(board[name].score(rank_by))]
+        return scored
     ranks = consensus(board)["expected_rank"]
     return sorted(scored, key=lambda name: float(ranks[name]))
 

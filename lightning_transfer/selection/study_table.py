@@ -232,7 +232,7 @@ class StudyTable:
         ]
         frame = pd.DataFrame(records, index=pd.Index([row.backbone for row in rows], name="backbone"))
         numeric = [name for name in frame if name not in ("architecture", "source")]
-        return frame.astype(dict.fromkeys(numeric, float))
+        return frame.astype(dict.fromkeys(numeric, float)).replace([math.inf, -math.inf], math.nan)
 
     def frames(self, truth: str = "full") -> dict[str, pd.DataFrame]:
         """The frame of each target that has an outcome."""

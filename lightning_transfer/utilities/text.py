@@ -104,10 +104,11 @@ def near_names(name: str, known: Sequence[str]) -> str:
 
     Example:
         >>> from lightning_transfer.utilities.text import near_names
-        >>> near_names("resnet5", ["resnet18", "resnet50", "vgg11"]), near_names("x", ["vgg11"])
-        ('; near: resnet50', '')
+        >>> near_names("resnet5", ["nf_resnet50", "resnet18", "resnet50", "vgg11"]), near_names("x", ["vgg11"])
+        ('; near: resnet50, nf_resnet50', '')
     """
-    close = [other for other in known if name and name in other][:8] or get_close_matches(name, known, n=3)
+    holding = sorted((other for other in known if name and name in other), key=lambda other: other.find(name))
+    close = holding[:8] or get_close_matches(name, known, n=3)
     return f"; near: {', '.join(close)}" if close else ""
 
 

@@ -1,6 +1,8 @@
 """Small networks of real libraries with random weights, in folders as their libraries save them."""
 
+import numpy as np
 import torch
+from PIL import Image
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "word", "a", "bb", "ccc", "dddd"]
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -44,3 +46,13 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
 TEXTS = ["a bb ccc", "dddd"]
+
+
+def assert_tensors_are_cut_like_pictures(backbone):
+    """A wide picture of colours that run across and down, as a tensor and through the library's transform."""
+    down = Image.linear_gradient("L").resize((200, 120))
+    across = Image.linear_gradient("L").transpose(Image.Transpose.ROTATE_90).resize((200, 120))
+    picture = Image.merge("RGB", [down, across, across])
+    prepared = backbone.preprocess(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None])
+    pixels = prepared["pixel_values"] if isinstance(prepared, dict) else prepared
+    torch.testing.assert_close(pixels[0], backbone.transform(picture), rtol=0, atol=0.1)

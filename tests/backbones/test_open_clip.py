@@ -12,7 +12,7 @@ from PIL import Image
 from lightning_transfer.backbones import (
     load_backbone,
 )
-from tests.backbones._libraries import IMAGES, TEXTS
+from tests.backbones._libraries import IMAGES, TEXTS, assert_tensors_are_cut_like_pictures
 
 pytestmark = pytest.mark.usefixtures("rng_is_left_alone")
 
@@ -37,6 +37,7 @@ def test_both_towers_of_open_clip(open_clip):
         load_backbone("open_clip/tiny-clip", pretrained=False, modality=modality).eval()
         for modality in ("image", "text")
     )
+    assert_tensors_are_cut_like_pictures(images)
     torch.testing.assert_close(images(IMAGES).features, images.network.encode_image(images.preprocess(IMAGES)))
     ids = open_clip.get_tokenizer("tiny-clip")(TEXTS)
     torch.testing.assert_close(texts(TEXTS).features, texts.network.encode_text(ids))

@@ -151,6 +151,7 @@ def test_patterns_with_a_limit_and_in_lists():
     )
     module = nn.Linear(3, 2)
     assert expand_names(["torchvision/shufflenet*", module, "./a*b"], 3e6) == [*small, module, "./a*b"]
+    assert expand_names(["torchvision/shufflenet*", module, "torchvision/shufflenet_v2_x0*"], 3e6) == [*small, module]
     for pattern in ("timm/no_such*", "nowhere/*"):
         with pytest.raises(ValueError, match="pattern"):
             list_backbones(pattern)

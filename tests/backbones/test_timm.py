@@ -10,7 +10,7 @@ from lightning_transfer.backbones import TimmBackbone, load_backbone
 from lightning_transfer.data import ImageFolder, open_rgb
 from lightning_transfer.extraction import extract
 from tests._pictures import draw_pictures
-from tests.backbones._libraries import CLOSE, IMAGES
+from tests.backbones._libraries import CLOSE, IMAGES, assert_tensors_are_cut_like_pictures
 
 pytestmark = pytest.mark.usefixtures("rng_is_left_alone")
 
@@ -41,6 +41,12 @@ TIMM = [
 @pytest.mark.parametrize("name", TIMM)
 def test_timm(name):
     _check_timm(name)
+
+
+@pytest.mark.parametrize("mode", ["center", "squash"])
+def test_tensors_are_cut_as_pictures_are(mode):
+    backbone = TimmBackbone("test_vit", pretrained=False, pretrained_cfg_overlay={"crop_mode": mode, "crop_pct": 1.0})
+    assert_tensors_are_cut_like_pictures(backbone)
 
 
 def test_heads_that_take_more_than_the_features_are_none():

@@ -12,7 +12,16 @@ from lightning_transfer.backbones import (
     TransformersBackbone,
     load_backbone,
 )
-from tests.backbones._libraries import CLOSE, IMAGES, SMALL, TEXTS, VISION, save_model, save_tokenizer
+from tests.backbones._libraries import (
+    CLOSE,
+    IMAGES,
+    SMALL,
+    TEXTS,
+    VISION,
+    assert_tensors_are_cut_like_pictures,
+    save_model,
+    save_tokenizer,
+)
 
 
 def _bert(**kwargs):
@@ -217,3 +226,16 @@ def test_the_image_processor_of_a_transformers_model(tmp_path):
     own = AutoImageProcessor.from_pretrained(tmp_path)(images=picture, return_tensors="pt")["pixel_values"][0]
     torch.testing.assert_close(backbone.transform(picture), own, rtol=0, atol=1e-5)
     assert (backbone.preprocessing.crop, backbone.preprocessing.size) == (0.8, (32, 32))
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=square).save_pretrained(tmp_path)
+    assert_tensors_are_cut_like_pictures(TransformersBackbone(tmp_path))
+
+
+@pytest.mark.parametrize(("side", "share"), [(32, 0.8), (384, 1.0)])
+def test_an_image_processor_that_cuts_off_a_share(tmp_path, side, share):
+    from transformers import ConvNextConfig, ConvNextImageProcessor
+
+    save_model(tmp_path, "ConvNextModel", ConvNextConfig(hidden_sizes=[8] * 4, depths=[1] * 4, image_size=side))
+    ConvNextImageProcessor(size={"shortest_edge": side}, crop_pct=0.8).save_pretrained(tmp_path)
+    backbone = TransformersBackbone(tmp_path)
+    assert backbone.preprocessing.crop == share
+    assert_tensors_are_cut_like_pictures(backbone)

@@ -102,6 +102,24 @@ def test_data_sets_of_the_library_by_its_own_fingerprint(tmp_path):
         name_of(HuggingFace(noisy, **options))
 
 
+def test_pictures_outside_a_data_set_of_the_library(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    paths = [tmp_path / f"{number}.png" for number in range(4)]
+    for number, path in enumerate(paths):
+        path.write_bytes(png(number))
+
+    def read(rows):
+        whole = datasets.Dataset.from_dict({"image": list(map(str, paths)), "label": LABELS})
+        whole = whole.cast_column("image", datasets.Image())
+        return name_of(HuggingFace(whole.select(rows), val_fraction=0, test_fraction=0))
+
+    first = [read([0, 1, 2]), read([0, 1, 3])]
+    assert [read([0, 1, 2]), read([0, 1, 3])] == first
+    paths[2].write_bytes(png(9))
+    assert read([0, 1, 2]) != first[0]
+    assert read([0, 1, 3]) == first[1]
+
+
 def test_hooks_that_may_change_batches_take_the_identity_away():
     class Doubled(Samples):
         def on_after_batch_transfer(self, batch, dataloader_idx):

@@ -185,6 +185,8 @@ class TestOnError:
         with pytest.warns(UserWarning, match="1 of 30 samples .*: sample 5"):
             assert len(Samples((pictures, LABELS), on_error="skip").train_dataset) == 29
         assert len(Samples((pictures, LABELS)).train_dataset) == 30
+        with pytest.raises(ValueError, match=r"to be a readable picture, but got: .* \(sample 5\)"):
+            Samples((pictures, LABELS)).train_dataset[5]
 
 
 @pytest.mark.parametrize(

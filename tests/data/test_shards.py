@@ -85,6 +85,18 @@ def test_other_labels(shards):
     assert isinstance(as_datamodule(shards), Shards)
 
 
+def test_endings_of_several_parts(tmp_path):
+    path = write(
+        tmp_path / "a.tar",
+        {str(i): {"in.png": png(i), "out.cls": b"%d" % (i % 2), "Meta.json": b'{"kind": "k%d"}' % i} for i in range(4)},
+    )
+    data = whole(path, input_key="in.png", label_key="out.cls")
+    assert [int(sample["labels"]) for sample in data.train_dataset] == [0, 1, 0, 1]
+    assert np.array_equal(data.train_dataset[2]["inputs"], PIXELS[2])
+    with pytest.raises(ValueError, match=r"one entry of 0\.Meta\.json \(meta\.json\.kind\), but got 'meta\.json'"):
+        whole(path, input_key="in.png", label_key="meta.json").setup()
+
+
 def test_texts(tmp_path):
     path = write(
         tmp_path / "a.tar", {str(i): {"txt": f"text {i}".encode(), "cls": b"ab"[i % 2 :][:1]} for i in range(4)}
@@ -153,6 +165,8 @@ def test_links_and_special_files_are_passed_over(tmp_path):
         (lambda files: {"cls": files["cls"]}, {}, r"all have \['cls'\]; argument `input_key` says which"),
         (lambda files: {**files, "jpg": files["png"]}, {}, "argument `input_key` says which"),
         (lambda files: {**files, "pyd": b""}, {"label_key": "pyd"}, "but got 'png' and 'pyd'"),
+        (lambda files: files, {"label_key": "json"}, r"one entry of 0\.json \(json\.kind\), but got 'json'"),
+        (lambda files: files, {"input_key": "png.x", "label_key": "json.genus"}, "an entry 'genus'"),
         (lambda files: files, {"label_key": "json.genus"}, r"0\.json in .* to hold an entry 'genus'"),
         (lambda files: {**files, "json": b"[" * 10**5}, {"label_key": "json.kind"}, "to hold an entry 'kind'"),
         (lambda files: {**files, "cls": b"\xff\xfe"}, {}, r"0\.cls in .* to be text"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -85,6 +86,8 @@ SOURCES = {
     "tensors": ((FEATURES, LABELS), {}),
     "arrays": ((FEATURES.numpy(), LABELS.numpy()), {}),
     "list": ([FEATURES, LABELS.tolist()], {}),
+    "samples": ([{"inputs": x, "labels": int(y)} for x, y in zip(FEATURES, LABELS, strict=True)], {}),
+    "columns": ((FEATURES, pd.Series(LABELS.tolist(), index=range(5, 35))), {}),
     "tensor data set": (TensorDataset(FEATURES, LABELS), {}),
     "data set": (Own(), {"input_key": "vector", "label_key": "kind"}),
     "stream": (Stream(), {"batch_size": 7}),
@@ -198,6 +201,8 @@ def test_columns_of_a_table_are_asked_for(table, keys, message):
 
 @pytest.mark.parametrize("data", [5, object(), torch.zeros(3), {"a": 1}, b"bytes"])
 def test_other_things_are_refused(data):
+    with pytest.raises(ValueError, match=r"a pair of columns, .* or a file, but got a DataFrame"):
+        as_datamodule(pd.DataFrame({"text": ["a"], "label": [0]}))
     with pytest.raises(ValueError, match="Expected data to be a datamodule, a loader, "):
         as_datamodule(data)
 

@@ -5,6 +5,7 @@ import gzip
 import lzma
 import tracemalloc
 import zipfile
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_diabetes, load_iris
 
-from lightning_transfer.data import BundledTable, PictureTable, Table, TextTable, reading
+from lightning_transfer.data import BundledTable, PictureTable, Table, TextTable, as_datamodule, reading
 from lightning_transfer.functional import linear_mse
 from lightning_transfer.utilities import imports
 
@@ -54,6 +55,25 @@ def test_formats(tmp_path, suffix):
     assert data.train_dataset.inputs.dtype == torch.float32
     np.testing.assert_allclose(data.train_dataset.inputs, table[["x", "flag"]].to_numpy(float), rtol=1e-6)
     assert [data.class_names[i] for i in data.train_dataset.truth] == table["kind"].tolist()
+
+
+def test_numbers_of_databases(tmp_path):
+    """Decimals, and types that may have gaps."""
+    table = frame()
+    data = Table(write(table, tmp_path, ".parquet"), targets="y", features=["x", "count", "flag"]).train_dataset
+    columns = {"count": table["count"].astype("Int64"), "flag": table["flag"].astype("boolean")}
+    for number, kinds in enumerate(
+        [{"x": "Float64", "y": "Float64"}, {"x": "double[pyarrow]", "y": "double[pyarrow]"}]
+    ):
+        table.assign(**columns).astype(kinds).to_parquet(path := tmp_path / f"{number}.pq")
+        found = Table(path, targets="y", features=["x", "count", "flag"]).train_dataset
+        assert torch.equal(found.inputs, data.inputs)
+        assert torch.equal(found.truth, data.truth)
+    price = pa.array([Decimal(f"{n}.25") for n in range(40)])
+    pq.write_table(pa.table({"price": price, "kind": ["a", "b"] * 20}), tmp_path / "prices.parquet")
+    inputs = Table(tmp_path / "prices.parquet", label="kind", standardize=False, val_fraction=0, test_fraction=0)
+    assert inputs.train_dataset.inputs[3] == 3.25
+    assert as_datamodule(tmp_path / "prices.parquet", input_key="price", label_key="kind").input_shape == (1,)
 
 
 def test_regression_with_a_split_column(tmp_path):

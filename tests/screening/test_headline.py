@@ -77,6 +77,24 @@ def test_what_has_no_score_is_never_the_most_likely_best():
     assert "failed" not in said
 
 
+def test_what_a_race_dropped_is_ruled_out_or_not():
+    def say(*rows, **ruled_out):
+        gone = [{"backbone": name, "ruled_out": value} for name, value in ruled_out.items()]
+        dropped = [Row(name, status="dropped after 32 samples") for name in ruled_out]
+        return headline(Leaderboard([*rows, *dropped], rank_by="logme", info={"race": {"dropped": gone}}))
+
+    rows = [Row("a", {"logme": 1.0}, {"logme": 0.01}), Row("b", {"logme": 0.5}, {"logme": 0.01})]
+    assert say(rows[0], c=True, d=True) == ["Fine-tune a: LogME rules out all others (95 %)."]
+    assert say(rows[0], c=True, d=False) == ["Fine-tune a; LogME does not rule out d (95 %)."]
+    assert say(*rows, c=True, d=True) == ["Fine-tune a: LogME rules out all others (95 %)."]
+    assert say(*rows, c=False, d=False) == ["Fine-tune a; LogME does not rule out c and d (95 %)."]
+    alike = [Row(name, {"logme": 1.0 + i / 1e4}, {"logme": 0.01}) for i, name in enumerate("abe")]
+    assert "tells the first from none" in say(*alike, c=False)[-1]
+    assert "tells the first from none" not in say(*alike, c=True)[-1]
+    for odd in ("text", {"dropped": "text"}, {"dropped": ["text", {"backbone": ["a"]}]}):
+        assert headline(Leaderboard(rows, info={"race": odd})) == ["Fine-tune a: LogME rules out all others (95 %)."]
+
+
 def test_a_disagreement_within_the_error_is_none():
     rows = [Row("a", {"logme": 1.0, "gbc": 0.50}, {"logme": 0.1, "gbc": 0.1}), Row("b", {"logme": 2.0, "gbc": 0.49})]
     rows[1] = Row("b", {"logme": 2.0, "gbc": 0.49}, {"logme": 0.1, "gbc": 0.1})

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from lightning_transfer.backbones import ModuleBackbone
-from lightning_transfer.data import Digits
+from lightning_transfer.data import Digits, Samples
 from lightning_transfer.finetuning import FineTuningModule
-from lightning_transfer.selection import select
+from lightning_transfer.screening import Leaderboard, Row
+from lightning_transfer.selection import Selection, select
 from lightning_transfer.selection.outcome import RecordCurve
 from lightning_transfer.selection.select import Budget, Curve, tell
 from tests._screens import Linear
@@ -132,6 +133,31 @@ def test_wrong_budgets(budget):
         Budget.of(budget)
 
 
+def test_never_a_confident_answer_where_there_is_none(tmp_path):
+    price = {"seconds": 1.0, "epochs": 1.0, "share": 0.5}
+
+    def say(*rows, varies=True):
+        found = Selection("a", tmp_path, 1.0, 1.0, 1.0, "R²", {"a": (1.0,)}, price, Leaderboard(rows), varies)
+        return found.headline()[2:]
+
+    one, failed = Row("a", {"logme": 1.0}), Row("b", status="ValueError: no")
+    assert say(one) == ["There was nothing to choose from."]
+    lines = say(one, failed, varies=False)
+    assert lines[0] == "All test data have the same label or target: this value tells nothing of the backbones."
+    assert lines[1:] == ["There was nothing to choose from.", "Failed, and so left out: b (ValueError: no)."]
+    lines = say(one, failed, Row("c", {"logme": 0.5}))
+    assert lines[0].startswith("The budget paid for no other training")
+    assert lines[1] == "The others were left out by their scores alone."
+    assert lines[2].startswith("Failed, and so left out: b")
+
+
+def test_data_of_one_target_are_told(tmp_path):
+    data = Samples((torch.randn(40, 4), [3.5] * 40), task="regression", val_fraction=0.2, test_fraction=0.2)
+    zoo = {"a": ModuleBackbone(nn.Linear(4, 2), (4,), head=None)}
+    found = select(zoo, data, budget="9 epochs", epochs=1, output_dir=tmp_path, trainer=OPTIONS["trainer"])
+    assert "this value tells nothing of the backbones" in found.headline()[2]
+
+
 def test_curves_are_compared_where_they_stand():
     assert Curve([0.2, 0.5, 0.4]).latest == 0.4
     assert Curve([0.2, math.nan]).latest == -math.inf
@@ -143,6 +169,9 @@ def test_bad_input(tmp_path):
         select(make_zoo(4), make_target(), output_dir=tmp_path, **{**OPTIONS, "learning_rate": 0})
     with pytest.raises(ValueError, match="No backbone has a score"):
         select({"a": Linear(4)}, make_target(), output_dir=tmp_path, **{**OPTIONS, "metrics": ["leep"]})
+    options = {**OPTIONS, "metrics": ["logme", "leep"], "rank_by": "leep"}
+    with pytest.raises(ValueError, match="No backbone has a score in LEEP"):
+        select({"a": Linear(4)}, make_target(), output_dir=tmp_path / "leep", **options)
     trainer = {**OPTIONS["trainer"], "callbacks": [RecordCurve([], "classification", torch.zeros(0))]}
     with pytest.raises(ValueError, match="`trainer` without `callbacks`"):
         select(make_zoo(4), make_target(), output_dir=tmp_path, **{**OPTIONS, "trainer": trainer})

@@ -215,3 +215,10 @@ def test_frames_hold_costs_and_facts():
         make_table().frame("target1", "lora")
     with pytest.raises(ValueError, match="`within`"):
         make_table().judge(within="size")
+
+
+def test_an_infinite_score_is_missing():
+    rows = list(make_table().rows)
+    rows[0] = make_row("a", "target0", 0.7, 0.001, logme=math.inf, gbc=1.0, task_relatedness=-0.7)
+    assert math.isnan(StudyTable(rows).frame("target0").loc["a", "logme"])
+    assert "loses least by its first choice" in StudyTable(rows).headline()[0]
