@@ -166,7 +166,7 @@ def test_links_and_special_files_are_passed_over(tmp_path):
         (lambda files: {**files, "jpg": files["png"]}, {}, "argument `input_key` says which"),
         (lambda files: {**files, "pyd": b""}, {"label_key": "pyd"}, "but got 'png' and 'pyd'"),
         (lambda files: files, {"label_key": "json"}, r"one entry of 0\.json \(json\.kind\), but got 'json'"),
-        (lambda files: files, {"input_key": "png.x", "label_key": "json.genus"}, "an entry 'genus'"),
+        (lambda files: files, {"input_key": "png.x", "label_key": "json.kind"}, "but got 'png.x' and 'json.kind'"),
         (lambda files: files, {"label_key": "json.genus"}, r"0\.json in .* to hold an entry 'genus'"),
         (lambda files: {**files, "json": b"[" * 10**5}, {"label_key": "json.kind"}, "to hold an entry 'kind'"),
         (lambda files: {**files, "cls": b"\xff\xfe"}, {}, r"0\.cls in .* to be text"),
