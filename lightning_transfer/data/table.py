@@ -570,7 +570,7 @@ def _is_numeric(column: pd.Series) -> bool:
     """Whether a column holds numbers, those of databases (decimals) among them."""
     from pandas.api.types import infer_dtype, is_numeric_dtype
 
-    return is_numeric_dtype(column) or infer_dtype(column) == "decimal"
+    return bool(is_numeric_dtype(column) or infer_dtype(column) == "decimal")
 
 
 def _one_hot(column: pd.Series) -> np.ndarray:
