@@ -57,11 +57,17 @@ class _StoppedError(SystemExit):
         super().__init__(self.exit_code)
 
 
+def _is_started_by_strategy() -> bool:
+    """Whether this process is one of a run on several devices, and not the one that the user started."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
+
+
 class _Task:
     """A job as Hydra calls it, here or in a process of a launcher."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, command: Sequence[str] = ()) -> None:
         self.name = name
+        self.command = list(command)
         self.wants_traceback = _WANTS_TRACEBACK  # a launcher's process does not know what its parent was told
 
     def __call__(self, cfg: DictConfig) -> float:
@@ -72,6 +78,10 @@ class _Task:
         from lightning_transfer.utilities.interrupts import interruptible
 
         sweeping = HydraConfig.get().mode is RunMode.MULTIRUN
+        if self.command and not sweeping:
+            sys.argv = self.command  # what a strategy starts once more for each further device
+        if _is_started_by_strategy():
+            warnings.simplefilter("ignore")  # the first process says it
         if not JOBS[self.name].merges:
             take_own_folder()
         forget_failure(failure_file())
@@ -210,13 +220,14 @@ def _run(job: str, overrides: Sequence[str], typed: Sequence[str]) -> int:
     if folders := config_folders(overrides):
         importlib.import_module(CONF).fill_store(*folders)
     os.environ[_FULL_ERROR] = "1"  # makes Hydra hand errors on instead of printing them
+    command = [os.path.abspath(sys.argv[0]), job, *overrides]
     sys.argv = [PROGRAM, *overrides]
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk say, is no result
     try:
         with _one_line_warnings(), _sigterm_as_interrupt(), _safe_path():
-            _compose_and_run(job, overrides)
+            _compose_and_run(job, overrides, command)
     except KeyboardInterrupt:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # not in each process that a strategy started
+        if not _is_started_by_strategy():
             _print_error(f"interrupted; to go on: {resume_command(PROGRAM, job, typed, _folder())}")
         return INTERRUPTED
     except _StoppedError as stop:
@@ -242,13 +253,13 @@ def _remedy(error: BaseException | None, job: str, typed: Sequence[str]) -> str:
     return f"; to go on when that is mended: {resume_command(PROGRAM, job, typed, _folder())}"
 
 
-def _compose_and_run(job: str, overrides: Sequence[str]) -> None:
+def _compose_and_run(job: str, overrides: Sequence[str], command: Sequence[str]) -> None:
     import hydra
 
     from lightning_transfer.utilities.composition import checked_configs
 
     with checked_configs(overrides):
-        hydra.main(config_path=f"pkg://{CONF}", config_name=job, version_base="1.3")(_Task(job))()
+        hydra.main(config_path=f"pkg://{CONF}", config_name=job, version_base="1.3")(_Task(job, command))()
 
 
 @contextmanager

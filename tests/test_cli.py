@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -339,3 +340,15 @@ def test_the_words_to_go_on_are_those_that_were_typed(in_process, capsys, monkey
     ]
     assert exit_code(*words) == 130
     assert capsys.readouterr().err.splitlines()[-1].endswith(shlex.join(["lightning-transfer", *words]))
+
+
+@pytest.mark.long
+def test_two_devices_write_what_one_writes(tmp_path):
+    """Lightning starts the command once more for the second device: it has to say the job, and must not print again."""
+    board = ("screen", "backbone=efficientnet_lite0_random", *TINY, "cache=false", "trainer.accelerator=cpu")
+    results = [run(tmp_path, *board, f"hydra.run.dir={n}", f"trainer.devices={n}") for n in (1, 2)]
+    assert [result.returncode for result in results] == [0, 0], results[-1].stderr
+    assert [result.stdout.count("Ranked by") for result in results] == [1, 1]
+    one, two = (json.loads((tmp_path / str(n) / "leaderboard.json").read_text())["rows"][0] for n in (1, 2))
+    assert two["scores"] == pytest.approx(one["scores"], rel=1e-9)
+    assert two["remarks"] == one["remarks"]

@@ -28,6 +28,7 @@ RATE = 1e-3  # of `select`
 FREE = ("parameters", "source_accuracy")  # known without a look at the target
 ONLY = {"LogME only": "logme", "kNN only": "knn_accuracy", "size only": "parameters"}
 DRAWS = 200
+TIES = 20  # orders of backbones that a score does not tell apart
 SHOWN = (0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 1.0, "area")
 COLUMNS = ["way", "share", "regret", "lead", "lead_lower", "lead_upper"]
 
@@ -71,11 +72,16 @@ class Task:
         """What one whole training costs."""
         return float(self.flops[name] / self.flops.sum())
 
-    def ranked(self, score: str) -> list[str]:
-        """Backbones by one score, the best first, those without it last; by a ridge probe where a task has no kNN."""
+    def ranked(self, score: str) -> list[list[str]]:
+        """Backbones by one score, the best first, those without it last; where some are equal, in several orders.
+
+        Where a task has no kNN a ridge probe takes its place.
+        """
         score = score if score in self.scores or score != "knn_accuracy" else "ridge_probe"
-        values = pd.Series(signed_scores(score, self.scores[score].to_numpy()), index=self.scores.index)
-        return list(values.fillna(-np.inf).sort_values(ascending=False, kind="stable").index)
+        values = pd.Series(signed_scores(score, self.scores[score].to_numpy()), index=self.scores.index).fillna(-np.inf)
+        generator = np.random.default_rng(0)
+        shuffled = [generator.permutation(values.index) for _ in range(TIES if values.duplicated().any() else 1)]
+        return [list(values[names].sort_values(ascending=False, kind="stable").index) for names in shuffled]
 
 
 class Replay(_Halving):
@@ -92,7 +98,7 @@ class Replay(_Halving):
 def by_select(task: Task, share: float) -> float:
     """What ``select`` loses."""
     if not Budget.of(share).pays_for_screen(1.0, len(task.truth), task.epochs):
-        return task.loss(task.ranked("parameters")[0])
+        return float(np.mean([task.loss(order[0]) for order in task.ranked("parameters")]))
     try:
         _, best = Replay(task, share).run(task.order, task.epochs)
     except ValueError:  # the budget does not pay for an epoch
@@ -100,11 +106,16 @@ def by_select(task: Task, share: float) -> float:
     return task.loss(best)
 
 
-def by_order(task: Task, share: float, order: Sequence[str], looks: bool) -> float:
-    """What fine-tuning the first of an order loses, as many as the budget pays for, the best on validation data."""
-    left = share - (task.screen_share() if looks else 0.0)
-    if left < 0:
-        return chance(task)
+def by_order(task: Task, share: float, orders: Sequence[Sequence[str]], looks: bool) -> float:
+    """What fine-tuning the first of an order loses, as many as the budget pays for, the best on validation data.
+
+    The mean over the orders, if there are several.
+    """
+    budget = share - (task.screen_share() if looks else 0.0)
+    return chance(task) if budget < 0 else float(np.mean([_train(task, budget, order) for order in orders]))
+
+
+def _train(task: Task, left: float, order: Sequence[str]) -> float:
     trained: list[str] = []
     for name in order:
         left -= task.train_share(name)
@@ -118,7 +129,7 @@ def by_random(task: Task, share: float) -> float:
     """The mean over random orders."""
     generator = np.random.default_rng(0)
     names = list(task.truth.index)
-    return float(np.mean([by_order(task, share, generator.permutation(names), looks=False) for _ in range(DRAWS)]))
+    return by_order(task, share, [generator.permutation(names) for _ in range(DRAWS)], looks=False)
 
 
 def chance(task: Task) -> float:
@@ -126,10 +137,10 @@ def chance(task: Task) -> float:
     return float(task.truth.max() - task.truth.mean())
 
 
-def hybrid(task: Task) -> list[str]:
+def hybrid(task: Task) -> list[list[str]]:
     """The best by kNN and the best by source accuracy in turn (Renggli et al., CVPR 2022)."""
-    pairs = zip(task.ranked("knn_accuracy"), task.ranked("source_accuracy"), strict=True)
-    return list(dict.fromkeys(name for pair in pairs for name in pair))
+    both = list(zip(task.ranked("knn_accuracy") * TIES, task.ranked("source_accuracy") * TIES, strict=False))[:TIES]
+    return [list(dict.fromkeys(name for pair in zip(*two, strict=True) for name in pair)) for two in both]
 
 
 def ways() -> dict[str, Callable[[Task, float], float]]:

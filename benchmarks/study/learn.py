@@ -110,7 +110,7 @@ def page(table: StudyTable, firsts: pd.DataFrame, found: pd.DataFrame, variants:
             "",
             "## What `select` loses at which cost",
             "",
-            *COST,
+            f"{COST[0]} {dearest(table)}",
             "",
             *curve.as_table(found),
             "",
@@ -137,6 +137,16 @@ def page(table: StudyTable, firsts: pd.DataFrame, found: pd.DataFrame, variants:
         "- Few targets: an interval over them says little of tasks that are of another kind.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def dearest(table: StudyTable) -> str:
+    """What the dearest backbone costs."""
+    frames = [frame for frame in single(table).frames().values() if len(frame) >= ENOUGH]
+    share = max((frame["flops"].max() / frame["flops"].sum() for frame in frames), default=0.0)
+    return (
+        f"The dearest backbone alone takes up to {share:.0%} of the cost of all: smaller budgets than that stop its "
+        "training early, whichever way it is chosen."
+    )
 
 
 def single(table: StudyTable) -> StudyTable:
@@ -190,12 +200,12 @@ def first_choices(table: StudyTable) -> pd.DataFrame:
             for name in names:
                 if name in group and group[name].notna().any():
                     values = signed_scores(name, group[name].to_numpy())
-                    record[name] = float(lost.iloc[int(np.nanargmax(values))])
+                    record[name] = float(lost[values == np.nanmax(values)].mean())  # of equal ones any may be first
             for way, columns in (
                 ("consensus", list(own)), ("consensus_first_look", [name for name in FIRST_LOOK if name in own])
             ):  # fmt: skip
                 ranks = consensus(own[columns], evidence=evidence)["expected_rank"]
-                record[way] = float(lost[ranks.idxmin()])
+                record[way] = float(lost[ranks == ranks.min()].mean())
             records.append(record)
     return pd.DataFrame(records)
 

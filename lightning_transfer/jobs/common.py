@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lightning_transfer.utilities.checks import check_path
 from lightning_transfer.utilities.errors import Failure
-from lightning_transfer.utilities.files import read_json, try_to_write, write_atomically
+from lightning_transfer.utilities.files import is_first_process, read_json, try_to_write, write_atomically
 from lightning_transfer.utilities.instantiate import instantiate
 
 if TYPE_CHECKING:
@@ -30,8 +30,12 @@ _NOT_ABOUT_THE_RESULT = ("resume=", "cache=", "hydra.", "hydra/")  # beginnings 
 
 
 def console() -> Console:
-    """Where jobs print: a terminal as wide as it is, or a file or pipe with room for a whole table."""
-    return Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES, highlight=False)
+    """Where jobs print: a terminal as wide as it is, or a file or pipe with room for a whole table.
+
+    Only the first of the processes that share a run prints.
+    """
+    width = None if sys.stdout.isatty() else _WIDTH_OF_FILES
+    return Console(width=width, highlight=False, quiet=not is_first_process())
 
 
 def output_dir() -> Path:

@@ -670,7 +670,8 @@ def _compute(metric: Any, error_bars: bool) -> _Score:
             if hasattr(metric, "parts"):
                 score.parts = {name: float(part) for name, part in metric.parts().items()}
             if hasattr(metric, "health"):
-                score.remarks = metric.health().messages
+                with metric.sync_context(should_sync=not metric._is_synced, should_unsync=True):  # of all ranks' data
+                    score.remarks = metric.health().messages
     except (ValueError, RuntimeError) as error:
         score.failure = Failure.of(error)
     return score

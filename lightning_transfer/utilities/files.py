@@ -224,8 +224,19 @@ def lock_folder(folder: Path, timeout: float = 600.0) -> Iterator[None]:
         lock.release()
 
 
+def is_first_process() -> bool:
+    """Whether this is the one of the processes that share a run which writes and prints what all of them have."""
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank() == 0
+    return os.environ.get("LOCAL_RANK", "0") == "0"  # started by a strategy, whose processes have not met yet
+
+
 def try_to_write(what: str, where: str | Path, write: Callable[[], Any]) -> bool:
     """Write a result; where that fails (a full disk, a folder that is read only, a figure) a line says so.
+
+    Only the first of the processes that share a run writes.
 
     Args:
         what: What is written, as the line begins.
@@ -233,10 +244,11 @@ def try_to_write(what: str, where: str | Path, write: Callable[[], Any]) -> bool
         write: Writes.
 
     Returns:
-        Whether it is written.
+        Whether nothing went wrong.
     """
     try:
-        write()
+        if is_first_process():
+            write()
     except Exception as error:
         warn_user(f"{what} is not written to `{where}`: {Failure.of(error)}")
         return False

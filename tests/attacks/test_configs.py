@@ -262,7 +262,9 @@ def test_processes_of_launchers_do_not_look_where_the_user_stands(marker, monkey
     """Python takes ``joblib`` or ``multiprocessing`` from the working directory where a process starts by ``-m``."""
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
     seen = []
-    monkeypatch.setattr(cli, "_compose_and_run", lambda job, overrides: seen.append(os.environ["PYTHONSAFEPATH"]))
+    monkeypatch.setattr(
+        cli, "_compose_and_run", lambda job, overrides, command: seen.append(os.environ["PYTHONSAFEPATH"])
+    )
     with pytest.raises(SystemExit):
         cli.main(["screen"])
     assert seen == ["1"]
