@@ -210,7 +210,7 @@ def screen(
     ScoringPass(data, split=split, max_samples=max_samples, seed=seed)  # refuses a wrong split or number now
     check_positive_int(seed, "seed", minimum=0)
     precision = extract.numerics(trainer)["precision"]
-    kept = check_positive_int(picture_memory, "picture_memory", minimum=0) if len(candidates) > 1 else 0
+    kept = check_positive_int(picture_memory, "picture_memory", minimum=0) * (len(candidates) > 1)
     board = _Board(rank_by, plan, output_dir, precision, info or {})
     if race is not None:
         board.settings["race"] = race
