@@ -29,7 +29,7 @@ def interruptible() -> Iterator[None]:
         if not issubclass(dropped.exc_type, KeyboardInterrupt):
             hook(dropped)
             return
-        again = threading.Timer(_AGAIN, _thread.interrupt_main)
+        again = threading.Timer(_AGAIN, _interrupt)
         again.daemon = True
         again.start()
 
@@ -44,3 +44,11 @@ def interruptible() -> Iterator[None]:
         sys.unraisablehook = hook
         if threading.current_thread() is threading.main_thread() and handler is not None:
             signal.signal(signal.SIGINT, handler)
+
+
+def _interrupt() -> None:
+    """Do what Ctrl-C does, a sleep included where signals can be sent to a thread."""
+    if hasattr(signal, "pthread_kill") and (ident := threading.main_thread().ident) is not None:
+        signal.pthread_kill(ident, signal.SIGINT)
+    else:
+        _thread.interrupt_main()

@@ -22,7 +22,7 @@ def test_scores_are_those_of_the_features(convert):
     assert board["b"].score("leep") == pytest.approx(float(leep(PROBS, LABELS)), rel=1e-5)
     assert "leep" not in board["a"].scores or np.isnan(board["a"].score("leep"))
     assert "energy" not in board.columns
-    assert (board["b"].feature_dim, board["b"].parameters, board.info["num_samples"]) == (6, 0, 40)
+    assert (board["b"].feature_dim, board["b"].parameters, board.info["num_samples"]) == (6, None, 40)
 
 
 @pytest.mark.parametrize(

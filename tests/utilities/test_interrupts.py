@@ -80,6 +80,7 @@ def test_an_interrupt_that_python_drops_arrives_all_the_same():
         with interruptible():
             drop(KeyboardInterrupt())
             time.sleep(30)
+            pytest.fail("the sleep went on to its end")
 
     with pytest.raises(KeyboardInterrupt):
         work()
