@@ -26,6 +26,7 @@ from lightning_transfer.jobs.arguments import arrange, config_folders, data_word
 from lightning_transfer.jobs.record import JOBS
 from lightning_transfer.utilities.allocator import tune_allocator
 from lightning_transfer.utilities.errors import Failure, JobFailedError
+from lightning_transfer.utilities.files import is_first_process
 from lightning_transfer.utilities.text import plain
 
 if TYPE_CHECKING:
@@ -57,11 +58,6 @@ class _StoppedError(SystemExit):
         super().__init__(self.exit_code)
 
 
-def _is_started_by_strategy() -> bool:
-    """Whether this process is one of a run on several devices, and not the one that the user started."""
-    return os.environ.get("LOCAL_RANK", "0") != "0"
-
-
 class _Task:
     """A job as Hydra calls it, here or in a process of a launcher."""
 
@@ -80,7 +76,7 @@ class _Task:
         sweeping = HydraConfig.get().mode is RunMode.MULTIRUN
         if self.command and not sweeping:
             sys.argv = self.command  # what a strategy starts once more for each further device
-        if _is_started_by_strategy():
+        if not is_first_process():
             warnings.simplefilter("ignore")  # the first process says it
         if not JOBS[self.name].merges:
             take_own_folder()
@@ -227,7 +223,7 @@ def _run(job: str, overrides: Sequence[str], typed: Sequence[str]) -> int:
         with _one_line_warnings(), _sigterm_as_interrupt(), _safe_path():
             _compose_and_run(job, overrides, command)
     except KeyboardInterrupt:
-        if not _is_started_by_strategy():
+        if is_first_process():  # of those that a strategy started
             _print_error(f"interrupted; to go on: {resume_command(PROGRAM, job, typed, _folder())}")
         return INTERRUPTED
     except _StoppedError as stop:

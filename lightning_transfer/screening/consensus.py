@@ -231,9 +231,9 @@ def consensus(frame: Any, *, lower_is_better: Iterable[str] = (), evidence: Evid
     normal = {name: _normal_scores(values[name], _errors(frame, name)) for name in columns}
     means, spreads = np.zeros(len(frame)), np.ones(len(frame))
     parts: list[dict[str, float]] = []
+    weigh = cache(known.weights)  # most backbones have the same scores
     for i in range(len(frame)):
-        present = [name for name in columns if np.isfinite(values[name][i])]
-        weights, explained = known.weights(present)
+        weights, explained = weigh(tuple(name for name in columns if np.isfinite(values[name][i])))
         parts.append({name: weight * float(normal[name][i]) for name, weight in weights.items()})
         means[i], spreads[i] = sum(parts[i].values()), math.sqrt(1 - explained)
     result = pd.DataFrame(
@@ -244,7 +244,7 @@ def consensus(frame: Any, *, lower_is_better: Iterable[str] = (), evidence: Evid
         },
         index=frame.index,
     )
-    result.attrs = {"weights": known.weights(columns)[0], "origin": known.origin or "equal weights, no study"}
+    result.attrs = {"weights": dict(weigh(tuple(columns))[0]), "origin": known.origin or "equal weights, no study"}
     return result
 
 

@@ -670,7 +670,7 @@ def _compute(metric: Any, error_bars: bool) -> _Score:
             if hasattr(metric, "parts"):
                 score.parts = {name: float(part) for name, part in metric.parts().items()}
             if hasattr(metric, "health"):
-                with metric.sync_context(should_sync=not metric._is_synced, should_unsync=True):  # of all ranks' data
+                with metric.sync_context():  # of the data of all ranks
                     score.remarks = metric.health().messages
     except (ValueError, RuntimeError) as error:
         score.failure = Failure.of(error)

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import stat
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -226,10 +227,9 @@ def lock_folder(folder: Path, timeout: float = 600.0) -> Iterator[None]:
 
 def is_first_process() -> bool:
     """Whether this is the one of the processes that share a run which writes and prints what all of them have."""
-    import torch
-
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank() == 0
+    group = sys.modules.get("torch.distributed")  # whoever has not imported it is in no group
+    if group is not None and group.is_available() and group.is_initialized():
+        return bool(group.get_rank() == 0)
     return os.environ.get("LOCAL_RANK", "0") == "0"  # started by a strategy, whose processes have not met yet
 
 
