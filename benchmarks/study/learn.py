@@ -250,7 +250,8 @@ def default(firsts: pd.DataFrame) -> list[str]:
     lines = [
         f"Mean regret of the first choice over {targets} targets of one label a sample that {ENOUGH} backbones or more "
         "were fine-tuned on. The consensus of a first look reads what the default screen computes and the number of "
-        "parameters; its weights come from the other targets.",
+        "parameters; its weights come from the other targets. Where a score does not tell backbones apart the tables "
+        "above count the worst of them as its first; from here on the mean over them counts.",
         "",
         "| First by | all backbones | within one architecture |",
         "|---|---|---|",
