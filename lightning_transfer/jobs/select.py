@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lightning_transfer.jobs.common import (
@@ -56,6 +57,7 @@ def run(cfg: DictConfig) -> float:
         "measure": found.measure,
         "value": found.value,
         "interval": [found.lower, found.upper],
+        "runner_up": found.runner_up and asdict(found.runner_up),
         "price": dict(found.price),
         "curves": {name: list(values) for name, values in found.curves.items()},
     }

@@ -121,6 +121,25 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class RunnerUp:
+    """The best of the others that were trained, on the same test data.
+
+    Attributes:
+        name: The backbone.
+        epochs: After which its training was stopped.
+        value: As of the :class:`Selection`.
+        lower: Lower end of its 95 % interval.
+        upper: Upper end.
+    """
+
+    name: str
+    epochs: int
+    value: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
 class Selection:
     """What :func:`select` gives.
 
@@ -135,6 +154,8 @@ class Selection:
         price: ``seconds``, ``epochs`` of training and ``share`` of the cost of fine-tuning all, the screen included.
         board: The screen.
         varies: Whether the test data have more than one label or target.
+        runner_up: The best of the others that were trained: the last to be left out, and by validation data among
+            these. None where no other training gave a finite value.
     """
 
     best: str
@@ -147,6 +168,12 @@ class Selection:
     price: Mapping[str, float]
     board: Leaderboard
     varies: bool = True
+    runner_up: RunnerUp | None = None
+
+    @property
+    def decided(self) -> bool:
+        """Whether the interval lies wholly above that of the runner-up; what other seeds would change is in neither."""
+        return self.runner_up is not None and self.lower > self.runner_up.upper
 
     def headline(self) -> list[str]:
         """What was chosen, at which price, and what is not decided, in sentences."""
@@ -171,10 +198,24 @@ class Selection:
             lines.append(f"The budget paid for no other training: the choice is {judge} alone.")
         else:
             others = ", ".join(plain(name) for name in self.curves if name != self.best)
-            lines.append(f"Compared in trainings: {others}.")
+            lines += [f"Compared in trainings: {others}.", self._say_lead()]
         if len(self.curves) + len(failed) < len(self.board):
             lines.append(f"The others were left out by their {'scores' if screened else 'sizes'} alone.")
         return [*lines, *last]
+
+    def _say_lead(self) -> str:
+        other = self.runner_up
+        if other is None:
+            return "All other trainings diverged: this says more of the learning rate than of the backbones."
+        full = len(self.curves[self.best])
+        stopped = f", stopped after {other.epochs} of {full} epochs," if other.epochs < full else ""
+        next_to_it = f"{plain(other.name)}{stopped} has {other.value:.3f} ({other.lower:.3f} to {other.upper:.3f})"
+        if self.decided:
+            return f"{next_to_it}. Each was trained with one seed only: another might order them otherwise."
+        return (
+            f"Within noise: {next_to_it}, so these test data do not tell which of the two is better. "
+            "Each was trained with one seed only."
+        )
 
 
 def select(
@@ -253,12 +294,18 @@ def select(
     settings = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "target": data.fingerprint("train")}
     halving = _Halving(candidates, data, board, purse, folder, settings, trainer or {}, time.perf_counter() - start)
     epochs, best = halving.run(order, epochs)
-    outputs, truth = halving.predictions(best, epochs), data.split_dataset("test").truth
-    lower, upper = _interval(data.task, outputs, truth)
+    truth, second = data.split_dataset("test").truth, halving.second(best)
+
+    def on_test_data(name: str) -> tuple[float, float, float]:
+        outputs = halving.predictions(name, epochs)
+        return measure(data.task, outputs, truth), *_interval(data.task, outputs, truth)
+
+    value, lower, upper = on_test_data(best)
+    runner_up = second and RunnerUp(second, len(halving.curves[second].values), *on_test_data(second))
     return Selection(
         best=best,
         checkpoint=halving.checkpoint(best),
-        value=measure(data.task, outputs, truth),
+        value=value,
         lower=lower,
         upper=upper,
         measure=_MEASURES[data.task],
@@ -266,6 +313,7 @@ def select(
         price=halving.price(epochs),
         board=board,
         varies=bool((truth != truth[:1]).any()),
+        runner_up=runner_up if runner_up and math.isfinite(runner_up.value) else None,
     )
 
 
@@ -504,6 +552,11 @@ class _Halving:
             )
         return torch.cat(cast("list[Tensor]", outputs)).cpu()
 
+    def second(self, best: str) -> str | None:
+        """The last of the others to be left out, and by validation data among these; None if all others diverged."""
+        others = [name for name, curve in self.curves.items() if name != best and curve.latest > -math.inf]
+        return max(others, key=lambda name: (len(self.curves[name].values), self.curves[name].latest), default=None)
+
     def price(self, epochs: int) -> dict[str, float]:
         """What was spent."""
         flops = {row.backbone: float(row.flops or 1) for row in self.board.rows}
@@ -530,7 +583,8 @@ def _interval(task: str, outputs: Tensor, truth: Tensor, level: float = 0.95) ->
     draws = [torch.randint(n, (n,), generator=generator) for _ in range(500)]
     values = torch.tensor([measure(task, outputs[rows], truth[rows]) for rows in draws])
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2])
-    low, high = values[values.isfinite()].quantile(tails).tolist()
+    finite = values[values.isfinite()]
+    low, high = finite.quantile(tails).tolist() if len(finite) else (math.nan, math.nan)
     return low, high
 
 

@@ -26,9 +26,11 @@ def test_a_selection_from_the_command_line(tmp_path, capsys):
     assert content["best"] in ("pool1", "pool2", "pool4")
     assert content["interval"][0] <= content["value"] <= content["interval"][1]
     assert len(content["curves"][content["best"]]) == 2
+    assert content["runner_up"]["name"] in set(content["curves"]) - {content["best"]}
     printed = capsys.readouterr().out
     assert f"{content['best']} is fine-tuned: accuracy" in printed
     assert "Price: " in printed
+    assert "with one seed only" in printed
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):

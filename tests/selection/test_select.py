@@ -13,7 +13,7 @@ from lightning_transfer.finetuning import FineTuningModule
 from lightning_transfer.screening import Leaderboard, Row
 from lightning_transfer.selection import Selection, select
 from lightning_transfer.selection.outcome import RecordCurve
-from lightning_transfer.selection.select import Budget, Curve, tell
+from lightning_transfer.selection.select import Budget, Curve, RunnerUp, tell
 from tests._screens import Linear
 
 
@@ -53,6 +53,12 @@ def test_it_ends_with_a_fine_tuned_backbone_within_the_budget(tmp_path):
     assert found.headline()[0].startswith(f"{found.best} is fine-tuned: accuracy")
     assert found.headline()[2].startswith("Compared in trainings: ")
     assert (len(found.curves) < 4) == ("by their scores alone" in found.headline()[-1])
+    other = found.runner_up
+    assert (
+        other.epochs == len(found.curves[other.name]) == max(len(c) for n, c in found.curves.items() if n != found.best)
+    )
+    assert found.decided == (found.lower > other.upper)
+    assert "with one seed only" in found.headline()[3]
     assert found.best in tell(found)
 
 
@@ -90,7 +96,10 @@ def test_a_large_budget_leaves_out_none(tmp_path):
     found = select(make_zoo(4, 8, 16), make_target(), budget="14 epochs", epochs=4, output_dir=tmp_path, **OPTIONS)
     assert [len(values) for values in found.curves.values()] == [4, 4, 4]
     assert found.best == max(found.curves, key=lambda name: found.curves[name][-1])
-    assert found.headline()[-1].startswith("Compared in trainings: ")
+    assert found.headline()[-2].startswith("Compared in trainings: ")
+    other = {name: curve for name, curve in found.curves.items() if name != found.best}
+    assert found.runner_up.name == max(other, key=lambda name: other[name][-1])
+    assert "stopped after" not in found.headline()[-1]
 
 
 @pytest.mark.parametrize(("budget", "trained"), [("1.5 epochs", ["wide"]), (0.08, ["net30", "net8"])])
@@ -109,7 +118,7 @@ def test_a_budget_that_a_screen_would_spend_buys_none(tmp_path, budget, trained)
         if len(trained) > 1
         else "The budget paid for no other training: the choice is by size alone."
     )
-    assert lines[4] == "The others were left out by their sizes alone."
+    assert lines[4 + (len(trained) > 1)] == "The others were left out by their sizes alone."
     again = select(zoo, make_target(), budget=budget, epochs=4, output_dir=tmp_path, **options)
     assert again.curves == found.curves
     assert found.price["epochs" if isinstance(budget, str) else "share"] <= float(str(budget).split()[0])
@@ -136,8 +145,10 @@ def test_wrong_budgets(budget):
 def test_never_a_confident_answer_where_there_is_none(tmp_path):
     price = {"seconds": 1.0, "epochs": 1.0, "share": 0.5}
 
-    def say(*rows, varies=True):
-        found = Selection("a", tmp_path, 1.0, 1.0, 1.0, "R²", {"a": (1.0,)}, price, Leaderboard(rows), varies)
+    def say(*rows, varies=True, other=None, **curves):
+        curves = {"a": (0.5, 0.9), **curves}
+        board = Leaderboard(rows)
+        found = Selection("a", tmp_path, 0.9, 0.8, 0.95, "accuracy", curves, price, board, varies, other)
         return found.headline()[2:]
 
     one, failed = Row("a", {"logme": 1.0}), Row("b", status="ValueError: no")
@@ -149,6 +160,17 @@ def test_never_a_confident_answer_where_there_is_none(tmp_path):
     assert lines[0].startswith("The budget paid for no other training")
     assert lines[1] == "The others were left out by their scores alone."
     assert lines[2].startswith("Failed, and so left out: b")
+    two = one, Row("c", {"logme": 0.5})
+    near, far = RunnerUp("c", 2, 0.78, 0.7, 0.82), RunnerUp("c", 1, 0.6, 0.5, 0.7)
+    assert say(*two, other=near, c=(0.4, 0.8))[1] == (
+        "Within noise: c has 0.780 (0.700 to 0.820), so these test data do not tell which of the two is better. "
+        "Each was trained with one seed only."
+    )
+    assert say(*two, other=far, c=(0.4,))[1] == (
+        "c, stopped after 1 of 2 epochs, has 0.600 (0.500 to 0.700). Each was trained with one seed only: another "
+        "might order them otherwise."
+    )
+    assert say(*two, c=(math.nan,))[1].startswith("All other trainings diverged")
 
 
 def test_data_of_one_target_are_told(tmp_path):
