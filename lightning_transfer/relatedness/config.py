@@ -114,9 +114,10 @@ class BoundConfig:
             only what can raise the loss) or ``"loss"`` (never above that one: the rise of the loss itself, by default).
             The last is no distance: it looks at the very losses that the bound is about, and 0 does not mean alike.
         tau: Lipschitz constant of the loss of the head in the working space: a number to train the head under that
-            constraint, or ``"auto"`` for the head with the smallest bound. Then the answer on the data that it was
-            fitted on is never above the entropy of the target prior, which guessing by that prior reaches. A head of
-            the user's own keeps its constant under ``"auto"``; to meet a number it is scaled down.
+            constraint, or ``"auto"`` for the head with the smallest bound. Then, where prior and label map are learned,
+            the answer on the data that it was fitted on is never above the entropy of the target prior, which guessing
+            by that prior reaches. A head of the user's own keeps its constant under ``"auto"``; to meet a number it is
+            scaled down.
         transforms: ``"fixed_all"``, ``"learned_a"`` (feature map), ``"learned_all"``, or a collection of ``"prior"``,
             ``"labels"`` and ``"features"``.
         method: ``"alternating"``, or ``"published"`` for the released algorithm.

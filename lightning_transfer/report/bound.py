@@ -41,8 +41,10 @@ def draw_bound(result: TaskRelatednessResult) -> Figure:
 
 
 def _draw_bars(axes: Axes, result: TaskRelatednessResult) -> None:
-    columns = result.certificates()
-    tallest = max(math.log(len(result.target_classes)), *(figures.bound for figures in columns.values()))
+    columns, guessing = result.certificates(), result.certificate.guessing
+    if math.isinf(guessing):  # of an early version, which did not keep it
+        guessing = math.log(len(result.target_classes))
+    tallest = max(guessing, *(figures.bound for figures in columns.values()))
     for place, (_, figures) in enumerate(columns.items()):
         bottom = 0.0
         for key, title, color in _TERMS:
@@ -57,10 +59,10 @@ def _draw_bars(axes: Axes, result: TaskRelatednessResult) -> None:
         certificate = result.certificate
         height = certificate.bound - certificate.distribution_mismatch + result.margin_mismatch
         axes.plot(0, height, "k_", markersize=14, label="with the mismatch as a distance")
-    axes.axhline(math.log(len(result.target_classes)), color="grey", linestyle=":", label="guessing")
+    axes.axhline(guessing, color="grey", linestyle=":", label="guessing")
     axes.set_xticks(range(len(columns)), list(columns))
     axes.set_xlim(-0.6, len(columns) - 0.4)
-    axes.set_ylim(top=1.08 * max(axes.get_ylim()[1], math.log(len(result.target_classes))))
+    axes.set_ylim(top=1.08 * max(axes.get_ylim()[1], guessing))
     axes.set_ylabel("nats")
     axes.set_title("bound on the target loss")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), frameon=False, fontsize=8)

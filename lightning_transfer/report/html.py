@@ -178,6 +178,9 @@ def bound_section(bounds: Sequence[tuple[str, Mapping[str, Any]]], level: int = 
         f'<svg class="key"><rect class="{kind}" width="99" height="99"/></svg>{name}' for kind, _, name in _TERMS
     )
     heads = ["Backbone", "Bound", *(name for _, _, name in _TERMS), "loss that it bounds", "guessing", ""]
+    news = any(bound.get("population_bound") is not None for _, bound in bounds)
+    if news:
+        heads.insert(-1, "new samples")
     copies = any(baseline_of(bound) is not None for _, bound in bounds)
     if copies:
         heads.insert(-1, "against copies")
@@ -188,6 +191,8 @@ def bound_section(bounds: Sequence[tuple[str, Mapping[str, Any]]], level: int = 
         texts = [_three(value) for value in values]
         if is_vacuous(bound["bound"], bound):
             texts[0] += " vacuous"
+        if news:
+            texts.append(_three(bound.get("population_bound")))
         if copies:
             texts.append(against_copies(bound))
         cells += [f'<td data-t="{heading}">{text}</td>' for heading, text in zip(heads[1:-1], texts, strict=True)]
@@ -201,10 +206,14 @@ def bound_section(bounds: Sequence[tuple[str, Mapping[str, Any]]], level: int = 
         " Against copies: the bound under maps that can only turn the target (or none), minus that of copies of the "
         "reference turned at random, with their spread; ? where that is not decided, vacuous where that bound is."
     )
+    new_words = (
+        " New samples: what the expected loss on them does not exceed, of a classifier that mixes in the class shares, "
+        "with the confidence that was asked for."
+    )
     return (
         f'<h{level}>What the bound is made of</h{level}>\n<p class="faint">In nats, lower is better: {keys}. '
         "The upright line is the loss that the bound is about. A bound above guessing is vacuous: it says nothing of "
-        f"its own.{words if copies else ''}</p>\n"
+        f"its own.{new_words if news else ''}{words if copies else ''}</p>\n"
         f'<div class="scroll"><table class="terms narrow"><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>\n{_label_map(best, bound)}"
         + (f"<h{level}>To repeat it</h{level}>\n<pre>{repeat}</pre>\n" if repeat else "")

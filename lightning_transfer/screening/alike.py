@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_transfer.data.loading import load_data
 from lightning_transfer.relatedness.config import DATA
-from lightning_transfer.screening.candidates import check_relatedness, refuse_for_several
+from lightning_transfer.screening.candidates import check_relatedness, needed_of, refuse_for_several
 from lightning_transfer.screening.duplicates import NOTES, watch_duplicates
 from lightning_transfer.utilities.text import plain
 
@@ -35,7 +35,9 @@ class AlikeTasks:
     guessing: Mapping[str, float]
 
     def nearest(self, target: str) -> str:
-        """The other task with the smallest bound on a target.
+        """The other task with the smallest bound on a target; an easy one has that, related or not.
+
+        Which one is related :func:`~lightning_transfer.screening.rank_references` tells.
 
         Raises:
             ValueError: If there is no such task.
@@ -126,14 +128,20 @@ def alike_tasks(
     built = load_backbone(backbone, shape=lambda: read_input_shape(next(iter(named.values())), split))
     kept = {
         name: extract(
-            built, data, keep=("features", "labels"), split=split, max_samples=max_samples, trainer=trainer,
+            built, data, keep=needed_of(data), split=split, max_samples=max_samples, trainer=trainer,
             progress=progress,
         ).kept
         for name, data in named.items()
     }  # fmt: skip
     results = {
         (one, other): task_relatedness(
-            kept[one]["features"], kept[one]["labels"], kept[other]["features"], kept[other]["labels"], **arguments
+            kept[one]["features"],
+            kept[one]["labels"],
+            kept[other]["features"],
+            kept[other]["labels"],
+            reference_groups=kept[one].get("groups"),
+            target_groups=kept[other].get("groups"),
+            **arguments,
         )
         for one in named
         for other in named

@@ -15,6 +15,7 @@ BOUND_NUMBERS = (
     "bound", "reweighted_reference_loss", "label_mismatch", "distribution_mismatch", "target_loss", "target_accuracy",
     "guessing",
 )  # fmt: skip
+_MORE_NUMBERS = ("population_bound", "confidence")
 _BOUND_NAMES = ("reference_class_names", "target_class_names")
 COSTS = ("parameters", "flops", "feature_dim", "images_per_second", "seconds")
 
@@ -39,7 +40,8 @@ class Row:
         fingerprint: Name of the weights and the preprocessing that were screened; empty where not known.
         control: Whether the weights are random: what scores without any training.
         bound: What the task-relatedness bound is made of, where there is one: its terms and the loss that it bounds in
-            nats, the label map and the names of the classes, as in ``relatedness.json``.
+            nats, the label map and the names of the classes, as in ``relatedness.json``; where they were asked for the
+            ``baseline``, and ``population_bound`` with the ``confidence`` of this row alone.
         cached: Whether features came from the cache: ``images_per_second`` and ``seconds`` are then what was measured
             when they were put there.
         layer: The layer that was scored; empty where it is the backbone's own features.
@@ -172,7 +174,20 @@ def _read_bound(record: Any) -> dict[str, Any]:
     names = {name: expect({name: [], **record}, name, list) for name in _BOUND_NAMES}
     if not all(isinstance(text, str) for texts in names.values() for text in texts):
         raise ValueError(f"Expected names of classes to be strings, but got {names!r}.")
-    return {**{name: float(record[name]) for name in BOUND_NUMBERS}, "label_map": matrix, **names}
+    more: dict[str, Any] = {}
+    for name in _MORE_NUMBERS:
+        if name in record:
+            if not _is_number(record[name]):
+                raise ValueError(f"Expected `{name}` to be a number, but got {record[name]!r}.")
+            more[name] = float(record[name])
+    if "baseline" in record:
+        baseline = expect(record, "baseline", dict)
+        copies = expect(baseline, "copies", list)
+        if not copies or not all(map(_is_number, [*copies, baseline.get("bound")])):
+            raise ValueError(f"Expected `baseline` to hold a bound and those of copies, but got {baseline!r}.")
+        expect({"feature_map": "", **baseline}, "feature_map", str)
+        more["baseline"] = baseline
+    return {**{name: float(record[name]) for name in BOUND_NUMBERS}, "label_map": matrix, **names, **more}
 
 
 def _is_number(value: Any) -> bool:

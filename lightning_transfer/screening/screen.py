@@ -21,6 +21,7 @@ from lightning_transfer.data.base import TransferDataModule
 from lightning_transfer.data.loading import load_data
 from lightning_transfer.data.sampling import grouped_order, stratified_order
 from lightning_transfer.inputs import Key, keys_of, needs_of, task_of
+from lightning_transfer.relatedness.config import OF_ONE_BACKBONE
 from lightning_transfer.report.text import title
 from lightning_transfer.screening.candidates import (
     BOUND,
@@ -116,7 +117,8 @@ def screen(
         error_bars: Standard errors beside the scores: jackknife from so many groups (``True`` for 16), bootstrap for
             scores that are no sums.
         relatedness: Arguments of :func:`lightning_transfer.functional.task_relatedness`; of a single backbone also its
-            ``head``, and its features as ``evaluation``.
+            ``head``, and its features as ``evaluation``. What ``confidence`` adds to a row holds with that probability
+            for all backbones together, so for the one chosen too; layers have no such statement.
         resume: A leaderboard of the same screen, or where it was saved: backbones that it has and that have not changed
             (weights, structure, preprocessing) keep their rows; those that failed or are new are screened.
         layers: Score layers of every backbone beside its own features, from the same pass: ``"all"`` for the stages of
@@ -195,7 +197,7 @@ def screen(
         },
         keys=keys,
         group_key=group_key,
-        relatedness=check_relatedness(relatedness),
+        relatedness=_for_all(check_relatedness(relatedness), len(candidates)),
         extract=extract,
         shape=lru_cache(partial(read_input_shape, data, split, keys_of(data, input_key, label_key, group_key))),
         layers=layers,
@@ -203,7 +205,7 @@ def screen(
     )  # fmt: skip
     several = "layers" if layers is not None else "backbones" if len(candidates) > 1 else ""
     for options in (plan.relatedness, *(getattr(metric, "data", {}) for metric in plan.metrics.objects.values())):
-        refuse_for_several(options, several)
+        refuse_for_several(options, several, (*OF_ONE_BACKBONE, *(["confidence"] if layers is not None else [])))
     if aggregate is not None and layers is None:
         raise ValueError(f"Expected argument `layers` beside `aggregate`, but got None beside {aggregate!r}.")
     check_one_of(aggregate, (None, *AGGREGATIONS), "aggregate")
@@ -701,6 +703,12 @@ def _add_bound(row: Row, reference: Kept, target: Kept, plan: _Plan) -> Row:
     )
 
 
+def _for_all(options: Mapping[str, Any], count: int) -> Mapping[str, Any]:
+    """Let statements about new samples hold for all backbones together."""
+    confidence = options.get("confidence", getattr(options.get("config"), "confidence", None))
+    return options if confidence is None else {**options, "confidence": 1 - (1 - confidence) / count}
+
+
 def _parts_of_bound(result: TaskRelatednessResult) -> dict[str, Any]:
     numbers = {name: float(getattr(result.certificate, name)) for name in BOUND_NUMBERS}
     if not all(map(math.isfinite, numbers.values())):
@@ -708,7 +716,12 @@ def _parts_of_bound(result: TaskRelatednessResult) -> dict[str, Any]:
     matrix = [[round(share, 4) for share in row] for row in result.label_map.tolist()]
     reference, target = result.class_names()
     names = {"reference_class_names": reference, "target_class_names": target}
-    return {**numbers, **names, "label_map": matrix if len(matrix) * len(matrix[0]) <= _LARGEST_MAP else []}
+    parts = {**numbers, **names, "label_map": matrix if len(matrix) * len(matrix[0]) <= _LARGEST_MAP else []}
+    if result.population_bound is not None:
+        parts |= {"population_bound": result.population_bound, "confidence": result.config.confidence}
+    if result.baseline is not None:
+        parts["baseline"] = {**asdict(result.baseline), "copies": list(result.baseline.copies)}
+    return parts
 
 
 def _settings_of(plan: _Plan, precision: str) -> dict[str, Any]:

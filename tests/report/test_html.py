@@ -162,3 +162,7 @@ def test_what_copies_of_the_reference_reach_and_that_a_bound_is_vacuous():
     assert ">0.700 vacuous</td>" in text
     assert text.count("vacuous</td>") == 1
     assert "copies" not in bound_section([("a", BOUND)])
+    new = bound_section([("a", {**BOUND, "population_bound": 0.8}), ("b", BOUND)])
+    assert '<td data-t="new samples">0.800</td>' in new
+    assert "New samples: " in new
+    assert "ew samples" not in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lightning_transfer.data.loading import load_data
 from lightning_transfer.screening import alike_tasks
 from tests._screens import Linear
 
@@ -23,6 +24,15 @@ def test_every_pair_once_and_the_nearest():
     assert list(alike.to_pandas().index) == ["low", "again", "high"]
     with pytest.raises(ValueError, match="`target` to be one of"):
         alike.nearest("other")
+
+
+def test_groups_are_kept_together():
+    low = load_data("digits_0_4", "target")
+    low.setup()
+    low = low.with_groups([i // 20 for i in range(len(low.train_dataset))])
+    plain = alike_tasks(Linear(8), {"low": "digits_0_4", "high": "digits_5_9"}, **{**OPTIONS, "folds": 2})
+    grouped = alike_tasks(Linear(8), {"low": low, "high": "digits_5_9"}, **{**OPTIONS, "folds": 2})
+    assert all(grouped.bounds[pair] != pytest.approx(bound) for pair, bound in plain.bounds.items())
 
 
 @pytest.mark.parametrize("tasks", [["digits"], ["digits", "digits"]])

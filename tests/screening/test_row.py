@@ -8,6 +8,7 @@ import math
 import pytest
 
 from lightning_transfer.screening import Row
+from lightning_transfer.screening.row import BOUND_NUMBERS
 from lightning_transfer.utilities.errors import Failure
 
 ROW = Row(
@@ -32,6 +33,19 @@ def test_a_failure_keeps_kind_and_message():
     assert again.failure.bad_input
     assert not Failure.of(MemoryError()).bad_input
     assert str(Failure.of(MemoryError())) == "MemoryError"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("population_bound", "0.5"), ("confidence", None), ("baseline", [1.0]), ("baseline", {"bound": 1.0, "copies": []}),
+     ("baseline", {"bound": 1.0, "copies": ["2"]}), ("baseline", {"copies": [1.0]}),
+     ("baseline", {"bound": 1.0, "copies": [1.0], "feature_map": 3})],
+)  # fmt: skip
+def test_wrong_parts_of_a_bound(name, value):
+    bound = dict.fromkeys(BOUND_NUMBERS, 0.5)
+    assert Row.from_dict({**ROW.to_dict(), "bound": bound}).bound["bound"] == 0.5
+    with pytest.raises(ValueError, match="Expected `"):
+        Row.from_dict({**ROW.to_dict(), "bound": {**bound, name: value}})
 
 
 def test_rows_of_the_first_version_open():

@@ -18,7 +18,8 @@ from torchmetrics import Metric
 from lightning_transfer.backbones import ModuleBackbone, Preprocessing
 from lightning_transfer.data import Digits, Samples
 from lightning_transfer.metrics import TaskRelatedness
-from lightning_transfer.screening import Leaderboard, alike_tasks, relate, screen
+from lightning_transfer.relatedness import BoundConfig
+from lightning_transfer.screening import Leaderboard, Row, alike_tasks, relate, screen
 from lightning_transfer.screening.merging import add_to_folder
 
 
@@ -260,13 +261,24 @@ def test_the_bound_is_a_column_where_a_reference_is_given(digits):
     target = Digits(classes=[4, 5, 6], max_samples=90)
     board = screen(
         {"a": Linear(4), "b": Linear(8)}, target, "h_score", reference=reference, rank_by="task_relatedness",
-        relatedness={"rounds": 1},
+        relatedness={"rounds": 1, "confidence": 0.9, "baselines": 2},
     )  # fmt: skip
     assert board.columns == ("h_score", "task_relatedness")
     assert [row.status for row in board.rows] == ["ok", "ok"]
     bounds = [row.score("task_relatedness") for row in board.rows]
-    assert all(0 < bound <= math.log(3) + 1e-9 for bound in bounds)  # never above the entropy of the target prior
+    assert all(0 < bound <= math.log(3) + 1e-9 for bound in bounds)
     assert board.best_score == min(bounds)
+    for row in board.rows:
+        assert row.bound["confidence"] == pytest.approx(0.95)  # of two backbones
+        assert row.bound["target_loss"] < row.bound["population_bound"]
+        assert len(row.bound["baseline"]["copies"]) == 2
+        assert Row.from_dict(json.loads(json.dumps(row.to_dict()))).bound == row.bound
+    config = {"config": BoundConfig(rounds=1, confidence=0.9)}
+    one = screen(Linear(4), target, "h_score", reference=reference, relatedness=config)
+    assert one["linear"].bound["confidence"] == 0.9
+    assert one["linear"].bound["population_bound"] < board["a"].bound["population_bound"]
+    with pytest.raises(ValueError, match="without 'confidence' for several layers"):
+        screen(Linear(4), target, "h_score", reference=reference, relatedness=config, layers="all")
     assert board.info["reference"] == "digits"
     assert not any("vacuous" in remark for row in board.rows for remark in row.remarks)
 
