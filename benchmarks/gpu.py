@@ -4,7 +4,8 @@
     python benchmarks/gpu.py updates extraction   # some parts, the others keep their figures
 
 Both sides of a ratio run in one process, turn about; what counts is the smallest time of the repeats, with the GPU
-waited for at both ends. Without a GPU, `--device cpu` runs small sizes to try the script.
+waited for at both ends (updates and products: of ten in a row, as a pass makes them). Without a GPU, `--device cpu` runs
+small sizes to try the script.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def wait():
         torch.cuda.synchronize()
 
 
-def turn_about(sides, repeats):
-    """Smallest seconds of each of several functions, which take turns."""
+def turn_about(sides, repeats, row=1):
+    """Smallest seconds of each of several functions, which take turns; of one call in a row of some."""
     best = dict.fromkeys(sides, float("inf"))
     for function in sides.values():
         function()
@@ -36,9 +37,10 @@ def turn_about(sides, repeats):
         for name in list(sides)[:: (-1) ** turn]:
             wait()
             start = time.perf_counter()
-            sides[name]()
+            for _ in range(row):
+                sides[name]()
             wait()
-            best[name] = min(best[name], time.perf_counter() - start)
+            best[name] = min(best[name], (time.perf_counter() - start) / row)
     return best
 
 
@@ -57,26 +59,34 @@ def updates():
 
     n, d, classes = (4096, 2048, 1000) if OPTIONS.device == "cuda" else (2048, 64, 10)
     lines = []
-    for dtype, goal in ((torch.float32, 1.3), (torch.bfloat16, None), (torch.float16, None)):
-        features = torch.randn(n, d, device=OPTIONS.device).to(dtype)
-        labels = torch.randint(classes, (n,), device=OPTIONS.device)
-        names = ("logme", "h_score", "h_score_shrunk")
-        metrics = build_metrics(names, options={name: {"num_classes": classes} for name in names}).to(OPTIONS.device)
-        for metric in metrics.values(copy_state=False):
-            metric.defer_checks = True
-        exact = features.double()
-        sides = {"ours": lambda: metrics.update(features, labels), "other": lambda: exact.T @ exact}  # noqa: B023
-        lines.append(show(f"update, {n} x {d}, {dtype} / one float64 product", turn_about(sides, 20), goal))
-        if dtype != torch.float32:
-            sides = {"ours": sides["ours"], "other": lambda: features.T @ features}  # noqa: B023
-            lines.append(show(f"update, {n} x {d}, {dtype} / one product of that type", turn_about(sides, 20), 4.0))
-        if OPTIONS.device == "cuda":
-            torch.cuda.set_sync_debug_mode("error")  # raises where the GPU is waited for
-            try:
-                metrics.update(features, labels)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-            print("no wait in the update", flush=True)
+    names = ("logme", "h_score", "h_score_shrunk")
+    for groups in (1, 16):  # partial sums: without and with error bars
+        for dtype, goal in ((torch.float32, 1.3), (torch.bfloat16, None), (torch.float16, None)):
+            features = torch.randn(n, d, device=OPTIONS.device).to(dtype)
+            labels = torch.randint(classes, (n,), device=OPTIONS.device)
+            options = {name: {"num_classes": classes, "jackknife_groups": groups} for name in names}
+            metrics = build_metrics(names, options=options).to(OPTIONS.device)
+            for metric in metrics.values(copy_state=False):
+                metric.defer_checks = True
+            exact = features.double()
+            update, double, half = (
+                lambda: metrics.update(features, labels),  # noqa: B023
+                lambda: exact.T @ exact,  # noqa: B023
+                lambda: features.T @ features,  # noqa: B023
+            )
+            what = f"update, {n} x {d}, {dtype}, {groups} partial sums"
+            best = turn_about({"ours": update, "other": double}, 10, row=10)
+            lines.append(show(f"{what} / one float64 product", best, goal))
+            if dtype != torch.float32:
+                best = turn_about({"ours": update, "other": half}, 10, row=10)
+                lines.append(show(f"{what} / one product of that type", best, 4.0))
+            if OPTIONS.device == "cuda":
+                torch.cuda.set_sync_debug_mode("error")  # raises where the GPU is waited for
+                try:
+                    metrics.update(features, labels)
+                finally:
+                    torch.cuda.set_sync_debug_mode("default")
+                print("no wait in the update", flush=True)
     return lines
 
 
@@ -157,16 +167,112 @@ def extraction():
                     network(inputs)  # noqa: B023
 
         trainer = {"accelerator": "gpu" if OPTIONS.device == "cuda" else "cpu", "precision": "bf16-mixed"}
+        inside = [float("inf")]
 
-        def scored(names, compute, trainer=trainer):
-            found = extract(network, loader, build_metrics(names), trainer=trainer, progress=False)  # noqa: B023
+        def scored(compute, trainer=trainer, inside=inside):
+            metrics = build_metrics(["logme", "h_score", "leep", "nce"])
+            found = extract(network, loader, metrics, trainer=trainer, progress=False)  # noqa: B023
+            inside[0] = min(inside[0], found.seconds)
             if compute:
                 found.metrics.compute()
 
-        sides = {"ours": lambda: scored(["logme", "h_score", "leep", "nce"], False), "other": bare}
-        lines.append(show(f"pass / bare loop, {name}, {n} pictures of {size} pixels", turn_about(sides, 4), 1.05))
-        sides = {"ours": lambda: scored(["logme", "h_score", "leep", "nce"], True), "other": bare}
-        lines.append(show(f"pass and scores / bare loop, {name}", turn_about(sides, 2)))
+        what = f"{name}, {n} pictures of {size} pixels"
+        best = turn_about({"ours": lambda: scored(False), "other": bare}, 6)
+        lines.append(show(f"pass, first batch to last / bare loop, {what}", {**best, "ours": inside[0]}, 1.05))
+        lines.append(show(f"pass with its start and end / bare loop, {what}", best, 1.05))
+        best = turn_about({"ours": lambda: scored(True), "other": bare}, 2)
+        lines.append(show(f"pass and computed scores / bare loop, {what}", best))
+    return lines
+
+
+class _Pictures(torch.utils.data.Dataset):
+    """JPEG files in memory, decoded and cut when they are asked for."""
+
+    def __init__(self, count, size):
+        import io
+
+        import numpy as np
+        from PIL import Image
+
+        self.files, self.count, self.size = [], count, size
+        for seed in range(16):
+            coarse = np.random.default_rng(seed).integers(0, 255, (12, 16, 3), dtype=np.uint8)
+            file = io.BytesIO()
+            Image.fromarray(coarse).resize((320, 240)).save(file, "JPEG", quality=90)
+            self.files.append(file.getvalue())
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        import io
+
+        import numpy as np
+        from PIL import Image
+
+        picture = Image.open(io.BytesIO(self.files[index % len(self.files)])).resize((self.size, self.size))
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1), index % 100
+
+
+def workers():
+    """Passes of two backbones through loader workers beside bare loops whose workers live as long."""
+    from lightning_transfer.extraction import extract
+    from lightning_transfer.metrics.registry import build_metrics
+    from lightning_transfer.workers import SharedReading
+
+    n, batch, count = (8192, 256, 4) if OPTIONS.device == "cuda" else (8, 4, 1)
+    networks = [(name, backbone.to(OPTIONS.device).eval()) for name, _, backbone in _backbones()]
+    pictures = _Pictures(n, 224 if OPTIONS.device == "cuda" else 32)
+    trainer = {"accelerator": "gpu" if OPTIONS.device == "cuda" else "cpu", "precision": "bf16-mixed"}
+
+    def make(**options):
+        pinned = OPTIONS.device == "cuda"
+        return torch.utils.data.DataLoader(pictures, batch, num_workers=count, pin_memory=pinned, **options)
+
+    def bare():
+        loader = make(persistent_workers=True)
+        for _, network in networks:
+            with torch.no_grad(), torch.autocast(OPTIONS.device, torch.bfloat16):
+                for inputs, labels in loader:
+                    network(inputs.to(OPTIONS.device, non_blocking=True))
+                    labels.to(OPTIONS.device, non_blocking=True)
+
+    def ours():
+        loader, reading = make(), SharedReading()
+        try:
+            for _, network in networks:
+                metrics = build_metrics(["logme", "h_score", "leep", "nce"])
+                extract(network, loader, metrics, trainer=trainer, progress=False, reading=reading)
+        finally:
+            reading.close()
+
+    what = f"two passes through {count} loader workers, {n} pictures / bare loops"
+    return [show(what, turn_about({"ours": ours, "other": bare}, 2), 1.1)]
+
+
+def scores():
+    """Seconds of single scores of features on the device, on the GPU and on this processor."""
+    from lightning_transfer.metrics.registry import build_metrics
+
+    n, d, classes = (10_000, 1280, 100) if OPTIONS.device == "cuda" else (500, 16, 5)
+    labels = torch.randint(classes, (n,))
+    features = torch.randn(classes, d)[labels] * 0.3 + torch.randn(n, d)
+    lines = []
+    for name in ("nleep", "knn_accuracy", "gbc", "parc", "pactran", "transrate", "sfda", "lfc", "ncti", "ridge_probe"):
+        best, found = {}, {}
+        for side, device in (("ours", OPTIONS.device), ("other", "cpu")):
+            metrics = build_metrics([name]).to(device)
+            for _ in range(2 if side == "ours" else 1):  # the first call on a GPU starts its libraries
+                metrics.reset()
+                metrics.update(features=features.to(device), labels=labels.to(device))
+                wait()
+                start = time.perf_counter()
+                found[side] = float(metrics.compute()[name])
+                wait()
+                best[side] = time.perf_counter() - start
+        lines.append(show(f"`{name}` of {n} x {d}, {classes} classes / on the processor", best))
+        lines[-1]["difference"] = abs(found["ours"] - found["other"]) / max(abs(found["other"]), 1e-12)
+        print(f"   relative difference {lines[-1]['difference']:.1e}", flush=True)
     return lines
 
 
@@ -196,7 +302,7 @@ def options():
     return lines
 
 
-PARTS = {part.__name__: part for part in (updates, computes, agreement, extraction, options)}
+PARTS = {part.__name__: part for part in (updates, computes, agreement, extraction, workers, scores, options)}
 
 
 def main():

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from torchmetrics import MetricCollection
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -93,3 +94,24 @@ def mark_updated(metric: Metric) -> None:
 def default_states(metric: Metric) -> dict[str, Tensor | list[Any]]:
     """The states that a metric starts from, by name; torchmetrics 1.8.0, 1.9.0."""
     return metric._defaults
+
+
+class LinkedCollection(MetricCollection):
+    """A collection that links shared states again only where one was replaced; torchmetrics 1.8.0, 1.9.0.
+
+    Linking all of them after every batch takes a fifth of the time of an update on a GPU.
+    """
+
+    def _compute_groups_create_state_ref(self, copy: bool = False) -> None:
+        if copy or self._state_is_copy or not self._share_states():
+            super()._compute_groups_create_state_ref(copy)
+
+    def _share_states(self) -> bool:
+        """Whether all groups do, with the number of updates noted."""
+        for names in self._groups.values():
+            first, *others = (vars(getattr(self, name)) for name in names)
+            for states in others:
+                if not all(name in states and states[name] is first.get(name) for name in first["_defaults"]):
+                    return False
+                states["_update_count"] = first["_update_count"]
+        return True

@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -44,6 +44,7 @@ from lightning_transfer.utilities.files import write_atomically
 from lightning_transfer.utilities.handover import read_results, write_results
 from lightning_transfer.utilities.isolation import find_random_sources, preserve_modules, preserve_rng
 from lightning_transfer.utilities.optimization import check_optimizations, optimized
+from lightning_transfer.utilities.overlap import LateLooks, OneBehind
 from lightning_transfer.workers import SharedReading
 
 if TYPE_CHECKING:
@@ -308,6 +309,12 @@ class _FeaturePass(LightningModule):
         self._parts: dict[str, list[Tensor]] = {name: [] for name in keep}
         self._start = 0.0
         self._missing_checked = False
+        self._behind: OneBehind | None = None
+        self._late: LateLooks | None = None
+
+    def cpu(self) -> _FeaturePass:
+        """Do nothing: the Trainer would copy at its end the weights that :func:`extract` puts back."""
+        return self
 
     @property
     def metrics(self) -> MetricCollection | None:
@@ -323,9 +330,12 @@ class _FeaturePass(LightningModule):
 
     def begin(self) -> None:
         """Reset the metrics: here, since spawned processes begin with states in memory that they share."""
+        if self.device.type == "cuda":
+            self._behind, self._late = OneBehind(self.device, self._take), LateLooks()
         if self.metrics is not None:
-            self.metrics.to(self.device)
-            self.metrics.reset()
+            with nullcontext() if self._behind is None else self._behind.stream():
+                self.metrics.to(self.device)
+                self.metrics.reset()
             self.defer_checks(self.device.type != "cpu")
         self._start = time.perf_counter()
 
@@ -344,29 +354,51 @@ class _FeaturePass(LightningModule):
                     raise ValueError(f"{self.backbone.name}: {error}") from error
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> int:
-        try:
+        if self._late is not None:
+            self._judge()
+        with self._naming(batch_idx), nullcontext() if self._late is None else self._late.during(batch_idx):
             inputs, named = split_batch(batch, **self.keys)
             output = self.backbone(inputs)
             with torch.autocast(self.device.type, enabled=False), _default_dtype(torch.float32):
                 values = {**match_labels(named, self._wanted), "features": _full_precision(output.features)}
                 if output.logits is not None:
                     values |= derive_source_inputs(_full_precision(output.logits))
-                self._check_needs(values, batch)
-                if self.recorder is not None:
-                    self.recorder.add(values["features"], values.get("source_outputs"))
-                return self._feed(values)
+            self._check_needs(values, batch)
+        if self._behind is None:
+            self._take(batch_idx, values)
+        else:
+            self._behind.put(batch_idx, values)
+        return len(values["features"])
+
+    @contextmanager
+    def _naming(self, batch_idx: int) -> Iterator[None]:
+        """Name backbone and batch in errors."""
+        try:
+            yield
         except Exception as error:
             kind = ValueError if isinstance(error, ValueError) else RuntimeError
             raise kind(f"{self.backbone.name}, batch {batch_idx}: {error}") from error
 
-    def _feed(self, values: dict[str, Tensor]) -> int:
+    def _judge(self, wait: bool = False) -> None:
+        """Refuse a batch whose inputs turned out to be wrong."""
+        found = None if self._late is None else self._late.judge(wait)
+        if found is not None:
+            with self._naming(found[0]):
+                raise found[1]
+
+    def _take(self, batch_idx: int, values: dict[str, Tensor]) -> None:
+        """Hand a batch on to the recorder, the metrics and what is kept."""
+        with self._naming(batch_idx), torch.autocast(self.device.type, enabled=False), _default_dtype(torch.float32):
+            if self.recorder is not None:
+                self.recorder.add(values["features"], values.get("source_outputs"))
+            self._feed(values)
+
+    def _feed(self, values: dict[str, Tensor]) -> None:
         if self.metrics is not None:
             self.metrics.update(**values)
         for name, parts in self._parts.items():
             parts.append(values[name].detach().cpu())
-        size = len(values["features"])
-        self.num_samples += size
-        return size
+        self.num_samples += len(values["features"])
 
     def _check_needs(self, values: Mapping[str, Tensor], batch: Any) -> None:
         if self._missing_checked:
@@ -393,8 +425,9 @@ class _FeaturePass(LightningModule):
 
     def end(self, processes: int = 1) -> None:
         """Take the time, and put together what was kept."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if self._behind is not None:
+            self._judge(wait=True)
+            self._behind.finish()
         self.seconds = time.perf_counter() - self._start
         self._raise_faults()
         self.kept = {name: _gather(parts, processes) for name, parts in self._parts.items()}

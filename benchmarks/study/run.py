@@ -21,6 +21,8 @@ def main() -> None:
     parser.add_argument("--part", default=None)
     parser.add_argument("--targets", nargs="*", default=None)
     parser.add_argument("--backbones", nargs="*", default=[""], help="names, or beginnings of names")
+    parser.add_argument("--accelerator", default="cpu", help="cpu, or gpu: several slices at once fill one")
+    parser.add_argument("--rows", type=Path, default=HERE / "rows", help="folder of the rows")
     options = parser.parse_args()
     only = tuple(options.backbones)
     if options.texts is not None:
@@ -38,8 +40,8 @@ def main() -> None:
         targets,
         about=about,
         references=references,
-        trainer={"accelerator": "cpu"},
-        output_dir=HERE / "rows",
+        trainer={"accelerator": options.accelerator},
+        output_dir=options.rows,
         part=options.part,
         **RECIPE,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightning_transfer.utilities.checks import check_in_interval, check_one_of
+from lightning_transfer.utilities.overlap import look
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,9 +93,9 @@ class Preprocessing:
         scale = 1.0 if images.is_floating_point() else 255.0
         x = images if images.dtype == torch.float64 else images.float()
         x = self._resize(self._centre(x), scale)
-        mean, std = (x.new_tensor([scale * v for v in values]).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        mean, std = (_per_channel(x, tuple(scale * v for v in values)) for values in (self.mean, self.std))
         if self.channels == 1 and x.shape[1] == 3:
-            x = (x * x.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+            x = (x * _per_channel(x, _LUMA)).sum(dim=1, keepdim=True)
         elif self.channels is not None and x.shape[1] != self.channels:
             x = x.expand(-1, self.channels, -1, -1)
         return (x - mean) / std
@@ -111,12 +113,8 @@ class Preprocessing:
             raise ValueError(
                 f"Expected argument `inputs` to have {fitting[0]} or {fitting[1]} channels, but got {images.shape[1]}."
             )
-        if images.is_floating_point() and images.numel() and (images.min() < 0 or images.max() > 1):
-            raise ValueError(
-                "Expected floating images in argument `inputs` to lie in [0, 1], but got values from "
-                f"{float(images.min()):.4g} to {float(images.max()):.4g}. Images that are normalised already need a "
-                "backbone with `preprocessing=None`."
-            )
+        if images.is_floating_point() and images.numel():
+            look(torch.stack(images.aminmax()), _check_range)
 
     def _centre(self, x: Tensor) -> Tensor:
         if self.crop == 1.0:
@@ -189,6 +187,28 @@ class WholePicture:
 
         pixels = torch.from_numpy(np.array(picture))
         return self.preprocessing(pixels[None, None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)[None])[0]
+
+
+def _check_range(limits: Sequence[float]) -> None:
+    low, high = limits
+    if low < 0 or high > 1:
+        raise ValueError(
+            "Expected floating images in argument `inputs` to lie in [0, 1], but got values from "
+            f"{low:.4g} to {high:.4g}. Images that are normalised already need a backbone with `preprocessing=None`."
+        )
+
+
+def _per_channel(images: Tensor, values: tuple[float, ...]) -> Tensor:
+    """Numbers for each channel, shape ``(1, c, 1, 1)``, as images are."""
+    if images.device.type == "cuda" and type(images) is Tensor:  # sent once: a GPU is waited for
+        return _sent(values, images.dtype, images.device)
+    return images.new_tensor(values).view(1, -1, 1, 1)
+
+
+@lru_cache(maxsize=256)
+def _sent(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device).view(1, -1, 1, 1)
 
 
 def choose_preprocessing(given: Preprocessing | str | None, default: Preprocessing | None) -> Preprocessing | None:

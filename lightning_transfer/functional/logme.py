@@ -13,6 +13,7 @@ from lightning_transfer.functional.moments import ClassMoments, SupervisedMoment
 from lightning_transfer.utilities.checks import check_features
 
 _GRID = 240
+_FINE_GRID = 1024  # on a GPU, where points of a grid are cheap and steps of the refinement are not
 _REFINEMENTS = 30
 
 
@@ -103,14 +104,21 @@ class _ProfileEvidence:
             floor = torch.where(empty, torch.ones_like(total), total) * (1000 * eps)
         self.residual = torch.maximum(left, floor)
 
-    def on_grid(self, log_t: Tensor) -> Tensor:
-        """Evidence of every column at the same values, shape ``(c, len(log_t))``."""
+    def on_grid(self, log_t: Tensor) -> tuple[Tensor, Tensor]:
+        """Evidence of every column at the same values, and its derivatives there; both ``(c, len(log_t))``."""
+        t = log_t.exp()
         away = torch.sigmoid(log_t[:, None] - self._log_values)  # t / (t + s)
-        inverse = away / log_t.exp()[:, None]
-        pull = 1 + self.n * (inverse @ self.along_square + self.outside / log_t.exp())
+        inverse = away / t[:, None]
+        pull = 1 + self.n * (inverse @ self.along_square + self.outside / t)
         misfit = self.mean[:, None] - self.crossed @ inverse.T
         fit = self.residual[:, None] + self.explained @ away.T + self.n * misfit.square() / pull
-        return self._evidence(fit, pull.log() - away.log().sum(1))
+        evidence = self._evidence(fit, pull.log() - away.log().sum(1))
+        back = 1 - away
+        inverse *= away
+        pull_slope = -self.n * (inverse @ self.along_square + self.outside / t)
+        fit_slope = self.explained @ (away * back).T
+        fit_slope += self.n * (2 * misfit * (self.crossed @ inverse.T) / pull - (misfit / pull).square() * pull_slope)
+        return evidence, -0.5 * fit_slope / fit + 0.5 * (back.sum(1) - pull_slope / pull) / self.n
 
     def at(self, log_t: Tensor) -> tuple[Tensor, Tensor]:
         """Evidence of every column at a value of its own, and its derivative there; both shape ``(c,)``."""
@@ -135,12 +143,13 @@ class _ProfileEvidence:
             return self._evidence(self.residual + self.n * self.mean.square(), self.residual.new_zeros(()))
         scale = torch.cat([self.values, (self.n * (self.outside + self.along_square.sum())).reshape(1)])
         scale = scale[scale > 0].log()
-        grid = torch.linspace(float(scale.min()) - 24, float(scale.max()) + 24, _GRID).to(scale)
-        coarse = self.on_grid(grid)
-        best = coarse.argmax(1)
-        low, high = grid[(best - 1).clamp(min=0)], grid[(best + 1).clamp(max=_GRID - 1)]
-        (_, low_slope), (_, high_slope) = self.at(low), self.at(high)
-        result = coarse.gather(1, best[:, None]).squeeze(1)
+        points = _GRID if scale.device.type == "cpu" else _FINE_GRID
+        grid = torch.linspace(float(scale.min()) - 24, float(scale.max()) + 24, points).to(scale)
+        coarse, slopes = self.on_grid(grid)
+        result, best = coarse.max(1)
+        before, after = (best - 1).clamp(min=0), (best + 1).clamp(max=points - 1)
+        low, high = grid[before], grid[after]
+        low_slope, high_slope = (slopes.gather(1, ends[:, None])[:, 0] for ends in (before, after))
         bracketed = (low_slope > 0) & (high_slope < 0)
         raised = lowered = torch.zeros_like(bracketed)
         for _ in range(_REFINEMENTS):

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from lightning_transfer._compat import default_states
+from lightning_transfer._compat import LinkedCollection, default_states
 from lightning_transfer.functional.counts import check_attributes, refuse_ignored_columns
 from lightning_transfer.inputs import Task
 from lightning_transfer.utilities.checks import (
@@ -345,7 +345,7 @@ def collect(metrics: Mapping[str, Metric]) -> MetricCollection:
             groups.append((metric, [name]))
         else:
             names.append(name)
-    return MetricCollection(dict(metrics), compute_groups=[names for _, names in groups])
+    return LinkedCollection(dict(metrics), compute_groups=[names for _, names in groups])
 
 
 def _shares_states(metric: TransferMetric, other: TransferMetric) -> bool:

@@ -23,34 +23,35 @@ def count_faults(values: Tensor, truth: Tensor, kind: str, num_classes: int | No
     """Which faults a batch has, without waiting for its device.
 
     Args:
-        values: The first input of a score, shape ``(n, d)``.
+        values: The first input of a score, shape ``(n, d)``. Only float64 is read: whether values of other dtypes are
+            finite is seen from sums in float64, which they cannot leave.
         truth: Labels or targets of the same samples.
         kind: ``"classification"``, ``"multilabel"`` or ``"regression"``.
         num_classes: Class ids lie below it, where given.
 
     Returns:
-        Zeros and ones, one for each of :data:`FAULTS`, int64.
+        One for each of :data:`FAULTS`, bool.
 
     Example:
         >>> import torch
         >>> from lightning_transfer.metrics.deferral import count_faults
-        >>> count_faults(torch.tensor([[torch.nan]]), torch.tensor([7]), "classification", 5)
-        tensor([1, 0, 1, 0, 0])
+        >>> count_faults(torch.tensor([[torch.nan]]).double(), torch.tensor([7]), "classification", 5)
+        tensor([ True, False,  True, False, False])
     """
-    low = above = mixed = size = torch.zeros((), dtype=torch.bool, device=values.device)
+    none = torch.zeros((), dtype=torch.bool, device=values.device)
+    unsound = _is_unsound(values) if values.dtype == torch.float64 else none
     if kind == "classification":
         smallest, largest = truth.aminmax()
-        low = smallest < 0
-        above = largest >= num_classes if num_classes is not None else above
+        found = [unsound, smallest < 0, none if num_classes is None else largest >= num_classes, none, none]
     elif kind == "multilabel":
-        mixed = ~((truth == 0) | (truth == 1)).all()
+        found = [unsound, none, none, ~((truth == 0) | (truth == 1)).all(), none]
     else:
-        size = _is_unsound(truth)
-    return torch.stack([_is_unsound(values), low, above, mixed, size]).long()
+        found = [unsound, none, none, none, _is_unsound(truth)]
+    return torch.stack(found)
 
 
-def describe_faults(counts: Sequence[int], first: str, second: str, num_classes: int | None) -> str | None:
-    """What the counts of :data:`FAULTS` say, in words; None if there are none."""
+def describe_faults(counts: Sequence[int | str], first: str, second: str, num_classes: int | None) -> str | None:
+    """What the counts of :data:`FAULTS` (or ``"some"``) say, in words; None if there are none."""
     texts = [
         f"{text.format(first=first, second=second, num_classes=num_classes)}, but {count} batches had other values"
         for text, count in zip(FAULTS, counts, strict=True)

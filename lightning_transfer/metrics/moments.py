@@ -29,7 +29,7 @@ from lightning_transfer.metrics.deferral import FAULTS, count_faults, describe_f
 from lightning_transfer.metrics.jackknife import JackknifeMetric
 from lightning_transfer.utilities.checks import check_labels, check_positive_int, shape_of_positions
 from lightning_transfer.utilities.groups import parts_of
-from lightning_transfer.utilities.linalg import add_gram_
+from lightning_transfer.utilities.linalg import add_gram_, add_grams_
 
 _CHUNK = 1024  # rows that wait for one product
 _COLLINEAR = 1e8  # condition number from which a warning is due
@@ -62,6 +62,22 @@ class _ClassSums:
         square = torch.linalg.vector_norm(rows, dim=1).square()  # one reading of the rows, nothing written
         sums["norm_weighted_sum"].add_(square @ rows)
         sums["norm_fourth"].add_(square @ square)
+
+    def add_in_turn_(self, sums: Mapping[str, Tensor], rows: Tensor, labels: Tensor) -> None:
+        """Add samples in place to several sums of each name, in turn, with a few large kernels."""
+        groups, classes, width = sums["class_sums"].shape
+        turns = rows.reshape(-1, groups, width).transpose(0, 1)
+        cells = labels
+        if groups > 1:
+            cells = (
+                labels.reshape(-1, groups) + torch.arange(0, groups * classes, classes, device=labels.device)
+            ).view(-1)
+        add_class_counts_(sums["class_counts"].view(-1), cells)
+        sums["class_sums"].view(-1, width).index_add_(0, cells, rows)
+        add_grams_(sums["second_moment"], turns)
+        square = torch.linalg.vector_norm(turns, dim=2, keepdim=True).square()
+        sums["norm_weighted_sum"].unsqueeze(1).baddbmm_(square.mT, turns)
+        sums["norm_fourth"].view(-1, 1, 1).baddbmm_(square.mT, square)
 
     def moments(self, sums: Mapping[str, Any], **origin: Any) -> ClassMoments:
         """Make moments of the sums."""
@@ -125,6 +141,18 @@ class _TargetSums:
         sums["target_sum"].add_(targets.sum(0))
         sums["target_square"].add_(targets.square().sum(0))
         sums["cross_moment"].addmm_(rows.T, targets)
+
+    def add_in_turn_(self, sums: Mapping[str, Tensor], rows: Tensor, targets: Tensor) -> None:
+        """Add samples in place to several sums of each name, in turn, with a few large kernels."""
+        groups, width, columns = sums["cross_moment"].shape
+        turns = rows.reshape(-1, groups, width).transpose(0, 1)
+        of_turns = targets.reshape(-1, groups, columns).transpose(0, 1)
+        sums["target_counts"].add_(turns.shape[1])
+        sums["feature_sums"].add_(turns.sum(1))
+        add_grams_(sums["second_moment"], turns)
+        sums["target_sum"].add_(of_turns.sum(1))
+        sums["target_square"].add_(of_turns.square().sum(1))
+        sums["cross_moment"].baddbmm_(turns.mT, of_turns)
 
     def moments(self, sums: Mapping[str, Any], **origin: Any) -> TargetMoments:
         """Make moments of the sums."""
@@ -269,7 +297,11 @@ class MomentMetric(JackknifeMetric):
         if checked is None:
             return
         groups = self._check_groups(groups, shape_of_positions(features), labels)
-        features, truth = checked
+        self._take(*checked, groups)
+
+    @outside_inference
+    def _take(self, features: Tensor, truth: Tensor, groups: Tensor | None) -> None:
+        """Add a batch whose sizes are right."""
         if self.defer_checks:
             truth = self._note_faults(features, truth)
         if self.task == "classification":
@@ -284,7 +316,6 @@ class MomentMetric(JackknifeMetric):
     def _reads_values(self) -> bool:
         return not self.defer_checks
 
-    @outside_inference
     def _note_faults(self, features: Tensor, truth: Tensor) -> Tensor:
         """Count what is wrong with a batch; class ids out of range, which would stop a GPU, come back within it."""
         self.faults += count_faults(features, truth, self.task, self.num_classes)
@@ -299,7 +330,12 @@ class MomentMetric(JackknifeMetric):
             ValueError: If it did.
         """
         first, second = self.requires[:2]
-        message = describe_faults(self.faults.tolist(), first, second, self.num_classes)
+        counts: list[int | str] = self.faults.tolist()
+        if not counts[0] and bool(self.single):  # what is not finite makes sums that are not; float64 was counted
+            waiting = self.pending_rows[: count_in(self.pending_count)]
+            total = getattr(self, self._sums.names[1]).sum() + waiting.sum()
+            counts[0] = 0 if bool(total.isfinite()) else "some"
+        message = describe_faults(counts, first, second, self.num_classes)
         if message:
             raise ValueError(message)
 
@@ -308,7 +344,6 @@ class MomentMetric(JackknifeMetric):
         """Whether a large batch is one product: on a GPU, where a few small ones take longer."""
         return self.shift.device.type != "cpu"
 
-    @outside_inference
     def _accumulate(self, features: Tensor, truth: Tensor, truth_size: int, groups: Tensor | None) -> None:
         """Add validated samples to the states.
 
@@ -329,7 +364,7 @@ class MomentMetric(JackknifeMetric):
         idle = self._takes_whole_batches and not count_in(self.pending_count) and count_in(self.seen) % count == 0
         if idle and len(features) >= _CHUNK:
             start = len(features) - len(features) % count
-            self._add(features[:start] - self.shift, truth[:start], None if parts is None else parts[:start])
+            self._add(features[:start] - self.shift, truth[:start], None if parts is None else parts[:start], True)
         if start < len(features) and not len(self.pending_rows):
             # zeros, not empty: collections compare the states of metrics by value
             self.pending_rows = features.new_zeros((_CHUNK, features.shape[1]), dtype=torch.float64)
@@ -358,14 +393,19 @@ class MomentMetric(JackknifeMetric):
             self._add(self.pending_rows[:count], self.pending_truth[:count], parts)
             set_count(self.pending_count, 0)
 
-    def _add(self, rows: Tensor, truth: Tensor, parts: Tensor | None) -> None:
-        """Add shifted samples to the partial sums: in turn, or to given ones."""
+    def _add(self, rows: Tensor, truth: Tensor, parts: Tensor | None, whole: bool = False) -> None:
+        """Add shifted samples to the partial sums: in turn (from the first one on, if ``whole``), or to given ones."""
         groups, seen = self.jackknife_groups, count_in(self.seen)
-        for group in range(groups):
-            turn = slice((group - seen) % groups, None, groups) if parts is None else (parts == group).nonzero()[:, 0]
-            if len(chosen := rows[turn]):
-                sums = {name: getattr(self, name)[group] for name in self._sums.names}
-                self._sums.add_(sums, chosen, truth[turn])
+        sums = {name: getattr(self, name) for name in self._sums.names}
+        if whole and parts is None and hasattr(self._sums, "add_in_turn_"):
+            self._sums.add_in_turn_(sums, rows, truth)
+        else:
+            for group in range(groups):
+                turn = slice((group - seen) % groups, None, groups)
+                chosen = turn if parts is None else (parts == group).nonzero()[:, 0]
+                if len(rows[chosen]):
+                    of_group = {name: state[group] for name, state in sums.items()}
+                    self._sums.add_(of_group, rows[chosen], truth[chosen])
         set_count(self.seen, seen + len(rows))
 
     def _resize(self, width: int, truth_size: int) -> None:

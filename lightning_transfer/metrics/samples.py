@@ -6,6 +6,7 @@ import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -437,16 +438,23 @@ def choose_rows(tensors: Sequence[Tensor], seed: int, most: int | None) -> Tenso
 
 def content_ranks(tensors: Sequence[Tensor], seed: int) -> Tensor:
     """Hash each sample's values with a seed to a pseudo-random int64, equal for equal samples."""
-    generator = torch.Generator().manual_seed(seed)
     mixed = torch.zeros(len(tensors[0]), dtype=torch.int64, device=tensors[0].device)
-    for tensor in tensors:
-        values = tensor.reshape(len(tensor), -1)
+    rows = [tensor.reshape(len(tensor), -1) for tensor in tensors]
+    all_weights = _hash_weights(tuple(values.shape[1] for values in rows), seed, mixed.device)
+    for values, weights in zip(rows, all_weights, strict=True):
         bits = values.double().view(torch.int64) if values.is_floating_point() else values.long()
         folded = (bits >> 32).bitwise_xor_(bits)
-        low, high = -(2**62), 2**62
-        weights = torch.randint(low, high, (bits.shape[1],), generator=generator).to(bits.device) * 2 + 1
         # one reading instead of three; a GPU has no product of integers with a vector
         mixed = mixed + (folded.mv(weights) if folded.device.type == "cpu" else (folded * weights).sum(1))
         for constant in _MIX:
             mixed = (mixed ^ (mixed >> 29)) * constant
     return mixed ^ (mixed >> 32)
+
+
+@lru_cache(maxsize=64)
+def _hash_weights(widths: tuple[int, ...], seed: int, device: torch.device) -> list[Tensor]:
+    """Odd pseudo-random numbers for each column of several tensors; a GPU would be waited for to get them anew."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.inference_mode(False):
+        drawn = [torch.randint(-(2**62), 2**62, (width,), generator=generator) * 2 + 1 for width in widths]
+        return [weights.to(device) for weights in drawn]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -126,10 +126,27 @@ def preserve_modules(module: nn.Module) -> Iterator[None]:
         for child, training in modes:
             child.training = training
         with torch.inference_mode(False), torch.no_grad():
-            for child, name, value, kept in buffers:
-                if value is not None and kept is not None and not torch.equal(value, kept):
+            pairs = [(value, kept) for _, _, value, kept in buffers if value is not None and kept is not None]
+            for value, kept in [] if _all_equal(pairs) else pairs:
+                if not torch.equal(value, kept):
                     value.copy_(kept)
+            for child, name, value, _ in buffers:
                 child._buffers[name] = value
+
+
+def _all_equal(pairs: list[tuple[Tensor, Tensor]]) -> bool:
+    """Whether the tensors of all pairs are equal, with one wait for a GPU and not one for each."""
+    kinds: dict[tuple[torch.device, torch.dtype], list[tuple[Tensor, Tensor]]] = {}
+    for value, kept in pairs:
+        if value.device.type == "cpu" or value.shape != kept.shape or value.layout != torch.strided:
+            if not torch.equal(value, kept):
+                return False
+        else:
+            kinds.setdefault((value.device, value.dtype), []).append((value, kept))
+    return all(
+        torch.equal(*(torch.cat([tensor.reshape(-1) for tensor in side]) for side in zip(*same, strict=True)))
+        for same in kinds.values()
+    )
 
 
 @contextmanager

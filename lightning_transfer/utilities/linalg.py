@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_HALF = 512  # columns from which on a block of a product fills a GPU
 _LEAF = 256  # below this width a plain product or copy is as fast as anything that knows of the symmetry
 
 
@@ -33,6 +34,40 @@ def add_gram_(out: Tensor, rows: Tensor) -> Tensor:
 
     # in BLAS's order of memory the transpose of a tensor, whose lower triangle is the upper one here
     dsyrk(1.0, rows.detach().numpy().T, beta=1.0, c=out.numpy().T, lower=True, overwrite_c=True)
+    return out
+
+
+def add_grams_(out: Tensor, rows: Tensor) -> Tensor:
+    """Add the upper triangles of several ``rows.T @ rows`` to ``out`` in place, as few products as suit a GPU.
+
+    Args:
+        out: Shape ``(k, d, d)``; entries below the diagonals are left in an unspecified state.
+        rows: Shape ``(k, n, d)``, same dtype and device.
+
+    Returns:
+        ``out``.
+
+    Example:
+        >>> import torch
+        >>> from lightning_transfer.utilities.linalg import add_grams_
+        >>> x = torch.arange(6.0).reshape(1, 3, 2)
+        >>> add_grams_(torch.zeros(1, 2, 2), x)
+        tensor([[[20., 26.],
+                 [26., 35.]]])
+    """
+    k, d = out.shape[:2]
+    half = d // 2
+    if half < _HALF or not out.is_contiguous():
+        return out.baddbmm_(rows.mT, rows)
+    left, right = rows[..., :half], rows[..., half:]
+    out[:, :half, half:].baddbmm_(left.mT, right)
+    if k == 1 and d == 2 * half:  # both blocks on the diagonal at once: one alone leaves half a GPU idle
+        blocks = out.as_strided((2, half, half), (half * (d + 1), d, 1))
+        pair = rows[0].unflatten(1, (2, half)).transpose(0, 1)
+        blocks.baddbmm_(pair.mT, pair)
+    else:
+        out[:, :half, :half].baddbmm_(left.mT, left)
+        out[:, half:, half:].baddbmm_(right.mT, right)
     return out
 
 
