@@ -4,8 +4,8 @@
     python benchmarks/gpu.py updates extraction   # some parts, the others keep their figures
 
 Both sides of a ratio run in one process, turn about; what counts is the smallest time of the repeats, with the GPU
-waited for at both ends (updates and products: of ten in a row, as a pass makes them). Without a GPU, `--device cpu` runs
-small sizes to try the script.
+waited for at both ends (updates and products: of ten in a row, as a pass makes them). Without a GPU, `--device cpu`
+runs small sizes to try the script.
 """
 
 from __future__ import annotations
