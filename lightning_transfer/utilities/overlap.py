@@ -13,7 +13,7 @@ from torch import Tensor
 class OneBehind:
     """Hands batches on while the GPU is busy with the next one, on a stream of its own.
 
-    Whoever takes a batch may wait for its stream (to read a number, say): the next forward pass has been queued by then.
+    Whoever takes a batch may wait for its stream (to read a number, say): the next forward pass is queued by then.
 
     Args:
         device: The GPU.
