@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -22,7 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from lightning_transfer.configs import CONF, known_configs, read_config
-from lightning_transfer.jobs.arguments import arrange, config_folders, data_words, find_mistake, resume_command
+from lightning_transfer.jobs.arguments import (
+    arrange,
+    config_folders,
+    data_words,
+    find_mistake,
+    override,
+    resume_command,
+)
 from lightning_transfer.jobs.record import JOBS
 from lightning_transfer.utilities.allocator import tune_allocator
 from lightning_transfer.utilities.errors import Failure, JobFailedError
@@ -39,7 +47,8 @@ _FULL_ERROR = "HYDRA_FULL_ERROR"
 _WANTS_TRACEBACK = os.environ.get(_FULL_ERROR) == "1"
 _NO_SUCH_KEY = re.compile(r"Could not override '(?P<key>[^'@]+)")
 _SEVERAL = re.compile(r"[\w.@/+~]+=\S+(\s+[\w.@/+~]+=\S+)+")
-_OF_PATHS = ("target/", "reference/", "backbone/")
+_OF_PATHS = ("target/", "reference/", "backbone/", "zoo/")
+_AMBIGUOUS = re.compile(r"Ambiguous value for argument '(?P<override>(?P<key>[^=']+)=(?P<value>[^']*))'")
 _LAUNCHER_EXTRAS = {
     "joblib": "joblib",
     "ray": "ray",
@@ -342,15 +351,26 @@ def explain(error: BaseException) -> str:
         names = error.options or known_configs(group)  # Hydra lists none for a member of a list
         extra = _LAUNCHER_EXTRAS.get(name, "")
         remedy = f" Install the launcher: pip install {PROGRAM}[{extra}]" if extra else ""
-        meant = _what_lies_there(group, name) or _did_you_mean(name, names)
+        meant = _what_lies_there(group, name) or _in_the_other_group(group, name) or _did_you_mean(name, names)
         if group == "backbone" and not meant:
             remedy = f" Names in a library begin with that of the library: backbone=timm/{name}"
         return f"unknown {group} {name!r}; {meant}known are {', '.join(names)}.{remedy}"
     if isinstance(error, OverrideParseException) and _SEVERAL.fullmatch(error.override):
         return f"{error.override!r} are several values: type each by itself, {' '.join(error.override.split())}"
+    if isinstance(error, OverrideParseException):
+        key, equals, value = error.override.partition("=")
+        whole = f": if all of it is one value, type {_for_shell(override(key, value))}" if equals and value else ""
+        return f"{error.override!r} is not understood{whole}. ({str(error).splitlines()[0]})"
+    if several := _AMBIGUOUS.search(str(error)):
+        one = f", for one table 'zoo=[{several['value']}]'" if several["key"] == "backbone" else ""
+        return f"{several['override']!r} gives several values: for a job each type -m too{one}."
     text = " ".join(str(error).split()) or type(error).__name__
     cause = " ".join(str(error.__cause__).split()) if error.__cause__ else ""
     return text if not cause or cause in text else f"{text} ({cause})"
+
+
+def _for_shell(word: str) -> str:
+    return shlex.quote(word) if set(word) & set('"$`\\!') else f'"{word}"'
 
 
 def _explain_key(error: BaseException, job: str, overrides: Sequence[str]) -> str | None:
@@ -379,13 +399,35 @@ def _no_option(key: str, job: str, overrides: Sequence[str]) -> str:
     from lightning_transfer.jobs.completion import keys_of
 
     values = dict(entry.lstrip("+").partition("=")[::2] for entry in overrides)
-    close = get_close_matches(key, keys_of(job, key, values, config_folders(overrides)), n=1)
+    value, folders, groups = values.get(key, "VALUE"), config_folders(overrides), JOBS[job].groups
     group, dot, rest = key.partition(".")
-    if dot and not close and (near := get_close_matches(group, JOBS[job].groups, n=1)):
+    if key in groups:
+        return f"{key}={value} gives a value where a name belongs: type {key}=NAME, or {key}.KEY=VALUE for its options."
+    known = keys_of(job, key, values, folders)
+    owners = [] if dot else [name for of in groups if (name := f"{of}.{key}") in keys_of(job, name, values, folders)]
+    close = (
+        owners
+        or [name for name in known if rest and rest in name.partition(".")[2].split("_")]
+        or get_close_matches(key, known, n=1, cutoff=0.6 if not dot else 0.75)
+    )
+    if dot and not close and group not in groups and (near := get_close_matches(group, groups, n=1)):
         close = [f"{near[0]}.{rest}"]
     meant = f"did you mean {close[0]!r}? " if close else ""
-    add = f"Type +{key}={values.get(key, 'VALUE')} to add a new one." if dot else ""
+    if dot and not close:
+        others = [name for name in known_configs(group, *folders) if key in keys_of(job, key, {group: name}, folders)]
+        needy = [name for name in others if f"\n{rest}: ???" in f"\n{read_config(group, name, *folders)}"]
+        if others := needy or others:
+            words = data_words(value, group) or f"{group}={others[0] if len(others) < 2 else 'NAME'} {key}={value}"
+            return f"no option {key!r} of this {group}, but of {', '.join(others)}: type {words}."
+    add = f"Type +{key}={value} to add a new one." if dot else ""
     return f"no option {key!r}; {meant}{add or f'{PROGRAM} {job} --cfg job shows those there are.'}"
+
+
+def _in_the_other_group(group: str, name: str) -> str:
+    """One backbone in place of a zoo, or the other way round."""
+    if group == "zoo" and ("/" in name or name in known_configs("backbone")):
+        return f"for one backbone type backbone={name}, for several 'zoo=[{name},NAME]'; "
+    return f"type zoo={name}; " if group == "backbone" and name in known_configs("zoo") else ""
 
 
 def _what_lies_there(group: str, name: str) -> str:

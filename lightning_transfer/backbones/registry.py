@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import importlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,26 +17,16 @@ from torch import Tensor, nn
 
 from lightning_transfer.backbones.base import Backbone
 from lightning_transfer.backbones.checkpoints import CheckpointBackbone, ProgramBackbone
-from lightning_transfer.backbones.efficientnet_lite import EfficientNetLite
 from lightning_transfer.backbones.module import ModuleBackbone
+from lightning_transfer.backbones.names import NAMED
 from lightning_transfer.backbones.open_clip import OpenClipBackbone
 from lightning_transfer.backbones.sentence_transformers import SentenceTransformersBackbone
 from lightning_transfer.backbones.timm import TimmBackbone
 from lightning_transfer.backbones.torchvision import TorchvisionBackbone
-from lightning_transfer.backbones.transformers import SentenceEncoder, TransformersBackbone
+from lightning_transfer.backbones.transformers import TransformersBackbone
+from lightning_transfer.utilities.checks import check_in_interval
 from lightning_transfer.utilities.imports import require
 
-_SIZE = 112  # pixels a side, as in conf/backbone: fast, and fit for the small images of the built-in targets
-_NAMED: dict[str, Callable[..., Backbone]] = {
-    **{f"efficientnet_lite{v}": partial(EfficientNetLite, v, input_size=_SIZE) for v in (0, 1, 2)},
-    **{
-        f"efficientnet_lite{v}_random": partial(EfficientNetLite, v, input_size=_SIZE, pretrained=False)
-        for v in (0, 1, 2)
-    },
-    "sentence_encoder": SentenceEncoder,
-    "all_minilm_l6_v2": SentenceEncoder,
-    "all_minilm_l6_v2_random": partial(SentenceEncoder, pretrained=False),
-}
 _LIBRARIES: dict[str, Callable[..., Backbone]] = {
     "timm": TimmBackbone,
     "torchvision": TorchvisionBackbone,
@@ -86,7 +77,7 @@ def known_backbones() -> tuple[str, ...]:
         >>> known_backbones()[:2]
         ('efficientnet_lite0', 'efficientnet_lite1')
     """
-    return (*_NAMED, *(f"{library}/<model>" for library in _LIBRARIES))
+    return (*NAMED, *(f"{library}/<model>" for library in _LIBRARIES))
 
 
 def check_name(name: str) -> None:
@@ -109,7 +100,7 @@ def list_backbones(pattern: str = "*", max_parameters: float | None = None) -> l
         Names and input sizes, in the order of the library.
 
     Raises:
-        ValueError: If nothing matches.
+        ValueError: If nothing matches, or the limit is no number of at least 1.
         ModuleNotFoundError: If the library in the pattern is not installed.
 
     Example:
@@ -117,10 +108,12 @@ def list_backbones(pattern: str = "*", max_parameters: float | None = None) -> l
         >>> [listed.name for listed in list_backbones("efficientnet_lite?")]
         ['efficientnet_lite0', 'efficientnet_lite1', 'efficientnet_lite2']
     """
+    if max_parameters is not None:
+        check_in_interval(max_parameters, 1, float("inf"), "max_parameters")
     library, slash, model = pattern.partition("/")
     library = _ALIASES.get(library, library)
     if not slash:
-        matches = [Listed(name, None) for name in fnmatch.filter(_NAMED, pattern)]
+        matches = [Listed(name, None) for name in fnmatch.filter(NAMED, pattern)]
     elif library in _LISTS:
         matches = [Listed(f"{library}/{name}", size) for name, size in _LISTS[library](model)]
     else:
@@ -206,8 +199,10 @@ def _wrap(module: nn.Module, shape: Callable[[], Sequence[int]] | None, **overri
 
 
 def _by_name(name: str) -> Callable[..., Backbone]:
-    if name in _NAMED:
-        return _NAMED[name]
+    if name in NAMED:
+        home, options = NAMED[name]
+        module, _, kind = home.partition(":")
+        return partial(getattr(importlib.import_module(f"lightning_transfer.backbones.{module}"), kind), **options)
     library, _, model = name.partition("/")
     library = _ALIASES.get(library, library)
     if library in _LIBRARIES and model:
@@ -215,7 +210,7 @@ def _by_name(name: str) -> Callable[..., Backbone]:
     path = Path(name).expanduser()
     if path.exists() or name.startswith(_PATH_STARTS):
         return partial(_from_path, path)
-    near = [f"{library}/MODEL"] if library in _LIBRARIES else get_close_matches(name, [*_NAMED, *_LIBRARIES], n=2)
+    near = [f"{library}/MODEL"] if library in _LIBRARIES else get_close_matches(name, [*NAMED, *_LIBRARIES], n=2)
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""
     raise ValueError(
         f"Expected argument `backbone` to be one of {', '.join(known_backbones())} or a path, but got {name!r}{hint}."

@@ -15,6 +15,7 @@ from lightning_transfer.configs import known_configs, load_config
 from lightning_transfer.data.base import TransferDataModule
 from lightning_transfer.data.sources import UnknownSourceError, as_datamodule
 from lightning_transfer.utilities.instantiate import instantiate
+from lightning_transfer.utilities.notice import warn_user
 
 
 def load_data(data: Any, group: str, keys: Mapping[str, Any] | None = None) -> LightningDataModule:
@@ -49,6 +50,8 @@ def load_data(data: Any, group: str, keys: Mapping[str, Any] | None = None) -> L
             raise ValueError(f"{group}: {error}") from error
         if not isinstance(data, LightningDataModule):
             raise ValueError(f"Expected argument `{group}` to be a datamodule, config or name, but got {data!r}.")
+    if group != "reference" and isinstance(data, LightningDataModule) and getattr(data, "names_batches", False):
+        _say_what_is_not_read(data, group, keys or {})
     try:
         loaded = as_datamodule(Path(data).expanduser() if isinstance(data, str) else data, **(keys or {}))
         groups = (keys or {}).get("group_key")
@@ -66,6 +69,13 @@ def load_data(data: Any, group: str, keys: Mapping[str, Any] | None = None) -> L
         ) from error
     except ValueError as error:
         raise ValueError(f"{group}: {error}") from error
+
+
+def _say_what_is_not_read(data: LightningDataModule, group: str, keys: Mapping[str, Any]) -> None:
+    unread = [f"{name}={keys[name]!r}" for name in ("input_key", "label_key") if keys.get(name) is not None]
+    if unread:
+        what = f"{' and '.join(unread)} is not read"
+        warn_user(f"{group}: {what}, since {type(data).__name__} says itself what its inputs and labels are")
 
 
 def _exists(path: str | Path) -> bool:

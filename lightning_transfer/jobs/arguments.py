@@ -7,8 +7,10 @@ import re
 import shlex
 from collections.abc import Sequence
 from difflib import get_close_matches
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
+
+from lightning_transfer.configs import known_configs
 
 _CONFIG_DIR = ("--config-dir", "-cd")
 _WITH_VALUE = {
@@ -19,11 +21,13 @@ _OPTIONS = (
     "--help", "--multirun", "--config-dir", "--cfg", "--resolve", "--package", "--info", "--hydra-help", "--version",
     "--run", "--config-path", "--config-name", "--shell-completion", "--experimental-rerun",
 )  # fmt: skip
+_CONFIGS = ("job", "hydra", "all")  # what --cfg shows
 _SHORT = ("-h", "-m", "-cd", "-c", "-p", "-i", "-r", "-cp", "-cn", "-sc")
 _WILD = frozenset("*?:%")
 _LIBRARIES = ("timm/", "torchvision/", "hf/", "transformers/", "open_clip/", "st/", "sentence-transformers/")
 _PLAIN = re.compile(r"[\w/.+@ :%*-]*")  # values that Hydra's grammar takes without quotes
 _QUOTE = re.compile(r"(\\*)('|$)")  # with the backslashes before it, which mean something only there
+_BRACES = re.compile(r"[^'\"\[{].*\{\w+\.\.\w+\}.*")  # a range of files, which Hydra takes for a dict
 _HOME = re.compile(r"(?<=[=,\[])~(?=/|$|,|\])")
 _IN_FOLDERS = {  # what tells a kind of data, its config, and the key of the folder
     "dataset_info.json": ("hugging_face", "data"),
@@ -37,6 +41,7 @@ _IN_FILES = {
 _RESULTS = (
     "leaderboard.json", "finetune.json", "relatedness.json", "study.jsonl", "select.json", "checkpoints/last.ckpt",
 )  # fmt: skip
+_NAMED_GROUPS = ("backbone", "zoo", "target", "metrics")  # whose names are typed alone by mistake
 _ABOUT_RESUMING = ("resume=", "ckpt_path=", "hydra.run.dir=", "hydra.sweep.dir=")
 
 
@@ -118,13 +123,14 @@ def find_mistake(arguments: Sequence[str]) -> str | None:
         "'target' gives no value: type target=VALUE."
     """
     pending = list(arguments)
+    before = ""
     while pending:
         argument = pending.pop(0)
         if not argument.startswith("-"):
             key, equals, value = argument.partition("=")
             if not equals and not argument.startswith("~"):
-                words = data_words(argument) or f"{argument.partition(':')[0]}=VALUE"
-                return f"{argument!r} gives no value: type {words}."
+                return _no_value(argument, before, pending)
+            before = argument
             if key != key.rstrip():
                 return f"{argument!r} has a space before '=': type {key.rstrip()}={value.lstrip() or 'VALUE'}."
             if value.startswith("="):
@@ -134,7 +140,10 @@ def find_mistake(arguments: Sequence[str]) -> str | None:
         elif argument in _WITH_VALUE:
             if not pending or pending[0].startswith("-"):
                 return f"{argument} needs what it is about behind it: type {argument} {_WITH_VALUE[argument]}."
-            pending.pop(0)
+            if mistake := _find_misused(argument, pending.pop(0)):
+                return mistake
+        elif mistake := _find_misused(*argument.partition("=")[::2]):
+            return mistake
         elif not _is_option(argument.partition("=")[0]):
             close = get_close_matches(argument, _OPTIONS, n=1)
             meant = f"did you mean {close[0]}? " if close else ""
@@ -143,6 +152,37 @@ def find_mistake(arguments: Sequence[str]) -> str | None:
                 words = argument[2:] if "=" in argument else f"{argument[2:]}={value}"
                 meant = f"values are given without dashes: type {words}; "
             return f"unknown option {argument}; {meant}known are {', '.join(_OPTIONS)}."
+    values = dict(argument.partition("=")[::2] for argument in arguments)
+    zoo, backbone = values.get("zoo", "null"), values.get("backbone", "null")
+    if "null" not in (zoo, backbone):
+        return (
+            f"zoo={zoo} and backbone={backbone} are two choices of what to take: type one of them, or several names as "
+            "'zoo=[NAME,NAME]'."
+        )
+    return None
+
+
+def _no_value(word: str, before: str, after: Sequence[str]) -> str:
+    """What to type for a word that is no override: the name of a choice, data, or the rest of a path with blanks."""
+    words = [before, word, *takewhile(lambda other: "=" not in other and other[:1] not in "-~", after)]
+    for size in range(len(words), 1, -1):
+        whole = " ".join(words[:size])
+        if os.path.exists(os.path.expanduser(whole.partition("=")[2])):
+            return f"{word!r} gives no value; a blank needs quotes: type {shlex.quote(whole)}."
+    if word == "help":
+        return "'help' gives no value: type --help."
+    group = next((group for group in _NAMED_GROUPS if word in known_configs(group)), "")
+    meant = data_words(word) or (f"{group}={word}" if group else f"{word.partition(':')[0]}=VALUE")
+    return f"{word!r} gives no value: type {meant}."
+
+
+def _find_misused(option: str, value: str) -> str | None:
+    if option in ("--cfg", "-c") and value not in _CONFIGS:
+        return f"{option} shows one of {', '.join(_CONFIGS)}, not {value!r}: type {option} job."
+    if option in ("--config-path", "-cp"):
+        return f"the configs of the jobs stay where they are; for those in {value} type --config-dir {value}."
+    if option in ("--config-name", "-cn"):
+        return f"a job has its own config, not {value!r}: type the job first, as in lightning-transfer screen."
     return None
 
 
@@ -210,4 +250,5 @@ def _tidy(argument: str) -> str:
     if not equals:
         return argument
     value = _HOME.sub(lambda match: os.path.expanduser("~"), f"={value}")[1:]
-    return override(key, value) if not _PLAIN.fullmatch(value) and os.path.exists(value) else f"{key}={value}"
+    named = os.path.exists(value) or _BRACES.fullmatch(value)
+    return override(key, value) if named and not _PLAIN.fullmatch(value) else f"{key}={value}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
 import sys
 from collections.abc import Sequence
+
+from lightning_transfer.utilities.text import plain
 
 _LIMIT = "max_parameters="
 
@@ -17,8 +20,7 @@ def run(words: Sequence[str]) -> None:
     Raises:
         ValueError: If nothing matches or the limit is no number.
     """
-    from lightning_transfer.backbones import list_backbones
-    from lightning_transfer.utilities.text import plain
+    from lightning_transfer.backbones.names import NAMED
 
     if strange := [word for word in words if "=" in word and not word.startswith(_LIMIT)]:
         raise ValueError(f"Expected patterns such as 'timm/vit*', and {_LIMIT}NUMBER, but got {strange[0]!r}.")
@@ -29,6 +31,11 @@ def run(words: Sequence[str]) -> None:
         raise ValueError(f"Expected `max_parameters` to be a number, but got {limits[-1]!r}.") from error
     patterns = [word for word in words if not word.startswith(_LIMIT)]
     for pattern in patterns or ["*"]:
+        if limit is None and (names := fnmatch.filter(NAMED, pattern)):
+            print("\n".join(names))  # without torch
+            continue
+        from lightning_transfer.backbones import list_backbones
+
         for listed in list_backbones(pattern, limit):
             count = listed.parameters
             size = "x".join(map(str, listed.input_size)) if listed.input_size else ""

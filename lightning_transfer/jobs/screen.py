@@ -47,6 +47,7 @@ def run(cfg: DictConfig) -> float:
         KeyboardInterrupt: After what was done has been shown and written, if the screen was interrupted.
     """
     from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
 
     folder = output_dir()
     loggers = instantiate(cfg.logger) if cfg.get("logger") else {}
@@ -65,7 +66,7 @@ def run(cfg: DictConfig) -> float:
         optimize=cfg.optimize,
         cache=feature_cache(cfg) or False,
         cache_key=cfg.cache_key,
-        layers=cfg.layers if cfg.layers is None or isinstance(cfg.layers, str) else list(cfg.layers),
+        layers=list(cfg.layers) if OmegaConf.is_list(cfg.layers) else cfg.layers,
         aggregate=cfg.aggregate,
         trainer=trainer_arguments(cfg),
         output_dir=folder,

@@ -113,6 +113,7 @@ def _all_equal(rows: Sequence[Row], column: str) -> bool:
 def _say_disagreement(board: Standings, best: Row) -> str:
     """Which scores would take another one, and what they make of it together."""
     choices: dict[str, list[str]] = {best.backbone: [title(board.rank_by)]}
+    unsure: list[str] = []
     for column in board.columns:
         rows = [row for row in board.ranked(column) if math.isfinite(row.score(column))]
         if column == board.rank_by or _all_equal(rows, column):
@@ -120,11 +121,16 @@ def _say_disagreement(board: Standings, best: Row) -> str:
         first = rows[0]
         as_good = math.isfinite(best.score(column)) and equal_scores(first.score(column), best.score(column))
         open_ = board.prob_better(first.backbone, best.backbone, column) < _LEVEL
-        chosen = best if as_good or open_ else first
-        choices.setdefault(chosen.backbone, []).append(title(column))
+        if open_ and not as_good:
+            unsure.append(title(column))
+        else:
+            choices.setdefault((best if as_good else first).backbone, []).append(title(column))
     if len(choices) < 2:
         return ""
     parts = [f"{_listed(titles)} {'say' if len(titles) > 1 else 'says'} {name}" for name, titles in choices.items()]
+    if unsure:
+        verb = "put others" if len(unsure) > 1 else "puts another"
+        parts.insert(1, f"{_listed(unsure)} {verb} first without ruling it out")
     scored = [row for row in board.rows if any(map(math.isfinite, row.scores.values()))]
     opinion = consensus(type(board)(scored, lower_is_better=board.lower_is_better))
     opinion = opinion.sort_values("probability_best", ascending=False, kind="stable")

@@ -209,6 +209,8 @@ def screen(
     if aggregate is not None and layers is None:
         raise ValueError(f"Expected argument `layers` beside `aggregate`, but got None beside {aggregate!r}.")
     check_one_of(aggregate, (None, *AGGREGATIONS), "aggregate")
+    if layers is not None and not (isinstance(layers, (str, list, tuple)) and all(isinstance(e, str) for e in layers)):
+        raise ValueError(f"Expected argument `layers` to be 'all' or names of layers, but got {layers!r}.")
     ScoringPass(data, split=split, max_samples=max_samples, seed=seed)  # refuses a wrong split or number now
     check_positive_int(seed, "seed", minimum=0)
     precision = extract.numerics(trainer)["precision"]

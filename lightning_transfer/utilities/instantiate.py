@@ -113,6 +113,7 @@ def _build(node: Any, allow: Sequence[str], kwargs: Mapping[str, Any]) -> Any:
         return arguments
     target = check_target(node["_target_"], allow)
     positional = [inner(value) for value in node.get("_args_") or ()]
+    _check_flags(target, arguments)
     if node.get("_partial_"):
         return partial(target, *positional, **arguments)
     try:
@@ -124,22 +125,35 @@ def _build(node: Any, allow: Sequence[str], kwargs: Mapping[str, Any]) -> Any:
         raise TypeError(f"{target.__name__} takes no `{unknown[1]}`{_meant(unknown[1], target)}") from error
 
 
+def _check_flags(target: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuse what is neither true nor false for an argument of the type bool: ``nope`` would mean true."""
+    for owner in _owners(target):
+        for name, parameter in inspect.signature(owner).parameters.items():
+            value = arguments.get(name, False)
+            if parameter.annotation in (bool, "bool") and not (isinstance(value, bool) or value in (0, 1)):
+                raise ValueError(f"Expected argument `{name}` to be true or false, but got {value!r}.")
+
+
 _UNKNOWN = re.compile(r"[Uu]nexpected keyword arguments?:? ['`](\w+)['`]")
 _KEYWORDS = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_convert_"})
 
 
 def _meant(name: str, target: Any) -> str:
     """The arguments of a class, its parents' too, or of a function; those near a name where there are some."""
-    owners = [vars(kind).get("__init__") for kind in target.__mro__] if isinstance(target, type) else [target]
     known = dict.fromkeys(
         word
-        for owner in owners
-        if isinstance(owner, FunctionType)
+        for owner in _owners(target)
         for word, kind in inspect.signature(owner).parameters.items()
         if word != "self" and kind.kind not in (kind.VAR_POSITIONAL, kind.VAR_KEYWORD)
     )
     near = get_close_matches(name, known, n=1)
     return f"; did you mean `{near[0]}`?" if near else f"; known are {', '.join(known)}." if known else "."
+
+
+def _owners(target: Any) -> list[FunctionType]:
+    """The constructors of a class and its parents that are written in Python, or a function."""
+    owners = [vars(kind).get("__init__") for kind in target.__mro__] if isinstance(target, type) else [target]
+    return [owner for owner in owners if isinstance(owner, FunctionType)]
 
 
 def check_config(config: Any, allow: Sequence[str] = ()) -> None:

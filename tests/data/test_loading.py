@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lightning_transfer.data import Digits, NpzArrays
 from lightning_transfer.data.loading import load_data
@@ -36,3 +38,12 @@ def test_configs_of_something_else():
         load_data({"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}, "data")
     with pytest.raises(ValueError, match=r"target: Digits takes no `nope`; known are .*classes"):
         load_data({"_target_": "lightning_transfer.data.Digits", "nope": 1}, "target")
+
+
+def test_keys_that_nothing_reads_are_said():
+    with pytest.warns(UserWarning, match="target: label_key='nope' is not read, since Digits says itself"):
+        load_data("digits", "target", {"input_key": None, "label_key": "nope"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_data("digits", "reference", {"label_key": "nope"})  # the keys are about the target
+        load_data((torch.zeros(4, 2), torch.arange(4)), "target", {"input_key": 0, "label_key": 1})

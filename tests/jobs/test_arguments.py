@@ -37,6 +37,9 @@ def test_the_home_folder_and_spaces_in_names(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     assert arrange(["target.root=~/pictures"]) == ["target.root=/home/somebody/pictures"]
     assert arrange(["target.root=~/a,~/b", "x=a~b"]) == ["target.root=/home/somebody/a,/home/somebody/b", "x=a~b"]
+    assert arrange(["target.path=train-{000..007}.tar", "x={a: b}", "y='{1..2}'"]) == [
+        "target.path='train-{000..007}.tar'", "x={a: b}", "y='{1..2}'"
+    ]  # fmt: skip
     assert arrange(["--config-dir", "~/conf"]) == ["--config-dir", "/home/somebody/conf"]
     odd = tmp_path / "it's (mine), really = {yes}"
     odd.mkdir()
@@ -98,3 +101,10 @@ def test_what_to_type_for_data_that_are_there(tmp_path, monkeypatch):
     assert data_words("a.npz") == "target=npz target.path=a.npz"
     assert data_words("notes.doc") is None
     assert data_words("nowhere") is None
+
+
+def test_a_blank_in_a_path_needs_quotes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("my own pictures").mkdir()
+    said = find_mistake(["target=image_folder", "target.root=my", "own", "pictures", "backbone=a"])
+    assert said == "'own' gives no value; a blank needs quotes: type 'target.root=my own pictures'."

@@ -66,6 +66,12 @@ def test_scores_that_disagree_say_which_says_what():
     (line,) = [line for line in headline(board(a=0.1, b=0.2, c=0.0, more=scores)) if "disagree" in line]
     assert line.startswith("Scores disagree: LogME and H-score say b; GBC says a. Together (")
     assert " they find b (" in line
+    rows = [
+        Row("a", {"logme": 0.1, "gbc": 1.0, "h_score": 3.0}, {"logme": 0.01, "gbc": 0.1, "h_score": 5.0}),
+        Row("b", {"logme": 0.2, "gbc": 0.0, "h_score": 1.0}, {"logme": 0.01, "gbc": 0.1, "h_score": 5.0}),
+    ]
+    (line,) = [line for line in headline(Leaderboard(rows, rank_by="logme")) if "disagree" in line]
+    assert "LogME says b; H-score puts another first without ruling it out; GBC says a." in line
     agreed = {"gbc": {"a": -2.0, "b": -1.0, "c": -3.0}}
     assert "disagree" not in " ".join(headline(board(a=0.1, b=0.2, c=0.0, more=agreed)))
 

@@ -123,3 +123,9 @@ def test_own_packages_by_argument_and_by_environment(monkeypatch):
 def test_find_targets_sees_every_level():
     config = {"a": [{"_target_": "x.A", "b": {"_target_": "x.B"}}], "c": 1, "_args_": ({"_target_": "x.C"},)}
     assert sorted(find_targets(config)) == ["x.A", "x.B", "x.C"]
+
+
+def test_a_flag_is_true_or_false():
+    node = {"_target_": "lightning_transfer.backbones.EfficientNetLite", "pretrained": "nope", "input_size": 64}
+    with pytest.raises(ValueError, match="`pretrained` to be true or false, but got 'nope'"):
+        instantiate(node)
