@@ -35,7 +35,7 @@ from lightning_transfer.relatedness.problem import (
     one_row_each,
 )
 from lightning_transfer.relatedness.result import TaskRelatednessResult
-from lightning_transfer.utilities.checks import shape_of_positions
+from lightning_transfer.utilities.checks import check_features, check_labels, flatten_positions, shape_of_positions
 from lightning_transfer.utilities.groups import check_groups, number_groups, rows_of_groups
 
 _FEWEST = 8  # samples a side that can be cut in halves
@@ -131,8 +131,12 @@ def task_relatedness(
     evaluation_groups: Groups = (None, None)
     if evaluation is not None:
         evaluation, evaluation_groups = _groups_of_evaluation(evaluation, groups, config)
-    reference_features, reference_labels, _ = one_row_each(reference_features, reference_labels, "reference_features")
+    reference_features, reference_labels = flatten_positions(reference_features, reference_labels)
     target_features, labels_or_zeros, unlabelled = one_row_each(target_features, target_labels, "target_features")
+    sides = (reference_features, reference_labels), (target_features, labels_or_zeros)
+    for side, (features, labels) in zip(_SIDES, sides, strict=True):  # values are looked at where they are used
+        check_features(features, f"{side}_features", read=False)
+        check_labels(labels, len(features), name=f"{side}_labels", read=False)
     data = reference_features, reference_labels, target_features, None if unlabelled else labels_or_zeros
     built: dict[int | None, Problem] | None = {} if config.baselines else None
     given: dict[str, Any] = {"head": head, "label_map": label_map, "groups": groups, "built": built}

@@ -144,7 +144,7 @@ class BoundConfig:
             ``result.margin_mismatch``; 0 for none.
         baseline_map: ``"orthogonal"`` for these turning maps, or ``"identity"`` for none, which decides more where
             classes are few.
-        num_resamples: Bootstrap resamples for a standard error and an interval of the bound; 0 for none.
+        num_resamples: Bootstrap resamples for a standard error and an interval of the bound, at least two; 0 for none.
         level: Nominal coverage of the interval.
         schedule: Schedule of the published method: ``"small"``, ``"large"`` or a :class:`PublishedSchedule`.
         seed: Seed of the order of the samples, which systematic subsamples follow, and of all that is random.
@@ -210,11 +210,12 @@ class BoundConfig:
             value = getattr(self, name)
             if value is not None and (name, value) != ("tau", "auto"):
                 object.__setattr__(self, name, check_in_interval(value, 0, _LIMIT, name))
-        check_in_interval(self.level, 0, 1, "level")
-        if self.folds not in (1, 2):
+        for name in ("level", "confidence"):
+            value = getattr(self, name)
+            if value is not None and not 0 < check_in_interval(value, 0, 1, name) < 1:
+                raise ValueError(f"Expected argument `{name}` to be between 0 and 1, but got {value!r}.")
+        if check_positive_int(self.folds, "folds") > 2:
             raise ValueError(f"Expected argument `folds` to be 1 or 2, but got {self.folds!r}.")
-        if self.confidence is not None and not 0 < check_in_interval(self.confidence, 0, 1, "confidence") < 1:
-            raise ValueError(f"Expected argument `confidence` to be between 0 and 1, but got {self.confidence!r}.")
         if not isinstance(self.standardize, bool):
             raise ValueError(f"Expected argument `standardize` to be true or false, but got {self.standardize!r}.")
         if self.dimension is not None and self.dimension != "auto":
@@ -226,6 +227,8 @@ class BoundConfig:
             ("baselines", 0), ("num_resamples", 0), ("seed", 0),
         ):  # fmt: skip
             check_positive_int(getattr(self, name), name, least)
+        if self.num_resamples == 1:  # which have no spread
+            raise ValueError("Expected argument `num_resamples` to be 0 or at least 2, but got 1.")
         PublishedSchedule.of(self.schedule)
 
     @property

@@ -195,4 +195,4 @@ def bootstrap_error(transforms: Transforms, reference: Sample, target: Sample, c
         again = reference.rows(torch.cat([draw(rows, reference.groups) for rows in reference.members() if len(rows)]))
         resampled = target.rows(draw(everything, target.groups))
         bounds.append(look(transforms, again, resampled, config.ground_cost, config.block_size).bound)
-    return float(torch.tensor(bounds).std(correction=min(1, config.num_resamples - 1)))
+    return float(torch.tensor(bounds).std())

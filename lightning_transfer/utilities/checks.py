@@ -33,7 +33,12 @@ def check_features(features: Tensor, name: str = "features", *, read: bool = Tru
         >>> check_features(torch.ones(2, 3)).shape
         torch.Size([2, 3])
     """
-    if not isinstance(features, Tensor) or features.ndim != 2 or not features.is_floating_point():
+    if (
+        not isinstance(features, Tensor)
+        or features.ndim != 2
+        or not features.is_floating_point()
+        or _is_sparse(features)
+    ):
         raise ValueError(f"Expected argument `{name}` to be a 2D floating point tensor, but got {_describe(features)}.")
     if features.numel() == 0:
         raise ValueError(f"Expected argument `{name}` to hold samples, but got shape {tuple(features.shape)}.")
@@ -254,7 +259,12 @@ def _check_length(values: Tensor, n: int, name: str) -> None:
         raise ValueError(f"Expected argument `{name}` to have {n} rows like the other inputs, but got {len(values)}.")
 
 
+def _is_sparse(value: Tensor) -> bool:
+    return value.layout is not torch.strided
+
+
 def _describe(value: object) -> str:
     if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
+        sparse = "a sparse" if _is_sparse(value) else "a"
+        return f"{sparse} tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
     return f"{type(value).__name__}"
