@@ -5,6 +5,10 @@ Each function names the versions that it was tried with. Where a later version b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -94,6 +98,26 @@ def mark_updated(metric: Metric) -> None:
 def default_states(metric: Metric) -> dict[str, Tensor | list[Any]]:
     """The states that a metric starts from, by name; torchmetrics 1.8.0, 1.9.0."""
     return metric._defaults
+
+
+@contextmanager
+def callbacks_of_packages_sought_once() -> Iterator[None]:
+    """Let Trainers made meanwhile remember which installed packages add callbacks; lightning 2.6.0, 2.6.1, 2.6.6.
+
+    Each Trainer reads the metadata of every installed package, which takes longer than all else that it does at first.
+    """
+    from lightning.fabric.utilities import registry as module
+
+    registry: Any = module
+    original = registry.entry_points
+    registry.entry_points = _entry_points_once
+    try:
+        yield
+    finally:
+        registry.entry_points = original
+
+
+_entry_points_once = cache(entry_points)
 
 
 class LinkedCollection(MetricCollection):

@@ -21,7 +21,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from lightning_transfer._compat import spawns_processes
+from lightning_transfer._compat import callbacks_of_packages_sought_once, spawns_processes
 from lightning_transfer.backbones import load_backbone
 from lightning_transfer.data.loading import load_data
 from lightning_transfer.inputs import (
@@ -502,7 +502,8 @@ def _build_trainer(trainer: Trainer | Mapping[str, Any] | None, title: str, prog
     wanted["enable_progress_bar"] &= sys.stderr.isatty() if progress is None else progress
     if wanted["enable_progress_bar"]:
         wanted["callbacks"] = [*(wanted.get("callbacks") or ()), ScoringBar(title)]
-    return Trainer(**wanted)
+    with callbacks_of_packages_sought_once():
+        return Trainer(**wanted)
 
 
 def _check_strategy(trainer: Trainer) -> None:

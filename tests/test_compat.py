@@ -93,3 +93,39 @@ def test_states_of_metrics():
     metric.total, metric.count = torch.tensor(6.0), torch.tensor(2.0)
     _compat.mark_updated(metric)
     assert float(metric.compute()) == 3
+
+
+def test_packages_that_add_callbacks_are_sought_once(monkeypatch):
+    from importlib.metadata import entry_points
+
+    from lightning.fabric.utilities import registry
+
+    asked = []
+    monkeypatch.setattr(_compat, "_entry_points_once", lambda **query: asked.append(query) or entry_points(**query))
+    with _compat.callbacks_of_packages_sought_once():
+        pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    assert asked == [{"group": "lightning.pytorch.callbacks_factory"}]
+    assert registry.entry_points is entry_points
+
+
+def test_a_linked_collection_does_what_a_plain_one_does():
+    from torchmetrics import MetricCollection
+    from torchmetrics.classification import MulticlassPrecision, MulticlassRecall
+
+    groups = [["precision", "recall"]]
+    plain, linked = (
+        kind({"precision": MulticlassPrecision(3), "recall": MulticlassRecall(3)}, compute_groups=groups)
+        for kind in (MetricCollection, _compat.LinkedCollection)
+    )
+    generator = torch.Generator().manual_seed(0)
+    for round_ in range(4):
+        batch = torch.randint(3, (2, 20), generator=generator)
+        for collection in (plain, linked):
+            collection.update(*batch)
+        if round_ == 1:
+            assert linked["recall"].tp is not linked["precision"].tp  # a copy for whoever looks from outside
+        if round_ == 2:
+            assert plain.compute() == linked.compute()
+            plain.reset(), linked.reset()
+    assert plain.compute() == linked.compute()
+    assert linked.clone().compute() == plain.compute()

@@ -534,13 +534,13 @@ class MomentMetric(JackknifeMetric):
 
     def _totals(self) -> Any:
         """Moments of all data; computed once for all metrics that share the states."""
-        self.raise_faults()
         if count_in(self.seen):
             self._flush()
         state = count_in(self.seen), count_in(self.pending_count)
         self._require_data(sum(state))
         moments = memo(self.seen).get(state)
         if moments is None:
+            self.raise_faults()
             moments = self._moments_of(range(self.jackknife_groups))
             memo(self.seen).clear()
             memo(self.seen)[state] = moments

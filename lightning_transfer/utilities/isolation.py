@@ -130,8 +130,8 @@ def preserve_modules(module: nn.Module) -> Iterator[None]:
             for value, kept in [] if _all_equal(pairs) else pairs:
                 if not torch.equal(value, kept):
                     value.copy_(kept)
-            for child, name, value, _ in buffers:
-                child._buffers[name] = value
+            for child, name, tensor, _ in buffers:
+                child._buffers[name] = tensor
 
 
 def _all_equal(pairs: list[tuple[Tensor, Tensor]]) -> bool:

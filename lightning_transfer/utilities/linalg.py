@@ -55,19 +55,19 @@ def add_grams_(out: Tensor, rows: Tensor) -> Tensor:
         tensor([[[20., 26.],
                  [26., 35.]]])
     """
-    k, d = out.shape[:2]
-    half = d // 2
-    if half < _HALF or not out.is_contiguous():
+    k, half = len(out), out.shape[1] // 2
+    if half < _HALF:
         return out.baddbmm_(rows.mT, rows)
     left, right = rows[..., :half], rows[..., half:]
-    out[:, :half, half:].baddbmm_(left.mT, right)
-    if k == 1 and d == 2 * half:  # both blocks on the diagonal at once: one alone leaves half a GPU idle
-        blocks = out.as_strided((2, half, half), (half * (d + 1), d, 1))
-        pair = rows[0].unflatten(1, (2, half)).transpose(0, 1)
-        blocks.baddbmm_(pair.mT, pair)
-    else:
-        out[:, :half, :half].baddbmm_(left.mT, left)
-        out[:, half:, half:].baddbmm_(right.mT, right)
+    for rest, one, other in (
+        (out[:, :half, :half], left, left),
+        (out[:, :half, half:], left, right),
+        (out[:, half:, half:], right, right),
+    ):
+        if k == 1:  # a batch of one is cut along the samples, which takes longer
+            rest[0].addmm_(one[0].T, other[0])
+        else:
+            rest.baddbmm_(one.mT, other)
     return out
 
 
