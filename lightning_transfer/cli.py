@@ -47,6 +47,7 @@ _FULL_ERROR = "HYDRA_FULL_ERROR"
 _WANTS_TRACEBACK = os.environ.get(_FULL_ERROR) == "1"
 _NO_SUCH_KEY = re.compile(r"Could not override '(?P<key>[^'@]+)")
 _SEVERAL = re.compile(r"[\w.@/+~]+=\S+(\s+[\w.@/+~]+=\S+)+")
+_TWO_BUILDS = "operator torchvision::nms does not exist"
 _OF_PATHS = ("target/", "reference/", "backbone/", "zoo/")
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(?P<override>(?P<key>[^=']+)=(?P<value>[^']*))'")
 _LAUNCHER_EXTRAS = {
@@ -247,6 +248,11 @@ def _run(job: str, overrides: Sequence[str], typed: Sequence[str]) -> int:
         if _WANTS_TRACEBACK:
             raise
         _print_error(explain(error) + _remedy(error, job, typed))
+        return FAILED
+    except RuntimeError as error:
+        if _WANTS_TRACEBACK or _TWO_BUILDS not in str(error):
+            raise
+        _print_error(f"{error}: torch and torchvision are of different builds; install both in one command.")
         return FAILED
     return _exit_code_of_sweep()
 

@@ -210,6 +210,7 @@ def extract(
         >>> result.num_samples, result.kept["features"].shape
         (4, torch.Size([4, 3]))
     """
+    keep = (keep,) if isinstance(keep, str) else tuple(keep)
     unknown = [name for name in keep if name not in (*INPUTS, GROUPS)]
     if unknown:
         raise ValueError(f"Expected argument `keep` to hold names among {(*INPUTS, GROUPS)}, but got {unknown}.")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Task = Literal["classification", "multilabel", "regression"]
 Mode = Literal["head", "full", "head_then_full", "lora"]
-_MODES = ("head", "full", "head_then_full", "lora")
+MODES = ("head", "full", "head_then_full", "lora")
 _SCORE_NAMES = {"classification": "accuracy", "multilabel": "accuracy", "regression": "r2"}
 
 
@@ -110,7 +110,7 @@ class FineTuningModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         check_one_of(task, tuple(_SCORE_NAMES), "task")
-        check_one_of(mode, _MODES, "mode")
+        check_one_of(mode, MODES, "mode")
         check_one_of(scheduler, ("cosine", "linear", "constant"), "scheduler")
         check_one_of(batch_norm, ("frozen", "train"), "batch_norm")
         check_positive_int(num_outputs, "num_outputs")

@@ -192,7 +192,11 @@ def test_completion(capsys):
         (("screen", "logger=tensorbord", *TINY), "did you mean 'tensorboard'"),
         (("relate", "reference=digits", "target=diabetes"), "to be images of shape"),
         (("relate", "reference=digits_0_4", "target=digits_5_9", "relatedness.fold=2"), "fold"),
-        (("finetune", "target=digits", "mode=heads"), "mode"),
+        (("finetune", "target=image_folder", "target.root=nowhere", "mode=heads"), "`mode` to be one of"),
+        (
+            ("finetune", "target=image_folder", "target.root=nowhere", "epochs=0"),
+            "`epochs` to be an integer of at least",
+        ),
         (("finetune", "target=digits", "ckpt_path=nowhere.ckpt"), "nowhere.ckpt"),
         (("report",), "Expected one folder"),
         (("report", "nowhere"), "there is no `nowhere`"),
@@ -377,3 +381,12 @@ def test_two_devices_write_what_one_writes(tmp_path):
     one, two = (json.loads((tmp_path / str(n) / "leaderboard.json").read_text())["rows"][0] for n in (1, 2))
     assert two["scores"] == pytest.approx(one["scores"], rel=1e-9)
     assert two["remarks"] == one["remarks"]
+
+
+def test_libraries_that_do_not_belong_together(monkeypatch, capsys):
+    def fail(*_):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr("lightning_transfer.cli._compose_and_run", fail)
+    assert exit_code("screen", "target=digits") == 1
+    assert "torch and torchvision are of different builds" in capsys.readouterr().err

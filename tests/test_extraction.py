@@ -380,6 +380,7 @@ def test_a_datamodule_forgets_the_trainer_of_the_pass():
     with pytest.raises(ValueError, match="keep"):
         extract(backbone, data, trainer=CPU, keep=("source_probs",))
     assert data.trainer is None
+    assert set(extract(backbone, data, trainer=CPU, keep="labels").kept) == {"labels"}
 
 
 @pytest.mark.ddp

@@ -97,9 +97,8 @@ def _choose(backbone: Backbone, layers: str | Sequence[str]) -> list[str]:
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
             known = ", ".join(_stages(backbone)[:_SHOWN])
-            raise ValueError(
-                f"Expected argument `layers` to name layers of {backbone.name} (such as {known}), but got {pattern!r}."
-            )
+            of = f"{backbone.name} (such as {known})" if known else f"{backbone.name}, which has none with weights"
+            raise ValueError(f"Expected argument `layers` to name layers of {of}, but got {pattern!r}.")
     return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 

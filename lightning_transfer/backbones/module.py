@@ -76,6 +76,8 @@ class ModuleBackbone(Backbone):
     ) -> None:
         check_one_of(capture, ("output", "input"), "capture")
         check_pooling(pooling)
+        if not isinstance(module, nn.Module):
+            raise ValueError(f"Expected argument `module` to be a torch.nn.Module, but got {module!r}.")
         shape = _input_shape(module, input_shape)
         super().__init__(
             name=name or type(module).__name__.lower() + ("" if pretrained else "_random"),

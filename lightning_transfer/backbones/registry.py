@@ -24,6 +24,7 @@ from lightning_transfer.backbones.sentence_transformers import SentenceTransform
 from lightning_transfer.backbones.timm import TimmBackbone
 from lightning_transfer.backbones.torchvision import TorchvisionBackbone
 from lightning_transfer.backbones.transformers import TransformersBackbone
+from lightning_transfer.configs import known_configs
 from lightning_transfer.utilities.checks import check_in_interval
 from lightning_transfer.utilities.imports import require
 
@@ -182,10 +183,15 @@ def load_backbone(
     if isinstance(backbone, nn.Module):
         return _wrap(backbone, shape, **overrides)
     if isinstance(backbone, (str, Path)):
+        build = _by_name(str(backbone))
         try:
-            return _by_name(str(backbone))(**overrides)
+            return build(**overrides)
         except TypeError as error:
-            raise ValueError(f"{backbone}: {error}") from error
+            from lightning_transfer.utilities.instantiate import name_unknown_argument
+
+            raise ValueError(f"{backbone}: {name_unknown_argument(error, build, overrides) or error}") from error
+    if not isinstance(backbone, Mapping):
+        raise ValueError(f"Expected argument `backbone` to be a name, path, config or module, but got {backbone!r}.")
     from lightning_transfer.utilities.instantiate import instantiate
 
     built = instantiate(backbone, **overrides)
@@ -212,6 +218,8 @@ def _by_name(name: str) -> Callable[..., Backbone]:
         return partial(_from_path, path)
     near = [f"{library}/MODEL"] if library in _LIBRARIES else get_close_matches(name, [*NAMED, *_LIBRARIES], n=2)
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+    if name in known_configs("target"):
+        hint = ", which is a target (backbones come before it: screen(backbones, target))"
     raise ValueError(
         f"Expected argument `backbone` to be one of {', '.join(known_backbones())} or a path, but got {name!r}{hint}."
     )

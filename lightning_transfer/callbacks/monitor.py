@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import Parameter, signature
 from itertools import chain
@@ -87,10 +87,13 @@ class FeatureMonitor(Callback, ABC):
         prefix: str = "transfer",
         strict: bool = False,
     ) -> None:
-        if isinstance(data, str) and data not in ("train", "val"):
+        known = data in ("train", "val") if isinstance(data, str) else isinstance(data, Iterable)
+        if not (known or hasattr(data, "setup")):
             raise ValueError(
                 f"Expected argument `data` to be 'val', 'train', a loader or a datamodule, but got {data!r}."
             )
+        if not isinstance(prefix, str):
+            raise ValueError(f"Expected argument `prefix` to be text, but got {prefix!r}.")
         self.layer, self.before_fit, self.data, self.prefix, self.strict = layer, before_fit, data, prefix, strict
         self.input_key, self.label_key = input_key, label_key
         self._keys = keys_of(data, input_key, label_key)  # of the data at hand

@@ -112,6 +112,8 @@ class TransferabilityMonitor(FeatureMonitor):
         )
         self.metrics = metrics
         self._asked = read_metrics(metrics)
+        if not self._asked:
+            raise ValueError("Expected argument `metrics` to name at least one score, but got none.")
         self.stop_below, self.stop_metric = stop_below, stop_metric
         self.stop_quantile = check_in_interval(stop_quantile, 0, 1, "stop_quantile")
         self.stopped_reason = ""

@@ -89,6 +89,8 @@ class ImageFolder(TransferDataModule):
         self.in_memory = in_memory
         check_one_of(on_error, ("raise", "skip"), "on_error")
         self.on_error = on_error
+        if split_folders is not None and not isinstance(split_folders, Mapping):
+            raise ValueError(f"Expected argument `split_folders` to be a dict of folders, but got {split_folders!r}.")
         if split_folders and ("train" not in split_folders or not set(split_folders) <= set(SPLITS)):
             raise ValueError(
                 f"Expected argument `split_folders` to have `train` and otherwise `val` and `test`, "

@@ -20,8 +20,9 @@ from lightning_transfer.callbacks.checkpoint import keep_checkpoints_whole
 from lightning_transfer.data.base import TransferDataModule
 from lightning_transfer.data.loading import load_data
 from lightning_transfer.extraction import quiet_lightning
-from lightning_transfer.finetuning import FineTuningModule
+from lightning_transfer.finetuning import MODES, FineTuningModule
 from lightning_transfer.jobs.common import console, earlier_folder, finished_result, output_dir, overrides, to_json
+from lightning_transfer.utilities.checks import check_one_of, check_positive_int
 from lightning_transfer.utilities.files import try_to_write, write_atomically
 from lightning_transfer.utilities.instantiate import instantiate
 from lightning_transfer.utilities.text import rich_markup
@@ -55,6 +56,9 @@ def run(cfg: DictConfig) -> float:
     if done is not None:
         _show(done, folder)
         return objective_of(done)
+    if cfg.epochs != -1 or cfg.trainer.get("max_steps") is None:  # refused before data and weights are read
+        check_positive_int(cfg.epochs, "epochs")
+    check_one_of(cfg.mode, MODES, "mode")
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     with quiet_lightning(), _as_bad_input():
         target = load_data(cfg.target, "target")

@@ -24,6 +24,7 @@ from lightning_transfer.utilities.text import plain
 
 _OUTPUT = "output="
 _FILE = "report.html"
+_OF_SWEEP = "multirun.yaml"  # what Hydra leaves in the folder of a sweep
 _RESULTS = ("leaderboard.json", "relatedness.json", "finetune.json")
 _HOLDS_JOBS = ("results", "runs")  # keys of the summaries that a sweep leaves beside those of its jobs
 
@@ -109,7 +110,7 @@ def _newest(folder: Path) -> Path:
     if not found:
         return folder
     place = max(found, key=lambda path: path.stat().st_mtime).parent
-    return place.parent if place.name.isdigit() else place
+    return place.parent if place.name.isdigit() or (place.parent / _OF_SWEEP).is_file() else place
 
 
 def _of_several_targets(boards: Sequence[Leaderboard]) -> bool:

@@ -9,6 +9,7 @@ import importlib
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from inspect import signature
 from typing import TYPE_CHECKING, Any, cast
@@ -108,7 +109,7 @@ def resolve_metrics(names: str | Iterable[str], task: Task = "classification") -
             group = DEFAULT_METRICS if name == "default" else [name for name, spec in METRICS.items() if _in_all(spec)]
             resolved += [entry for entry in group if task in METRICS[entry].tasks]
         elif name not in METRICS:
-            raise ValueError(f"Expected argument `metrics` to name some of {sorted(METRICS)}, but got {name!r}.")
+            raise ValueError(_unknown(name))
         elif task not in METRICS[name].tasks:
             raise ValueError(
                 f"Expected metrics for a {task} task, but `{name}` is for {METRICS[name].tasks}; "
@@ -159,7 +160,7 @@ def read_metrics(metrics: Any) -> dict[str, Metric | Mapping[str, Any]]:
         if not isinstance(value, (Metric, Mapping)):
             raise ValueError(f"Expected argument `metrics` to hold a dict of options for {name!r}, but got {value!r}.")
         if isinstance(value, Mapping) and name not in (*METRICS, *GROUPS):
-            raise ValueError(f"Expected argument `metrics` to name some of {sorted(METRICS)}, but got {name!r}.")
+            raise ValueError(_unknown(name))
         if name in read and (isinstance(value, Metric) or isinstance(read[name], Metric)):
             raise ValueError(
                 f"Expected argument `metrics` to hold one score of a name, but got `{name}` for "
@@ -189,6 +190,16 @@ def name_of(metric: Metric) -> str:
     """What a Metric is called: its own ``name``, or that of its class in snake_case."""
     name = getattr(metric, "name", None)
     return name if isinstance(name, str) else re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(metric).__name__).lower()
+
+
+def _unknown(name: Any) -> str:
+    """What is known in place of a name, and what may have been meant."""
+    word = getattr(name, "__name__", str(name))
+    near = get_close_matches(re.sub(r"[\s-]", "_", word.lower()), METRICS, n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else "."
+    if isinstance(name, type) and hasattr(name, "compute"):
+        meant = f"; a Metric is handed in built: {word}()."
+    return f"Expected argument `metrics` to name some of {sorted(METRICS)}, but got {name!r}{meant}"
 
 
 def _with_options(entry: Metric | Mapping[str, Any], other: Metric | Mapping[str, Any]) -> str:

@@ -83,7 +83,8 @@ def name_candidates(backbones: Any) -> dict[str, Any]:
 
     if isinstance(backbones, DictConfig):
         backbones = OmegaConf.to_container(backbones, resolve=True)
-    if isinstance(backbones, (str, Path, nn.Module)) or (isinstance(backbones, Mapping) and "_target_" in backbones):
+    is_config = isinstance(backbones, Mapping) and "_target_" in backbones
+    if is_config or isinstance(backbones, (str, Path, nn.Module, type)):
         backbones = [backbones]
     if not isinstance(backbones, Iterable):
         raise ValueError(f"Expected argument `backbones` to hold names, modules or configs, but got {backbones!r}.")
@@ -157,7 +158,10 @@ def _check_candidate(candidate: Any) -> None:
         for target in find_targets(candidate):
             check_target(target)
     elif not isinstance(candidate, nn.Module):
-        raise ValueError(f"Expected argument `backbones` to hold names, modules or configs, but got {candidate!r}.")
+        built = f"; a module is handed in built, {candidate.__name__}()" if isinstance(candidate, type) else ""
+        raise ValueError(
+            f"Expected argument `backbones` to hold names, modules or configs, but got {candidate!r}{built}."
+        )
 
 
 def check_relatedness(options: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lightning_transfer.screening.standings import Standings
 
 _LEVEL = 0.95
+_SHOWN = 4  # names in a message
 _FEWEST_TO_CORRELATE = 3
 _ON_ONE_SCALE = ("ridge_probe", "knn_accuracy")  # accuracies: means over backbones compare between targets
 
@@ -66,6 +67,8 @@ class Comparison:
         Raises:
             ValueError: If one lacks the column, or they have no backbone in common.
         """
+        if not hasattr(second, "ranked"):
+            raise ValueError(f"Expected argument `other` to be a leaderboard, but got {second!r}.")
         column = first.rank_by if column is None else column
         for board, name in ((first, "column"), (second, "other")):
             if column not in board.columns:
@@ -73,7 +76,8 @@ class Comparison:
         ours, theirs = ({row.backbone: row for row in board.rows} for board in (first, second))
         names = [row.backbone for row in first.ranked(column) if row.backbone in theirs]
         if not names:
-            raise ValueError("Expected argument `other` to hold some of the same backbones, but got none of them.")
+            names = f"{listed(list(theirs), _SHOWN)}, not {listed(list(ours), _SHOWN)}"
+            raise ValueError(f"Expected argument `other` to hold some of the same backbones, but got {names}.")
         scores = {name: (ours[name].score(column), theirs[name].score(column)) for name in names}
         places = [first.ranks_among({name: pair[side] for name, pair in scores.items()}, column) for side in (0, 1)]
         rows = []

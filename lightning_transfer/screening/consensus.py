@@ -202,6 +202,8 @@ def consensus(frame: Any, *, lower_is_better: Iterable[str] = (), evidence: Evid
     """
     import pandas as pd
 
+    if evidence is not None and not isinstance(evidence, Evidence):
+        raise ValueError(f"Expected argument `evidence` to be what a study gives, but got {evidence!r}.")
     known = _packaged() if evidence is None else evidence
     lower = {lower_is_better} if isinstance(lower_is_better, str) else set(lower_is_better)
     its_lower = set(getattr(frame, "lower_is_better", ()))

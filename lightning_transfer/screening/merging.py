@@ -79,6 +79,8 @@ def merge_boards(*boards: Leaderboard) -> Leaderboard:
     """
     if not boards:
         raise ValueError("Expected argument `boards` to hold a leaderboard, but got none.")
+    if strange := [board for board in boards if not isinstance(board, Leaderboard)]:
+        raise ValueError(f"Expected argument `boards` to hold leaderboards, but got {strange[0]!r}.")
     merged = boards[0]
     for board in boards[1:]:
         mine, other = merged.settings, board.settings

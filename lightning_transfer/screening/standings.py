@@ -43,6 +43,8 @@ class Standings(ABC):
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.rows = tuple(rows)
+        if strange := [row for row in self.rows if not isinstance(row, Row)]:
+            raise ValueError(f"Expected argument `rows` to hold rows of the class Row, but got {strange[0]!r}.")
         names = [row.backbone for row in self.rows]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)

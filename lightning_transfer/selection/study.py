@@ -94,6 +94,8 @@ def study(
     """
     for mode in modes:
         check_one_of(mode, MODES, "modes")
+    for name, value in (("epochs", epochs), ("seeds", seeds)):
+        check_positive_int(value, name)
     candidates, data = name_candidates(zoo), _name_targets(targets)
     facts = {name: dict((about or {}).get(name, {})) for name in candidates}
     if unknown := sorted({key for entry in facts.values() for key in entry} - set(_FACTS)):

@@ -66,7 +66,7 @@ def check_labels(
         ValueError: If dtype, shape, length or range is wrong.
     """
     if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.dtype not in _INTEGER_DTYPES:
-        several = isinstance(labels, Tensor) and labels.ndim == 2
+        several = isinstance(labels, Tensor) and labels.ndim == 2 and name == "labels"
         hint = ' (the attribute `task = "regression"` of the data or the module makes them targets)' if several else ""
         raise ValueError(f"Expected argument `{name}` to be a 1D integer tensor, but got {_describe(labels)}{hint}.")
     _check_length(labels, n, name)
@@ -267,4 +267,11 @@ def _describe(value: object) -> str:
     if isinstance(value, Tensor):
         sparse = "a sparse" if _is_sparse(value) else "a"
         return f"{sparse} tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
-    return f"{type(value).__name__}"
+    numbers = hasattr(value, "__array__") or (isinstance(value, (list, tuple)) and value and _is_number(value[0]))
+    return f"{type(value).__name__}{' (torch.as_tensor makes a tensor of it)' if numbers else ''}"
+
+
+def _is_number(value: object) -> bool:
+    while isinstance(value, (list, tuple)) and value:
+        value = value[0]
+    return isinstance(value, (int, float))

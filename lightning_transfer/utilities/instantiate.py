@@ -119,10 +119,25 @@ def _build(node: Any, allow: Sequence[str], kwargs: Mapping[str, Any]) -> Any:
     try:
         return target(*positional, **arguments)
     except TypeError as error:
-        unknown = _UNKNOWN.search(str(error))
-        if unknown is None or unknown[1] not in arguments:
+        message = name_unknown_argument(error, target, arguments)
+        if message is None:
             raise
-        raise TypeError(f"{target.__name__} takes no `{unknown[1]}`{_meant(unknown[1], target)}") from error
+        raise TypeError(message) from error
+
+
+def name_unknown_argument(error: TypeError, target: Any, arguments: Iterable[str]) -> str | None:
+    """What a class or function takes in place of an argument that it refused; None if the error is about another thing.
+
+    Args:
+        error: What calling it raised.
+        target: What was called.
+        arguments: Names of the keywords that it was called with.
+    """
+    target = target.func if isinstance(target, partial) else target
+    unknown = _UNKNOWN.search(str(error))
+    if unknown is None or unknown[1] not in arguments:
+        return None
+    return f"{target.__name__} takes no `{unknown[1]}`{_meant(unknown[1], target)}"
 
 
 def _check_flags(target: Any, arguments: Mapping[str, Any]) -> None:

@@ -77,6 +77,7 @@ def test_it_can_be_copied_pickled_and_trained():
     ("arguments", "message"),
     [
         ({"layer": "neck"}, "`layer` to be a layer"),
+        ({"module": "resnet"}, "`module` to be a torch.nn.Module, but got 'resnet'"),
         ({"head": "neck"}, "`head` to be a layer"),
         ({"capture": "both"}, "`capture`"),
         ({"pooling": "max"}, "`pooling`"),
@@ -90,7 +91,7 @@ def test_it_can_be_copied_pickled_and_trained():
 )
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        ModuleBackbone(Net(), **{"input_shape": (3, 16, 16), **arguments})
+        ModuleBackbone(**{"module": Net(), "input_shape": (3, 16, 16), **arguments})
 
 
 def test_a_layer_that_does_not_run_is_refused():

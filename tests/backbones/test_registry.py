@@ -96,6 +96,10 @@ def test_names_of_libraries():
     check_name("sentence-transformers/all-MiniLM-L6-v2")
     with pytest.raises(ValueError, match="did you mean efficientnet_lite2"):
         load_backbone("efficientnet_lite3")
+    with pytest.raises(ValueError, match="takes no `pretraned`; did you mean `pretrained`"):
+        load_backbone("efficientnet_lite0", pretraned=False)
+    with pytest.raises(ValueError, match="`backbone` to be a name, path, config or module, but got 3"):
+        load_backbone(3)
     with pytest.raises(ValueError, match="timm/test_resnet: "):
         load_backbone("timm/test_resnet", pretrained=False, depth=3)
 
@@ -155,6 +159,8 @@ def test_patterns_with_a_limit_and_in_lists():
     for pattern in ("timm/no_such*", "nowhere/*"):
         with pytest.raises(ValueError, match="pattern"):
             list_backbones(pattern)
+    with pytest.raises(ValueError, match="`max_parameters` to be a number"):
+        list_backbones("*", "3M")
 
 
 def test_a_screen_takes_patterns():

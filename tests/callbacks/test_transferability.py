@@ -705,11 +705,20 @@ def test_mistakes_are_said_when_the_fit_starts(make, message):
 
 
 @pytest.mark.parametrize(
-    ("argument", "value"), [("data", "test"), ("every_n_epochs", 0), ("max_samples", 0), ("stop_quantile", 2.0)]
+    ("argument", "value"),
+    [
+        ("data", "test"),
+        ("data", 5),
+        ("prefix", 3),
+        ("metrics", []),
+        ("every_n_epochs", 0),
+        ("max_samples", 0),
+        ("stop_quantile", 2.0),
+    ],
 )
 def test_bad_arguments(argument, value):
     with pytest.raises(ValueError, match=argument):
-        TransferabilityMonitor("logme", **{argument: value})
+        TransferabilityMonitor(**{"metrics": "logme", argument: value})
 
 
 # hopeless runs

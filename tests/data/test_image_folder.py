@@ -191,6 +191,8 @@ def test_split_folders_are_chosen(tmp_path):
     for wrong in ({"val": "valid"}, {"train": "train", "dev": "valid"}):
         with pytest.raises(ValueError, match="`split_folders` to have `train`"):
             ImageFolder(tmp_path, split_folders=wrong)
+    with pytest.raises(ValueError, match="`split_folders` to be a dict of folders, but got 'x'"):
+        ImageFolder(tmp_path, split_folders="x")
     with pytest.raises(ValueError, match="to be a folder with one folder a class"):
         ImageFolder(tmp_path, split_folders={"train": "missing"}).setup()
 

@@ -54,6 +54,12 @@ def test_the_newest_run_below_a_folder(tmp_path):
         os.utime(tmp_path / "day" / f"run {day}" / "leaderboard.json", (int(day), int(day)))
     run([str(tmp_path)])
     assert "new" in (tmp_path / "day/run 2/report.html").read_text()
+    for target in ("x", "y"):  # a sweep over targets has a folder for the table of each
+        board = Leaderboard([Row("a", {"logme": 1.0})], info={"target": target})
+        board.save(tmp_path / "over targets/one" / target, figure=False)
+    (tmp_path / "over targets/one/multirun.yaml").touch()
+    run([str(tmp_path / "over targets")])
+    assert (tmp_path / "over targets/one/report.html").is_file()
     shutil.copytree(OLD / "sweep", tmp_path / "sweeps/one")
     (tmp_path / "sweeps/one/finetune.json").unlink()
     run([str(tmp_path / "sweeps"), f"output={tmp_path}/all.html"])

@@ -8,7 +8,7 @@ from _screens import Counted, Linear
 from torch import nn
 
 from lightning_transfer.data import Digits
-from lightning_transfer.metrics import TaskRelatedness
+from lightning_transfer.metrics import HScore, TaskRelatedness
 from lightning_transfer.screening import alike_tasks, screen
 
 
@@ -30,6 +30,11 @@ from lightning_transfer.screening import alike_tasks, screen
         ({"target": {"_target_": "lightning_transfer.data.Digits", "nope": 1}}, "target: .*nope"),
         ({"target": Digits(val_fraction=0), "split": "val"}, "`split` to name a split of `digits`, but 'val'"),
         ({"metrics": 3}, "Expected argument `metrics` to be a name, names or a dict, but got 3"),
+        ({"metrics": ["logme", "H-Score"]}, "but got 'H-Score'; did you mean 'h_score'"),
+        ({"metrics": [HScore]}, r"a Metric is handed in built: HScore\(\)"),
+        ({"backbones": nn.Flatten}, r"a module is handed in built, Flatten\(\)"),
+        ({"backbones": "digits"}, "which is a target .backbones come before it"),
+        ({"layers": 3}, "`layers` to be 'all' or names of layers, but got 3"),
         ({"metrics": {"logme": 3}}, "Expected argument `metrics` to hold a dict of options for 'logme', but got 3"),
         ({"metrics": {"logme": {"nope": 3}}}, r"metrics\.logme: .*nope"),
         ({"error_bars": -1}, "Expected argument `error_bars`"),

@@ -41,8 +41,10 @@ def test_differences_against_their_errors_and_other_weights():
 
 
 def test_wrong_boards_to_compare():
-    with pytest.raises(ValueError, match="some of the same backbones"):
+    with pytest.raises(ValueError, match="some of the same backbones, but got b, not a"):
         board({"a": 1.0}).compare(board({"b": 1.0}))
+    with pytest.raises(ValueError, match="`other` to be a leaderboard, but got 3"):
+        board({"a": 1.0}).compare(3)
     with pytest.raises(ValueError, match="Expected argument `other` to have a score `logme`"):
         board({"a": 1.0}).compare(board({"a": 1.0}, column="leep"))
 

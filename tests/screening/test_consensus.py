@@ -191,6 +191,8 @@ def test_evidence_is_kept_as_text(tmp_path):
 def test_bad_input(frame, message):
     with pytest.raises(ValueError, match=message):
         consensus(frame)
+    with pytest.raises(ValueError, match="`evidence` to be what a study gives, but got 5"):
+        consensus(frame, evidence=5)
 
 
 def test_what_is_lower_is_better_has_to_be_there():

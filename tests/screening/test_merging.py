@@ -176,6 +176,8 @@ def test_boards_of_one_screen_are_merged():
         merge_boards(board(row("a")), board(row("b"), max_samples=3))
     with pytest.raises(ValueError, match="to hold a leaderboard"):
         merge_boards()
+    with pytest.raises(ValueError, match="to hold leaderboards, but got 'a'"):
+        merge_boards(board(row("a")), "a")
 
 
 def test_a_run_that_goes_on_keeps_what_it_was_asked(tmp_path):

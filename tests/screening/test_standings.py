@@ -54,6 +54,8 @@ def test_static_baseline_ranks_by_size(board):
 def test_names_are_unique():
     with pytest.raises(ValueError, match="name each backbone once, but got 'a' twice"):
         Leaderboard([Row("a"), Row("a")])
+    with pytest.raises(ValueError, match="to hold rows of the class Row, but got 'a'"):
+        Leaderboard(["a"])
 
 
 def test_nothing_to_rank():

@@ -99,6 +99,7 @@ def test_full_training_is_a_mode():
         ({"targets": []}, "at least one target"),
         ({"targets": [make_target(), make_target()]}, "'digits' twice"),
         ({"targets": 3}, "`targets`"),
+        ({"seeds": 0, "targets": 3}, "`seeds` to be an integer of at least 1, but got 0"),
     ],
 )
 def test_bad_input(options, message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -75,6 +76,14 @@ def test_sizes_whose_fourth_power_overflows(sign):
         check_features(torch.tensor([[0.0], [sign * 2e80]], dtype=torch.float64))
     with pytest.raises(ValueError, match="`targets` to be at most"):
         check_targets(torch.tensor([0.0, sign * 2e80], dtype=torch.float64), 2)
+
+
+def test_arrays_say_how_they_become_tensors():
+    for bad in (np.zeros((3, 2)), [[0.0, 1.0]]):
+        with pytest.raises(ValueError, match=rf"{type(bad).__name__} \(torch.as_tensor makes a tensor of it\)"):
+            check_features(bad)
+    with pytest.raises(ValueError, match=r"but got list\.$"):
+        check_labels(["a", "b"], 2)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
