@@ -26,7 +26,10 @@ from lightning_transfer.utilities.notice import warn_user
 _TINY = 1e-10  # keeps logarithms finite, as in the published code
 _DECREMENT = 1e-12  # part of the value by which it may be above the minimum
 _DENSE = 2e9  # products up to which the whole Hessian is formed
-_INNER = 200  # steps of conjugate gradients
+_MEMORY = 10  # steps that L-BFGS remembers
+_NEAR = 1e-10  # as _DECREMENT, from where on L-BFGS takes products in double precision
+_SETTLED = 1e-3  # as _DECREMENT, from where on the scatter of the rows helps L-BFGS
+_TRIALS = 30  # of a search along a line
 
 
 def pactran(
@@ -59,7 +62,7 @@ def pactran(
         labels: Shape ``(n,)``, any integer dtype; ids may have gaps, absent classes are ignored.
         lambda_factor: :math:`\lambda`, larger than 0; the paper searches 0.1, 1 and 10.
         variance_factor: ``v``, larger than 0; the paper searches powers of ten from 0.1 to 1000.
-        max_iter: Steps of Newton's method.
+        max_iter: Steps of Newton's method, or a tenth of those of L-BFGS, which fits large problems.
         variant: ``"paper"`` (higher is better) or ``"official"`` (lower is better).
         ignore_index: Samples with this label are left out.
 
@@ -282,11 +285,14 @@ class _Softmax(NamedTuple):
     @classmethod
     def of_logits(cls, logits: Tensor, labels: Tensor) -> _Softmax:
         """Evaluate logits ``(n, c)`` of samples of classes ``labels``, shape ``(n, 1)``."""
-        others = logits.scatter(1, labels, -torch.inf).logsumexp(dim=1, keepdim=True)
-        losses = torch.nn.functional.softplus(others - logits.gather(1, labels), threshold=1e3)
-        probs = logits.softmax(dim=1)
-        wrong = probs.scatter(1, labels, 0.0)
-        return cls(losses.squeeze(1), probs, wrong.scatter(1, labels, -wrong.sum(1, keepdim=True)))
+        top, own = logits.amax(1, keepdim=True), logits.gather(1, labels)
+        probs = (logits - top).exp_()
+        likely = probs.gather(1, labels)
+        others = probs.scatter_(1, labels, 0.0).sum(1, keepdim=True)
+        losses = torch.nn.functional.softplus(others.log() + top - own, threshold=1e3)
+        total = others + likely
+        probs.div_(total).scatter_(1, labels, likely / total)
+        return cls(losses.squeeze(1), probs, probs.scatter(1, labels, -others / total))
 
     @property
     def spread(self) -> Tensor:
@@ -297,60 +303,196 @@ class _Softmax(NamedTuple):
 def _fit_softmax(data: LabelledRows, penalty: float, max_iter: int) -> tuple[Tensor, Tensor, bool]:
     """Minimise the mean cross-entropy plus ``|W|^2 / (2 penalty)`` over weights and biases; a convex problem.
 
-    Newton's method from zero weights and the log class frequencies. It ends where the decrement, which estimates how
-    far the value is above the minimum, is a small part of the value: a test that no scale of the features moves.
+    From zero weights and the log class frequencies, by Newton's method, or by L-BFGS where the Hessian is large. Both
+    end where the decrement, which estimates how far the value is above the minimum, is a small part of the value: a
+    test that no scale of the features moves.
 
     Args:
         data: The samples.
         penalty: Larger is weaker.
-        max_iter: Newton steps.
+        max_iter: Newton steps, or a tenth of those of L-BFGS.
 
     Returns:
         The minimum (0-d), the sum of ``p (1 - p)`` there for each sample (shape ``(n,)``), and whether it was reached.
     """
-    n, labels = len(data.rows), data.classes[:, None]
+    n = len(data.rows)
     scale = float(data.total_variance) ** 0.5 or 1.0
     rows = torch.cat([data.rows / scale, data.rows.new_ones(n, 1)], dim=1)  # the last weight is the bias
-    decay = rows.new_full((rows.shape[1], 1), 1 / scale / scale / penalty)
+    decay = rows.new_full((rows.shape[1],), 1 / scale / scale / penalty)
     decay[-1] = 0
+    weights = rows.new_zeros(len(data.counts), rows.shape[1])
+    weights[:, -1] = (data.counts / n).log()
+    problem = _Problem(rows, data.classes[:, None], decay)
+    solve = _newton if n * weights.numel() ** 2 <= _DENSE else _quasi_newton
+    value, fit, converged = solve(problem, weights, max_iter)
+    return value, fit.spread, converged
 
-    def evaluate(weights: Tensor) -> tuple[Tensor, _Softmax]:
-        fit = _Softmax.of_logits(rows @ weights, labels)
-        return (decay * weights.square()).sum() / 2 + fit.losses.mean(), fit
 
-    weights = rows.new_zeros(rows.shape[1], len(data.counts))
-    weights[-1] = (data.counts / n).log()
-    small = n * weights.numel() ** 2 <= _DENSE
-    value, fit = evaluate(weights)
-    budget = 10 * max_iter
+class _Problem(NamedTuple):
+    """The loss of a classifier whose weights have shape ``(c, r)``.
+
+    Attributes:
+        rows: Shape ``(n, r)``.
+        labels: Shape ``(n, 1)``.
+        decay: Of the weights of each feature, shape ``(r,)``.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    decay: Tensor
+
+    def logits(self, weights: Tensor, rows: Tensor) -> Tensor:
+        """Logits ``(n, c)`` in float64, computed with the rows as given."""
+        return (weights.to(rows.dtype) @ rows.T).T.to(self.rows.dtype, memory_format=torch.contiguous_format)
+
+    def evaluate(self, weights: Tensor, logits: Tensor | None = None) -> tuple[Tensor, _Softmax]:
+        """The loss, 0-d, and the probabilities."""
+        fit = _Softmax.of_logits(self.logits(weights, self.rows) if logits is None else logits, self.labels)
+        return (self.decay * weights.square()).sum() / 2 + fit.losses.mean(), fit
+
+    def gradient(self, weights: Tensor, fit: _Softmax, rows: Tensor) -> Tensor:
+        """Shape ``(c, r)``, computed with the rows as given."""
+        errors = fit.errors.to(rows.dtype).T
+        return (errors @ rows).to(weights.dtype) / len(rows) + self.decay * weights
+
+
+class _Point(NamedTuple):
+    """Weights, shape ``(c, r)``, the logits that they give, shape ``(n, c)``, the loss and the probabilities there."""
+
+    weights: Tensor
+    logits: Tensor
+    value: Tensor
+    fit: _Softmax
+
+    @classmethod
+    def at(cls, problem: _Problem, weights: Tensor) -> _Point:
+        logits = problem.logits(weights, problem.rows)
+        return cls(weights, logits, *problem.evaluate(weights, logits))
+
+
+def _newton(problem: _Problem, weights: Tensor, max_iter: int) -> tuple[Tensor, _Softmax, bool]:
+    """Minimise by Newton's method with the whole Hessian."""
+    value, fit = problem.evaluate(weights)
     for _ in range(max_iter):
-        gradient = rows.T @ fit.errors / n + decay * weights
-        solved = True
-        if small:
-            step = _dense_step(rows, fit.probs, decay, gradient)
-        else:
-            # no error of the step hides more of the decrement than its square over the least curvature
-            enough = _DECREMENT * float(value) * float(decay[0])
-            step, solved, products = _iterative_step(rows, fit.probs, decay, gradient, enough)
-            budget -= products
+        gradient = problem.gradient(weights, fit, problem.rows)
+        step = _dense_step(problem.rows, fit.probs, problem.decay, gradient)
         decrement = -float((step * gradient).sum())
-        if solved and decrement <= _DECREMENT * float(value):
-            return (*_last(evaluate(weights + step), value, fit), True)
+        trial, trial_fit = problem.evaluate(weights + step)
+        if decrement <= _DECREMENT * float(value):
+            return (trial, trial_fit, True) if bool(trial <= value) else (value, fit, True)
         length = 1.0
-        trial, trial_fit = evaluate(weights + step)
         while float(trial) > float(value) - 1e-4 * length * decrement and length > 1e-9:
             length /= 2
-            trial, trial_fit = evaluate(weights + length * step)
-        if length <= 1e-9 or budget < 0:
+            trial, trial_fit = problem.evaluate(weights + length * step)
+        if length <= 1e-9:
             break
         weights, value, fit = weights + length * step, trial, trial_fit
-    return value, fit.spread, False
+    return value, fit, False
 
 
-def _last(trial: tuple[Tensor, _Softmax], value: Tensor, fit: _Softmax) -> tuple[Tensor, Tensor]:
-    """The better of the values before and after the last step, and the spread there."""
-    value, fit = trial if bool(trial[0] <= value) else (value, fit)
-    return value, fit.spread
+def _quasi_newton(problem: _Problem, weights: Tensor, max_iter: int) -> tuple[Tensor, _Softmax, bool]:
+    """Minimise by L-BFGS, with products in single precision until the minimum is near.
+
+    The logits move along a line by one product, so that a search along it takes none.
+    """
+    rows, curvature, settled = problem.rows.float(), _Curvature(), False
+    point = _Point.at(problem, weights)
+    last: tuple[Tensor, Tensor] | None = None  # weights and gradient before
+    for iteration in range(10 * max_iter):
+        gradient = problem.gradient(point.weights, point.fit, rows)
+        if last is not None:
+            curvature.add(point.weights - last[0], gradient - last[1])
+        step = -curvature.solve(gradient)
+        decrement = -float((step * gradient).sum())
+        if not settled and curvature.pairs and decrement <= _SETTLED * float(point.value):
+            settled = True
+            curvature.settle(problem, point.fit)
+            step = -curvature.solve(gradient)
+            decrement = -float((step * gradient).sum())
+        single = rows.dtype != problem.rows.dtype
+        near = decrement <= (_NEAR if single else _DECREMENT) * float(point.value)
+        if near and not single:
+            return point.value, point.fit, True
+        found = None if near else _line_search(problem, point, step, problem.logits(step, rows))
+        if found is not None and not (single and iteration >= 5 * max_iter):
+            last, point = (point.weights, gradient), found
+        elif single:
+            rows, last = problem.rows, None
+            point = _Point.at(problem, point.weights)
+        else:
+            break
+    return point.value, point.fit, False
+
+
+def _line_search(problem: _Problem, start: _Point, step: Tensor, moved: Tensor) -> _Point | None:
+    """Go along a step, which moves the logits by ``moved``, until the slope is half of what it was, if it can be."""
+
+    def slope(point: _Point) -> float:
+        along = point.fit.errors.flatten() @ moved.flatten() / len(moved)
+        return float(along + (problem.decay * point.weights * step).sum())
+
+    first = slope(start)
+    if first >= 0:
+        return None
+    (low, falling), high, rising, length = (0.0, first), None, 0.0, 1.0
+    for _ in range(_TRIALS):
+        weights, logits = start.weights + length * step, start.logits + length * moved
+        trial = _Point(weights, logits, *problem.evaluate(weights, logits))
+        here = slope(trial)
+        below = bool(trial.value <= start.value)
+        if below and abs(here) <= -first / 2:
+            return trial
+        if here < 0 and below:
+            before, low, falling = (low, falling), length, here
+        else:
+            high, rising = length, max(here, 0.0)
+        if high is None:
+            ahead = (low - before[0]) * here / min(before[1] - here, -1e-300)
+            length = low + min(max(ahead, 0.1 * low), 9 * low)
+        else:
+            length = low + (high - low) * min(max(falling / (falling - rising), 0.1), 0.9)
+    return None
+
+
+class _Curvature:
+    """What L-BFGS knows of the inverse Hessian: steps, changes of the gradient, and later the scatter of the rows."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.inverse: Tensor | None = None
+
+    def settle(self, problem: _Problem, fit: _Softmax) -> None:
+        """Start from the scatter of the rows, weighed by the mean of ``p (1 - p)``, and the decay.
+
+        For each class the Hessian is about that, once ``p`` changes little; while it does, this is of no use.
+        """
+        scatter = gram(problem.rows) * (fit.spread.mean() / fit.probs.shape[1] / len(problem.rows))
+        factor = cholesky(scatter + problem.decay.diag())
+        self.inverse = None if factor is None else torch.cholesky_inverse(factor)
+
+    def add(self, step: Tensor, change: Tensor) -> None:
+        """Remember how the gradient changed over a step."""
+        along = step.flatten() @ change.flatten()
+        if float(along) > 0:
+            self.pairs = [*self.pairs[1 - _MEMORY :], (step.flatten(), change.flatten(), along)]
+
+    def solve(self, gradient: Tensor) -> Tensor:
+        """Product of the inverse Hessian with a gradient, shape ``(c, r)``."""
+        result = gradient.flatten()
+        shares = []
+        for step, change, along in reversed(self.pairs):
+            shares.append(step @ result / along)
+            result = result.addcmul(change, shares[-1], value=-1)
+        result = self._first(result.view_as(gradient)).flatten()
+        if self.pairs:
+            _, change, along = self.pairs[-1]
+            result = result * (along / (change @ self._first(change.view_as(gradient)).flatten()))
+        for (step, change, along), share in zip(self.pairs, reversed(shares), strict=True):
+            result = result.addcmul(step, share - change @ result / along)
+        return result.view_as(gradient)
+
+    def _first(self, gradient: Tensor) -> Tensor:
+        return gradient if self.inverse is None else gradient @ self.inverse
 
 
 def _dense_step(rows: Tensor, probs: Tensor, decay: Tensor, gradient: Tensor) -> Tensor:
@@ -361,7 +503,7 @@ def _dense_step(rows: Tensor, probs: Tensor, decay: Tensor, gradient: Tensor) ->
     rest = 1 - torch.eye(c).to(probs)
     for a, weight in enumerate((probs * (probs @ rest)).T):
         block = slice(a * r, (a + 1) * r)
-        hessian[block, block] = rows.T @ (weight[:, None] * rows) / n + decay.squeeze(1).diag()
+        hessian[block, block] = rows.T @ (weight[:, None] * rows) / n + decay.diag()
     hessian[r - 1 :: r, r - 1 :: r] += hessian.diagonal().max() / c  # a bias common to all classes changes nothing
     noise = float(hessian.diagonal().max()) * torch.finfo(hessian.dtype).eps
     for _ in range(20):
@@ -371,39 +513,4 @@ def _dense_step(rows: Tensor, probs: Tensor, decay: Tensor, gradient: Tensor) ->
         hessian.diagonal().add_(noise)
         noise *= 10
     assert factor is not None
-    return torch.cholesky_solve(-gradient.T.reshape(-1, 1), factor).reshape(c, r).T
-
-
-def _iterative_step(
-    rows: Tensor, probs: Tensor, decay: Tensor, gradient: Tensor, enough: float
-) -> tuple[Tensor, bool, int]:
-    """Step of Newton's method by conjugate gradients.
-
-    Returns:
-        The step; whether the squared residual fell to ``enough``, before which a part of the first one does unless the
-        step is small; and how many products with the Hessian it took.
-    """
-    likely = probs.argmax(1, keepdim=True)
-
-    def curvature(step: Tensor) -> Tensor:
-        moved = rows @ step
-        moved = moved - moved.gather(1, likely)  # which changes nothing, but for the digits
-        moved = probs * (moved - (probs * moved).sum(1, keepdim=True))
-        return rows.T @ moved / len(rows) + decay * step
-
-    step = torch.zeros_like(gradient)
-    residual = direction = -gradient
-    square = float(residual.square().sum())
-    loose = 1e-4 * square
-    for products in range(_INNER):
-        if square <= enough or (square <= loose and -float((step * gradient).sum()) > 1e4 * enough / float(decay[0])):
-            return step, square <= enough, products
-        bent = curvature(direction)
-        along = float((direction * bent).sum())
-        if along <= 0:  # flat to rounding
-            break
-        step = step + square / along * direction
-        residual = residual - square / along * bent
-        previous, square = square, float(residual.square().sum())
-        direction = residual + square / previous * direction
-    return (step if bool(step.any()) else -gradient), square <= enough, _INNER
+    return torch.cholesky_solve(-gradient.reshape(-1, 1), factor).reshape(c, r)

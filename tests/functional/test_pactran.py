@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 import torch
@@ -80,3 +81,18 @@ def test_source_priors_equal_the_plain_version(kind):
     assert float(pactran_dirichlet(probs, y, alpha=2.0)) == pytest.approx(-expected, abs=1e-7)
     expected = reference_pactran_gamma(probs.numpy(), y.numpy(), alpha=2.0)
     assert float(pactran_gamma(probs, y, alpha=2.0)) == pytest.approx(-expected, abs=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["plain", "small", "wide", "two classes", "singletons", "constant feature"])
+@pytest.mark.parametrize("lambda_factor", [0.1, 10.0])
+def test_both_solvers_find_the_same_minimum(monkeypatch, kind, lambda_factor):
+    x, y = data(kind)
+    dense = float(pactran(x, y, lambda_factor=lambda_factor))
+    monkeypatch.setattr(sys.modules[pactran.__module__], "_DENSE", 0.0)
+    assert float(pactran(x, y, lambda_factor=lambda_factor)) == pytest.approx(dense, rel=1e-6, abs=1e-7)
+
+
+def test_large_problems_say_that_they_did_not_converge(monkeypatch):
+    monkeypatch.setattr(sys.modules[pactran.__module__], "_DENSE", 0.0)
+    with pytest.warns(UserWarning, match="did not converge in 1 iterations"):
+        pactran(*data("plain"), max_iter=1)
