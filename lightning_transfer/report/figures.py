@@ -110,7 +110,6 @@ def _draw_panel(axes: Axes, board: Standings, rows: Sequence[Row], column: str, 
 
 def _draw_points(axes: Axes, board: Standings, rows: Sequence[Row], column: str, cost: str, size: float) -> None:
     """One mark a row, with its error bar: three artists for any number of rows, since each artist costs time."""
-    from matplotlib.collections import LineCollection
     from matplotlib.colors import to_rgba_array
 
     places = np.array([(getattr(row, cost), row.score(column)) for row in rows], dtype=float)
@@ -122,10 +121,23 @@ def _draw_points(axes: Axes, board: Standings, rows: Sequence[Row], column: str,
     ends = np.stack([places[barred], places[barred]], axis=1)
     ends[:, :, 1] += errors[barred, None] * np.array([-1, 1])
     if len(ends):
-        _add_inside(axes, LineCollection(list(ends), colors=colors[barred], linewidths=1.5))
+        _draw_bars(axes, ends, barred % len(_COLORS))
         _draw_marks(axes, ends.reshape(-1, 2), colors[barred].repeat(2, axis=0), "_", numbers[:0], _CAP)
     if len(shown):
         _draw_marks(axes, places[shown], colors[shown], _MARKERS, shown // len(_COLORS) % len(_MARKERS), size)
+
+
+def _draw_bars(axes: Axes, ends: Any, kinds: Any) -> None:
+    """Lines between two places each, ``(n, 2, 2)``: those of a colour are one path, since each path costs time."""
+    from matplotlib.collections import PathCollection
+    from matplotlib.path import Path
+
+    used = np.unique(kinds)
+    paths = [
+        Path(some.reshape(-1, 2), [Path.MOVETO, Path.LINETO] * len(some)) for some in (ends[kinds == k] for k in used)
+    ]
+    colors = [_COLORS[kind] for kind in used]
+    _add_inside(axes, PathCollection(paths, facecolors="none", edgecolors=colors, linewidths=1.5))
 
 
 def _draw_marks(axes: Axes, places: Any, colors: Any, markers: str, kinds: Any, size: float) -> None:

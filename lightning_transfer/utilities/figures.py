@@ -35,6 +35,11 @@ def png_bytes(figure: Figure) -> bytes:
     Args:
         figure: Any matplotlib figure.
     """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 4})
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer, canvas = io.BytesIO(), figure.canvas
+    try:  # ``savefig`` draws twice, the first time only for a layout that drawing makes anyway
+        FigureCanvasAgg(figure).print_png(buffer, pil_kwargs={"compress_level": 4})
+    finally:
+        figure.set_canvas(canvas)
     return buffer.getvalue()

@@ -38,14 +38,14 @@ def test_figure_arguments():
 def test_error_bars_are_drawn():
     figure = make_board(("logme",)).plot()
     bars, ends, marks = figure.get_axes()[0].collections
-    segments = bars.get_segments()  # one backbone has no standard error
-    assert [segment[:, 1].tolist() for segment in segments] == [
+    paths = bars.get_paths()  # one backbone has no standard error
+    assert [path.vertices[:, 1].tolist() for path in paths] == [
         pytest.approx([0.1 * i - 0.3, 0.1 * i + 0.3]) for i in (3, 2, 1)
     ]
     assert len(ends.get_offsets()) == 6
     assert marks.get_offsets()[:, 1].tolist() == pytest.approx([0.3, 0.2, 0.1, 0.0])
     assert len({tuple(color) for color in marks.get_facecolor()}) == 4
-    assert [tuple(color) for color in bars.get_color()] == [tuple(color) for color in marks.get_facecolor()[:3]]
+    assert [tuple(color) for color in bars.get_edgecolor()] == [tuple(color) for color in marks.get_facecolor()[:3]]
 
 
 def test_panels_have_few_artists_however_many_rows_there_are():
@@ -54,6 +54,10 @@ def test_panels_have_few_artists_however_many_rows_there_are():
     ]
     main, small = Leaderboard(rows).plot().axes
     assert len(main.collections) == 3
+    bars = [path.vertices.reshape(-1, 2, 2) for path in main.collections[0].get_paths()]
+    assert [len(some) for some in bars] == [7] * 10  # those of a colour are one path
+    middles = [middle for some in bars for middle in some[:, :, 1].mean(1)]
+    assert sorted(middles) == pytest.approx(sorted(math.sin(i) for i in range(70)))
     assert len(small.collections) == 1
     assert len({len(path.vertices) for path in main.collections[2].get_paths()}) > 1  # marks of several shapes
 
