@@ -17,7 +17,8 @@ class Linear(Backbone):
         )
         generator = torch.Generator().manual_seed(width)
         self.weight = nn.Parameter(torch.randn(64, width, generator=generator) / 8)
-        self.classes = None if source_classes is None else torch.randn(width, source_classes, generator=generator)
+        classes = None if source_classes is None else torch.randn(width, source_classes, generator=generator)
+        self.register_buffer("classes", classes)
 
     def preprocess(self, inputs):
         return inputs.flatten(1).float() / 255

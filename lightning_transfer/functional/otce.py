@@ -130,7 +130,7 @@ def transport_reference(
             f"Expected argument `features` to be as wide as `reference_features` ({reference_features.shape[1]}), "
             f"but got {features.shape[1]}."
         )
-    reference_ids, num_source = compact_ids(reference_labels)
+    reference_ids, num_source = compact_ids(reference_labels.to(features.device))
     ids, num_classes = compact_ids(labels)
     require_two_classes(num_classes)
     cost = _squared_distances(reference_features.to(features.device), features)
