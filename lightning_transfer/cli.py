@@ -402,7 +402,7 @@ def _find_unread(job: str, overrides: Sequence[str]) -> str | None:
 
 
 def _no_option(key: str, job: str, overrides: Sequence[str]) -> str:
-    from lightning_transfer.jobs.completion import keys_of
+    from lightning_transfer.jobs.completion import inner_keys, keys_of
 
     values = dict(entry.lstrip("+").partition("=")[::2] for entry in overrides)
     value, folders, groups = values.get(key, "VALUE"), config_folders(overrides), JOBS[job].groups
@@ -412,7 +412,8 @@ def _no_option(key: str, job: str, overrides: Sequence[str]) -> str:
     known = keys_of(job, key, values, folders)
     owners = [] if dot else [name for of in groups if (name := f"{of}.{key}") in keys_of(job, name, values, folders)]
     close = (
-        owners
+        inner_keys(job, key)
+        or owners
         or [name for name in known if rest and rest in name.partition(".")[2].split("_")]
         or get_close_matches(key, known, n=1, cutoff=0.6 if not dot else 0.75)
     )
@@ -425,6 +426,9 @@ def _no_option(key: str, job: str, overrides: Sequence[str]) -> str:
         if others := needy or others:
             words = data_words(value, group) or f"{group}={others[0] if len(others) < 2 else 'NAME'} {key}={value}"
             return f"no option {key!r} of this {group}, but of {', '.join(others)}: type {words}."
+    elsewhere = [name for name in JOBS if not (dot or close or JOBS[name].plain) and key in keys_of(name, key, {})]
+    if elsewhere:
+        return f"no option {key!r} of {job}, but of {', '.join(elsewhere)}; {PROGRAM} {job} --help shows its choices."
     add = f"Type +{key}={value} to add a new one." if dot else ""
     return f"no option {key!r}; {meant}{add or f'{PROGRAM} {job} --cfg job shows those there are.'}"
 

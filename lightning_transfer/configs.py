@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -87,7 +88,9 @@ def load_config(group: str, name: str) -> DictConfig:
     from hydra.core.global_hydra import GlobalHydra
 
     if name not in (names := known_configs(group)):
-        raise ValueError(f"Expected argument `{group}` to be one of {', '.join(names)}, but got {name!r}.")
+        near = get_close_matches(name, names, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else "."
+        raise ValueError(f"Expected argument `{group}` to be one of {', '.join(names)}, but got {name!r}{meant}")
     application = GlobalHydra.instance().hydra
     GlobalHydra.instance().hydra = None
     try:

@@ -124,7 +124,9 @@ def list_backbones(pattern: str = "*", max_parameters: float | None = None) -> l
     if not matches:
         limit = "" if max_parameters is None else f" with at most {max_parameters:g} parameters"
         example = f"{library}/*" if library in _LISTS else f"timm/{pattern.rstrip('*')}*"
-        words = "" if slash else f"; those of a library begin with its name, as in {example!r}"
+        near = get_close_matches(pattern.strip("*?"), NAMED, n=1)
+        meant = f"did you mean {near[0]!r}?" if near else f"those of a library begin with its name, as in {example!r}"
+        words = "" if slash else f"; {meant}"
         raise ValueError(f"Expected argument `pattern` to match backbones{limit}, but {pattern!r} matches none{words}.")
     return matches
 

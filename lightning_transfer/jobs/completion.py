@@ -100,6 +100,22 @@ def keys_of(job: str, key: str, values: Mapping[str, str], folders: Sequence[Pat
     return [f"{group}.{name}" for name in _KEY.findall(read_config(group, chosen, *folders) or "")]
 
 
+def inner_keys(job: str, key: str) -> list[str]:
+    """The options of a job that have a name inside one of its blocks, with dots.
+
+    Args:
+        job: Name of a job.
+        key: The name, such as ``"modes"`` of ``study.modes``.
+    """
+    found, block = [], ""
+    for line in (read_config("", job) or "").splitlines():
+        if top := _KEY.match(line):
+            block = top[1]
+        elif block and line.startswith(f"  {key}:"):
+            found.append(f"{block}.{key}")
+    return found
+
+
 def _keys(job: str) -> list[str]:
     """The options of a job: keys of its config that are no groups."""
     text = read_config("", job) or ""

@@ -174,6 +174,14 @@ def screen(
     from lightning_transfer.cache import CachedPasses, FeatureCache
     from lightning_transfer.passes import ScoringPass, read_input_shape
 
+    if aggregate is not None and layers is None:
+        raise ValueError(f"Expected argument `layers` beside `aggregate`, but got None beside {aggregate!r}.")
+    check_one_of(aggregate, (None, *AGGREGATIONS), "aggregate")
+    if layers is not None and not (isinstance(layers, (str, list, tuple)) and all(isinstance(e, str) for e in layers)):
+        raise ValueError(f"Expected argument `layers` to be 'all' or names of layers, but got {layers!r}.")
+    optimize = check_optimizations(optimize)
+    for name, value in (("seed", seed), ("picture_memory", picture_memory)):
+        check_positive_int(value, name, minimum=0)
     extract = CachedPasses(FeatureCache.of(cache), cache_key, _Watch(), NOTES)
     backbones, target = load_features(backbones, target)
     candidates = name_candidates(backbones)
@@ -193,7 +201,7 @@ def screen(
         metrics=MetricFactory.of(metrics, task_of(data), error_bars, source is not None),
         passes={
             "split": split, "max_samples": max_samples, "trainer": trainer, "seed": seed, "progress": progress,
-            "optimize": check_optimizations(optimize),
+            "optimize": optimize,
         },
         keys=keys,
         group_key=group_key,
@@ -206,15 +214,9 @@ def screen(
     several = "layers" if layers is not None else "backbones" if len(candidates) > 1 else ""
     for options in (plan.relatedness, *(getattr(metric, "data", {}) for metric in plan.metrics.objects.values())):
         refuse_for_several(options, several, (*OF_ONE_BACKBONE, *(["confidence"] if layers is not None else [])))
-    if aggregate is not None and layers is None:
-        raise ValueError(f"Expected argument `layers` beside `aggregate`, but got None beside {aggregate!r}.")
-    check_one_of(aggregate, (None, *AGGREGATIONS), "aggregate")
-    if layers is not None and not (isinstance(layers, (str, list, tuple)) and all(isinstance(e, str) for e in layers)):
-        raise ValueError(f"Expected argument `layers` to be 'all' or names of layers, but got {layers!r}.")
     ScoringPass(data, split=split, max_samples=max_samples, seed=seed)  # refuses a wrong split or number now
-    check_positive_int(seed, "seed", minimum=0)
     precision = extract.numerics(trainer)["precision"]
-    kept = check_positive_int(picture_memory, "picture_memory", minimum=0) * (len(candidates) > 1)
+    kept = picture_memory * (len(candidates) > 1)
     board = _Board(rank_by, plan, output_dir, precision, info or {})
     if race is not None:
         board.settings["race"] = race
