@@ -6,6 +6,7 @@ Scores of one kind of task are one compute group in a ``MetricCollection``: thei
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -549,7 +550,8 @@ class MomentMetric(JackknifeMetric):
     def _totals_without_each(self) -> Iterator[Any]:
         groups = range(self.jackknife_groups)
         if self._all_wait:
-            yield from (self._moments_of([other for other in groups if other != group]) for group in groups)
+            parts = (self._moments_of([other for other in groups if other != group]) for group in groups)
+            yield from (replace(part, rough=True) for part in parts)
             return
         sums = {name: getattr(self, name) for name in self._sums.names}
         before = {name: torch.zeros_like(state[0]) for name, state in sums.items()}
