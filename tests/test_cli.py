@@ -91,6 +91,8 @@ def test_completion(capsys):
         (("screen", "a=b}"), """'a=b}' is not understood: if all of it is one value, type "a='b}'"."""),
         (("screen", "efficientnet_lite0"), "'efficientnet_lite0' gives no value: type backbone=efficientnet_lite0"),
         (("finetune", "zoo=efficientnet_lite"), "no option 'zoo' of finetune, but of screen, select, study;"),
+        (("finetune", "stop_below=-1"), "did you mean 'callbacks.transferability.stop_below'"),
+        (("finetune", "seed=x", *TINY[:1]), "`seed` to be an integer of at least 0, but got 'x'"),
         (("study", "modes=[head]"), "no option 'modes'; did you mean 'study.modes'"),
         (("study", "targets=[digts]"), "but got 'digts'; did you mean 'digits'"),
         (("list", "effcientnet*"), "matches none; did you mean 'efficientnet_lite"),

@@ -101,18 +101,23 @@ def keys_of(job: str, key: str, values: Mapping[str, str], folders: Sequence[Pat
 
 
 def inner_keys(job: str, key: str) -> list[str]:
-    """The options of a job that have a name inside one of its blocks, with dots.
+    """The options that have a name inside a block of a job, or of a choice that it has, with dots.
 
     Args:
         job: Name of a job.
         key: The name, such as ``"modes"`` of ``study.modes``.
     """
+    texts = [("", read_config("", job))]
+    texts += [
+        (f"{g}.", read_config(g, name)) for g in JOBS[job].groups if g == "callbacks" for name in known_configs(g)
+    ]
     found, block = [], ""
-    for line in (read_config("", job) or "").splitlines():
-        if top := _KEY.match(line):
-            block = top[1]
-        elif block and line.startswith(f"  {key}:"):
-            found.append(f"{block}.{key}")
+    for place, text in texts:
+        for line in (text or "").splitlines():
+            if top := _KEY.match(line):
+                block = top[1]
+            elif line.startswith(f"  {key}:"):
+                found.append(f"{place}{block}.{key}")
     return found
 
 

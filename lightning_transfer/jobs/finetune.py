@@ -59,6 +59,7 @@ def run(cfg: DictConfig) -> float:
     if cfg.epochs != -1 or cfg.trainer.get("max_steps") is None:  # refused before data and weights are read
         check_positive_int(cfg.epochs, "epochs")
     check_one_of(cfg.mode, MODES, "mode")
+    check_positive_int(cfg.seed, "seed", 0)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     with quiet_lightning(), _as_bad_input():
         target = load_data(cfg.target, "target")

@@ -136,7 +136,7 @@ def test_a_table_says_it_where_a_score_leaves_one_out():
     data = PhotoPatches(max_samples=200)
     board = screen({"pixels": backbone}, data, ["knn_accuracy", "h_score"])
     (note,) = board.info["notes"]
-    assert "which flatters scores that leave one out: kNN accuracy. `groups` keeps" in note
+    assert "since they leave one out: kNN accuracy. `groups` keeps" in note
     assert note in " ".join(str(board).split())
     assert screen({"pixels": backbone}, data, ["knn_accuracy", "h_score"], resume=board).info == board.info
     assert "notes" not in screen({"pixels": backbone}, data, ["h_score"]).info
