@@ -76,8 +76,8 @@ class Comparison:
         ours, theirs = ({row.backbone: row for row in board.rows} for board in (first, second))
         names = [row.backbone for row in first.ranked(column) if row.backbone in theirs]
         if not names:
-            names = f"{listed(list(theirs), _SHOWN)}, not {listed(list(ours), _SHOWN)}"
-            raise ValueError(f"Expected argument `other` to hold some of the same backbones, but got {names}.")
+            received = f"{listed(list(theirs), _SHOWN)}, not {listed(list(ours), _SHOWN)}"
+            raise ValueError(f"Expected argument `other` to hold some of the same backbones, but got {received}.")
         scores = {name: (ours[name].score(column), theirs[name].score(column)) for name in names}
         places = [first.ranks_among({name: pair[side] for name, pair in scores.items()}, column) for side in (0, 1)]
         rows = []

@@ -128,7 +128,9 @@ def test_the_hook_goes():
 def test_the_remark():
     assert remark_on_duplicates(0.01, ["kNN accuracy"]) == ""
     assert remark_on_duplicates(0.9, []) == ""
-    assert remark_on_duplicates(0.9, ["kNN accuracy"]).startswith("At least 90% of the samples")
+    assert remark_on_duplicates(0.9, ["kNN accuracy"]).startswith(
+        "Flattered by the samples that repeat or overlap another one (at least 90%)"
+    )
 
 
 def test_a_table_says_it_where_a_score_leaves_one_out():
