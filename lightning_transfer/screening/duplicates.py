@@ -236,6 +236,6 @@ def remark_on_duplicates(share: float, titles: Sequence[str]) -> str:
     if not titles or share < 0.05:
         return ""
     return (
-        f"Flattered by the samples that repeat or overlap another one (at least {share:.0%}), since they leave one out: "
+        f"Flattered by samples that repeat or overlap others (at least {share:.0%}), since they leave one out: "
         f"{', '.join(titles)}. `groups` keeps samples that belong together on one side."
     )
