@@ -74,6 +74,11 @@ class Extraction:
     seconds: float
     kept: dict[str, Tensor] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        """How many samples, in which time, and the shapes of what was kept."""
+        kept = ", ".join(f"{name} {tuple(values.shape)}" for name, values in self.kept.items())
+        return f"{self.num_samples} samples in {self.seconds:.2f} s{f': {kept}' if kept else ''}"
+
     def save(self, path: str | Path) -> Path:
         """Write what was kept (features, labels, ...) for other programs, or for another screen.
 

@@ -380,7 +380,10 @@ def test_a_datamodule_forgets_the_trainer_of_the_pass():
     with pytest.raises(ValueError, match="keep"):
         extract(backbone, data, trainer=CPU, keep=("source_probs",))
     assert data.trainer is None
-    assert set(extract(backbone, data, trainer=CPU, keep="labels").kept) == {"labels"}
+    labels = extract(backbone, data, trainer=CPU, keep="labels")
+    assert set(labels.kept) == {"labels"}
+    assert str(labels).startswith("40 samples in ")
+    assert str(labels).endswith(" s: labels (40,)")
 
 
 @pytest.mark.ddp

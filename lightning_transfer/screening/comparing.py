@@ -128,7 +128,7 @@ class Comparison:
             remarks += [" beyond its errors"] if row.changed else []
             lines.append(f"{plain(row.backbone):<{wide}}  {one:>10}  {other:>10}  {ranks}{''.join(remarks)}")
         agreement = "" if math.isnan(self.kendall) else f"; the orders agree by {self.kendall:.2f} (Kendall)"
-        lines.append(f"{title(self.column)}, {len(self.rows)} backbones{agreement}.")
+        lines.append(f"{title(self.column)}, {len(self.rows)} backbone{'s' * (len(self.rows) != 1)}{agreement}.")
         for names, where in ((self.only_first, "first"), (self.only_second, "second")):
             if names:
                 lines.append(f"Only on the {where}: {plain(listed(names))}.")

@@ -37,7 +37,9 @@ def test_differences_against_their_errors_and_other_weights():
     assert compared.kendall == 1
     assert "other weights beyond its errors" in str(compared)
     assert list(compared.to_pandas().columns)[:3] == ["backbone", "first", "second"]
-    assert board({"a": 1.0}).compare(board({"a": 2.0})).rows[0].changed is None
+    one = board({"a": 1.0}).compare(board({"a": 2.0}))
+    assert one.rows[0].changed is None
+    assert str(one).endswith(", 1 backbone.")
 
 
 def test_wrong_boards_to_compare():
