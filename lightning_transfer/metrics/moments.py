@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_transfer._compat import default_states
-from lightning_transfer.functional.moments import ClassMoments, TargetMoments
+from lightning_transfer.functional.moments import ClassMoments, FeatureMoments, TargetMoments
 from lightning_transfer.inputs import Task
 from lightning_transfer.metrics.base import (
     Health,
@@ -551,7 +551,7 @@ class MomentMetric(JackknifeMetric):
         groups = range(self.jackknife_groups)
         if self._all_wait:
             parts = (self._moments_of([other for other in groups if other != group]) for group in groups)
-            yield from (replace(part, rough=True) for part in parts)
+            yield from (replace(part, rough=True) if isinstance(part, FeatureMoments) else part for part in parts)
             return
         sums = {name: getattr(self, name) for name in self._sums.names}
         before = {name: torch.zeros_like(state[0]) for name, state in sums.items()}
