@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "all.json"
 PAGE = ROOT / "docs" / "performance.md"
 MODEL = ROOT / "benchmarks" / "results" / "cost_model.json"
+GPU = ROOT / "benchmarks" / "results" / "gpu.json"
 FAMILY = ROOT / "benchmarks" / "results" / "estimators_family.json"
 PICTURES_A_SECOND, CORE_HOUR, GPU_HOUR = (
     2_000,
@@ -399,6 +400,21 @@ def table(record):
     return "\n".join([*lines, "", f"Measured on {'; '.join(sorted(said))}, one thread, other work beside."])
 
 
+def gpu(found):
+    """The figures of `gpu.py` as a table of the docs."""
+    lines = ["| path | figure | goal | milliseconds |", "|---|---|---|---|"]
+    for part in found.values():
+        for entry in part["rows"]:
+            goal = "" if entry.get("goal") is None else f"{entry['goal']:g}"
+            if "other" in entry:
+                beside = f"{1e3 * entry['ours']:.3g} / {1e3 * entry['other']:.3g}"
+                lines.append(f"| {entry['what']} | {entry['ratio']:.2f} | {goal} | {beside} |")
+            else:
+                lines.append(f"| {entry['what']} | {entry['ours']:.1e} | {goal} | |")
+    said = {f"{part['card']}, torch {part['torch']}" for part in found.values()}
+    return "\n".join([*lines, "", f"Measured on one {'; '.join(sorted(said))}."])
+
+
 def model(found, record):
     """The parts of a screen's cost, whether they add up, and what a large screen would take."""
     network = found["backbones"]["efficientnet_lite0"]
@@ -484,6 +500,7 @@ def main():
     if arguments.docs:
         text = put(PAGE.read_text(), "table", table(record))
         text = put(text, "family", family(json.loads(FAMILY.read_text()))) if FAMILY.is_file() else text
+        text = put(text, "gpu", gpu(json.loads(GPU.read_text()))) if GPU.is_file() else text
         PAGE.write_text(put(text, "model", model(json.loads(MODEL.read_text()), record)) if MODEL.is_file() else text)
 
 

@@ -335,10 +335,7 @@ class SupervisedMoments(FeatureMoments):
         """
         if penalty == 0:
             return self._whitened[0]
-        decomposed = self.scatter.device.type != "cpu" and "scatter_spectrum" in vars(
-            self
-        )  # then it costs next to nothing
-        if self.rows is None and not decomposed:
+        if self.rows is None:
             largest = self.scatter.diagonal().max()
             ridge = self.scatter.clone()
             ridge.diagonal().add_(penalty)
