@@ -104,7 +104,7 @@ def page(table: StudyTable, firsts: pd.DataFrame, found: pd.DataFrame, variants:
     for heading, scores in sections.items():
         lines += ["", f"## {heading}", ""]
         lines += as_rows(scores) if scores is not None else ["Too few rows so far."]
-    lines += ["", "## What is the default", "", *default(firsts)]
+    lines += ["", "## What is the default", "", *default(firsts, table)]
     if len(found):
         lines += [
             "",
@@ -242,7 +242,7 @@ def named(way: str) -> str:
             "parameters": "size", "chance": "chance"}.get(way) or title(way)  # fmt: skip
 
 
-def default(firsts: pd.DataFrame) -> list[str]:
+def default(firsts: pd.DataFrame, table: StudyTable) -> list[str]:
     """What the first by each way loses where its weights have not seen the target, and what ranks by default."""
     across, inside = means(firsts, False), means(firsts, True)
     shown = [way for way in across.index if way in inside.index]
@@ -258,8 +258,7 @@ def default(firsts: pd.DataFrame) -> list[str]:
         *(f"| {named(way)} | {across[way]:.4f} | {inside[way]:.4f} |" for way in shown),
         "",
     ]
-    own = "consensus_first_look"
-    lines += [f"- {compared(firsts, rival, own)}" for rival in RIVALS]
+    lines += [f"- {compared(firsts, rival, own)}" for own in ("leep", "consensus_first_look") for rival in RIVALS]
     inside_limit, across_limit = inside["logme"], across["logme"]
     better = [way for way in shown if across[way] <= across_limit and inside[way] <= inside_limit and way != "logme"]
     lines += [f"- {compared(firsts, 'logme', way)}" for way in better]
@@ -268,13 +267,62 @@ def default(firsts: pd.DataFrame) -> list[str]:
     place = "both among all backbones and within an architecture"
     found = f"{names} lost less than LogME {place}" if better else f"No score lost less than LogME {place}"
     how = f" (surely {listed(sure)})" if sure else ", none of them by more than the interval in both" if better else ""
+    chosen, regrets = chosen_elsewhere(firsts)
     lines += [
         "",
-        "LogME stays the column that ranks a screen. A consensus is to become the default when it beats every single "
-        f"score on targets that it has not seen, which it does not. {found[0].upper()}{found[1:]}{how}. "
-        "`board.headline()` says what the consensus finds, and `select` goes by it.",
+        f"{found[0].upper()}{found[1:]}{how}.",
+        "",
+        "Where every backbone has its source head, LEEP is the column that ranks a screen: it loses less than LogME, "
+        "size and kNN among all backbones and within an architecture (the first three intervals above), and depends "
+        f"less than others on the zoo: without the Lites {without_the_lites(table)}. Without heads LogME stays; "
+        "among architectures it is not to be trusted with fewer samples than features, where it puts random networks "
+        "first. A consensus is to become the default when it beats every single score on targets that it has not "
+        "seen, which it does not; `board.headline()` says what it finds, and `select` goes by it. A default is chosen "
+        "by looking at targets, too: the score of least regret, in both places together, on the other targets is "
+        f"{listed([f'{named(way)} ({count})' for way, count in chosen.items()])}, and loses {regrets[0]:.4f} among "
+        f"all backbones and {regrets[1]:.4f} within one architecture on the one left out.",
     ]
     return lines
+
+
+def without_the_lites(table: StudyTable) -> str:
+    """What the first by LEEP and by its rivals loses among the small networks alone, in words."""
+    lost: dict[str, list[tuple[float, float]]] = {}
+    for frame in single(table).frames().values():
+        small = frame[~frame["architecture"].str.startswith("lite")]
+        groups = [part for _, part in small.groupby("architecture") if len(part) >= 3]
+        if len(frame) < ENOUGH:
+            continue
+        for way in ("leep", *RIVALS):
+            pair = []
+            for parts in ([small], groups):
+                signed = [
+                    (part["truth"], pd.Series(signed_scores(way, part[way].to_numpy()), part.index)) for part in parts
+                ]
+                pair.append(np.mean([truth.max() - truth[values == values.max()].mean() for truth, values in signed]))
+            lost.setdefault(way, []).append((pair[0], pair[1]))
+    means = {way: np.mean(pairs, axis=0) for way, pairs in lost.items()}
+    return "the first by " + listed(
+        [f"{named(way)} loses {both[0]:.3f} / {both[1]:.3f}" for way, both in means.items()]
+    )
+
+
+def chosen_elsewhere(firsts: pd.DataFrame) -> tuple[dict[str, int], tuple[float, float]]:
+    """The single score of least regret on all targets but one: how often each, and what they lose on the one."""
+    places = [
+        firsts[firsts["within"].ne("") == within].drop(columns="within").groupby("target").mean().dropna(axis=1)
+        for within in (False, True)
+    ]
+    ways = [way for way in places[0] if way in places[1] and is_score(way)]
+    chosen: dict[str, int] = {}
+    lost: list[tuple[float, float]] = []
+    for target in places[0].index:
+        others = sum(place[ways].drop(index=target).mean() for place in places)
+        way = str(others.idxmin())
+        chosen[way] = chosen.get(way, 0) + 1
+        lost.append((float(places[0].loc[target, way]), float(places[1].loc[target, way])))
+    means = np.mean(lost, axis=0)
+    return chosen, (float(means[0]), float(means[1]))
 
 
 def compared(firsts: pd.DataFrame, rival: str, way: str) -> str:
@@ -334,12 +382,15 @@ def options_of(variants: pd.DataFrame, table: StudyTable) -> list[str]:
 def with_result(text: str, table: StudyTable, firsts: pd.DataFrame) -> str:
     """README with what the study found between its marks."""
     across, inside = means(firsts, False), means(firsts, True)
-    lost = {way: f"{across[way]:.3f} ({inside[way]:.3f})" for way in ("logme", "consensus_first_look", "chance")}
+    lost = {
+        way: f"{across[way]:.3f} ({inside[way]:.3f})" for way in ("leep", "logme", "consensus_first_look", "chance")
+    }
     sentence = (
         f"which score found the best backbone, on small networks that were fine-tuned on {len(table.frames())} "
-        f"targets, and what choosing costs. On {firsts['target'].nunique()} of one label a sample the first by LogME "
-        f"lost {lost['logme']} accuracy among all backbones (within one architecture), by a consensus of scores "
-        f"{lost['consensus_first_look']}, a random choice {lost['chance']}; anyone can rerun it."
+        f"targets, and what choosing costs. On {firsts['target'].nunique()} of one label a sample the first by LEEP, "
+        f"which ranks by default, lost {lost['leep']} accuracy among all backbones (within one architecture), by LogME "
+        f"{lost['logme']}, by a consensus of scores {lost['consensus_first_look']}, a random choice {lost['chance']}; "
+        "anyone can rerun it."
     )
     before, rest = text.split(MARKS[0])
     after = rest.split(MARKS[1])[1]

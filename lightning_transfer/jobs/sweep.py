@@ -146,9 +146,9 @@ def join(boards: Sequence[Leaderboard]) -> Leaderboard:
     Returns:
         The leaderboard; rows of one name are told apart by the overrides in which their jobs differ, or by numbers.
     """
-    asked = [[str(override) for override in board.info.get("overrides", ())] for board in boards]
+    overrides = [[str(override) for override in board.info.get("overrides", ())] for board in boards]
     names = [row.backbone for board in boards for row in board.rows]
-    labels = label_by_differences(asked, but=("backbone",) if len(set(names)) == len(names) else ())
+    labels = label_by_differences(overrides, but=("backbone",) if len(set(names)) == len(names) else ())
     rows: dict[str, Row] = {}
     for label, board in zip(labels, boards, strict=True):
         for row in board.rows:
@@ -164,7 +164,7 @@ def join(boards: Sequence[Leaderboard]) -> Leaderboard:
     columns = {column for row in rows.values() for column in row.scores}
     return Leaderboard(
         combine_zoo_scores(list(rows.values())),
-        rank_by=first_board.rank_by if first_board.rank_by in columns else None,
+        rank_by=None if first_board.ranks_by_default or first_board.rank_by not in columns else first_board.rank_by,
         lower_is_better=first_board.lower_is_better,
         info={
             name: value

@@ -146,6 +146,11 @@ def _about_sample(board: Standings, scored: Sequence[Row]) -> list[str]:
     samples, classes = board.info.get("num_samples"), board.info.get("num_classes")
     if samples and classes and samples < _FEWEST_OF_A_CLASS * classes:
         lines.append(f"{samples} samples of {classes} classes are few ({samples / classes:.1f} a class): take more.")
+    if board.rank_by == "logme" and len(scored) > 1 and samples and (scored[0].feature_dim or 0) >= samples:
+        lines.append(
+            f"{samples} samples are no more than {scored[0].backbone} has features ({scored[0].feature_dim}): LogME "
+            "then favours wide backbones, random ones too. Take more, or rank by another score."
+        )
     if (
         len(scored) > 2
         and not _dropped(board)[0]

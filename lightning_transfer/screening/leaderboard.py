@@ -27,7 +27,8 @@ class Leaderboard(Standings):
 
     Args:
         rows: The backbones, in any order; names are unique.
-        rank_by: The column that ranks. ``None``: ``"logme"`` where it was computed, else the first score.
+        rank_by: The column that ranks. ``None``: ``"leep"`` where every backbone with scores has it (all have source
+            heads), else ``"logme"`` where it was computed, else the first score.
         lower_is_better: Columns where the smallest value wins, beside ``task_relatedness``.
         info: What was screened (``target``, ``split``, ``num_samples``, ``num_classes``, ...): plain JSON values.
         settings: What else the scores depend on, by which ``screen(resume=...)`` knows its own: plain JSON values.

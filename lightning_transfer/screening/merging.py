@@ -152,7 +152,7 @@ def _join(
         info=info,
         settings=later.settings,
     )
-    if later.rank_by in joined.columns:
+    if later.rank_by in joined.columns and not later.ranks_by_default:
         joined.rank_by = later.rank_by
     return joined
 

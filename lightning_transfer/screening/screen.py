@@ -108,7 +108,8 @@ def screen(
         metrics: ``"default"``, ``"all"``, a name, a Metric, several of these, or a dict from names to options of the
             score or to Metrics. Metrics keep their own names as columns.
         reference: Like ``target``. With it the task-relatedness bound becomes the column ``task_relatedness``.
-        rank_by: The column that ranks. ``None``: ``"logme"`` where it is computed, else the first score.
+        rank_by: The column that ranks. ``None``: ``"leep"`` where every backbone has a source head, else ``"logme"``
+            where it is computed, else the first score.
         split: The split that scores are computed on, of target and reference.
         max_samples: At most so many samples of a split (seeded).
         trainer: A Trainer, or arguments of one, for Lightning's predict loop.
@@ -268,7 +269,7 @@ class _Board:
         columns = (*plan.metrics.columns, *([BOUND] if plan.reference is not None else []))
         if rank_by is not None and rank_by not in columns:
             raise ValueError(f"Expected argument `rank_by` to be one of {columns}, but got {rank_by!r}.")
-        self.rank_by = rank_by or ("logme" if "logme" in columns else columns[0])
+        self.rank_by = rank_by
         self.columns = columns
         self.output_dir = None if output_dir is None else check_path(output_dir, "output_dir")
         self._unwritten: set[str] = set()
@@ -307,7 +308,7 @@ class _Board:
             for row in combine_zoo_scores(self._all_rows(), self.combiners)
         ]
         board = Leaderboard(rows, lower_is_better=self.lower_is_better, info=self.info, settings=self.settings)
-        if self.rank_by in board.columns:
+        if self.rank_by is not None and self.rank_by in board.columns:
             board.rank_by = self.rank_by
         if self.output_dir is not None:
             save = partial(
@@ -546,7 +547,7 @@ def _run_race(candidates: Mapping[str, Any], plan: _Plan, board: _Board, share: 
             alive = [name for name in alive if not rows[name].failed]
             here = combine_zoo_scores([rows[name] for name in alive], board.combiners)
             standing = Leaderboard(here, lower_is_better=board.lower_is_better)
-            if board.rank_by in standing.columns:
+            if board.rank_by is not None and board.rank_by in standing.columns:
                 standing.rank_by = board.rank_by
             for one in race.drop(standing):
                 alive.remove(one.backbone)

@@ -14,7 +14,7 @@ from lightning_transfer.utilities.checks import check_in_interval, check_one_of
 from lightning_transfer.utilities.scores import equal_scores
 
 LOWER_IS_BETTER = frozenset({"task_relatedness"})
-_DEFAULT_RANK_BY = "logme"
+_WITH_HEADS, _DEFAULT_RANK_BY = "leep", "logme"  # which of them the study supports where, see docs/which-score.md
 
 
 class Standings(ABC):
@@ -22,7 +22,8 @@ class Standings(ABC):
 
     Args:
         rows: The backbones, in any order; names are unique.
-        rank_by: The column that ranks. ``None``: ``"logme"`` where it was computed, else the first score.
+        rank_by: The column that ranks. ``None``: ``"leep"`` where every backbone with scores has it (all have source
+            heads), else ``"logme"`` where it was computed, else the first score.
         lower_is_better: Columns where the smallest value wins, beside ``task_relatedness``.
         info: What was screened: plain JSON values.
         settings: What else the scores depend on: plain JSON values.
@@ -53,9 +54,7 @@ class Standings(ABC):
         self.info: dict[str, Any] = dict(info or {})
         self.settings: dict[str, Any] = dict(settings or {})
         self.columns = tuple(dict.fromkeys(column for row in self.rows for column in row.scores))
-        if rank_by is None:
-            rank_by = self.columns[0] if self.columns and _DEFAULT_RANK_BY not in self.columns else _DEFAULT_RANK_BY
-        self.rank_by = rank_by
+        self.rank_by = self._choose_column() if rank_by is None else rank_by
 
     @property
     def rank_by(self) -> str:
@@ -71,6 +70,17 @@ class Standings(ABC):
         if self.columns and column not in self.columns:
             raise ValueError(f"Expected argument `rank_by` to be one of {self.columns}, but got {column!r}.")
         self._rank_by = column
+
+    @property
+    def ranks_by_default(self) -> bool:
+        """Whether the column that ranks is the one that ranks if none is named."""
+        return self.rank_by == self._choose_column()
+
+    def _choose_column(self) -> str:
+        scored = [row for row in self.rows if any(math.isfinite(row.score(column)) for column in self.columns)]
+        if scored and all(math.isfinite(row.score(_WITH_HEADS)) for row in scored):
+            return _WITH_HEADS
+        return self.columns[0] if self.columns and _DEFAULT_RANK_BY not in self.columns else _DEFAULT_RANK_BY
 
     def higher_is_better(self, column: str) -> bool:
         """Whether large values of a column are good."""

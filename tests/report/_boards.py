@@ -21,6 +21,5 @@ def make_board(columns=COLUMNS, count=4, **info) -> Leaderboard:
         for index in range(count)
     ]
     rows.append(Row("<script>alert(1)</script>", status="ValueError: <img src=x onerror=alert(1)>"))
-    return Leaderboard(
-        rows, info={"target": "toy & co", "split": "train", "num_samples": 12_345, "num_classes": 7, **info}
-    )
+    info = {"target": "toy & co", "split": "train", "num_samples": 12_345, "num_classes": 7, **info}
+    return Leaderboard(rows, rank_by="logme" if "logme" in columns else None, info=info)

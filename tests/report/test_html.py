@@ -81,7 +81,7 @@ def test_what_a_reader_finds():
 
 def test_equal_scores_look_equal():
     rows = [Row(name, {"logme": 5 + i * 1e-15, "leep": float(i)}) for i, name in enumerate("abc")]
-    text = Leaderboard(rows)._repr_html_()
+    text = Leaderboard(rows, rank_by="logme")._repr_html_()
     assert re.findall(r'class="rank"[^>]*>(\d)<', text) == ["1", "1", "1"]
     assert text.count('class="best"') == 1
     assert set(re.findall(r'<rect width="(\d+)"', text)) == {"100"}

@@ -178,3 +178,13 @@ def test_scores_that_rounding_alone_tells_apart_say_nothing():
     assert "H-score" not in " ".join(headline(board(a=0.1, b=0.2, c=0.0, more=same)))
     said = headline(board(a=19.0, b=19.000000000000004))[0]
     assert said == "LogME is the same for all 2 backbones: it does not say which one to take."
+
+
+@pytest.mark.parametrize(
+    ("samples", "column", "said"), [(100, "logme", True), (200, "logme", False), (100, "leep", False)]
+)
+def test_logme_of_more_features_than_samples_is_not_trusted(samples, column, said):
+    scores = [{"logme": 0.1 * i, "leep": 0.1 * i} for i in range(2)]
+    rows = [Row(name, one, feature_dim=128) for name, one in zip("ab", scores, strict=True)]
+    board = Leaderboard(rows, rank_by=column, info={"num_samples": samples})
+    assert any("100 samples are no more than b has features (128)" in line for line in headline(board)) == said

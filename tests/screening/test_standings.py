@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from scipy.stats import norm
@@ -35,8 +36,19 @@ def test_other_columns_can_be_better_when_lower():
     assert Leaderboard(rows, lower_is_better=["loss"]).best == "b"
 
 
+def test_leep_ranks_where_every_backbone_has_it():
+    rows = [Row(name, {"h_score": 1.0, "logme": 0.1, "leep": -1.0}) for name in "ab"]
+    assert Leaderboard([*rows, Row("c", status="ValueError: no")]).rank_by == "leep"
+    headless = Row("d", {"h_score": 2.0, "logme": 0.3})
+    assert Leaderboard([*rows, headless]).rank_by == "logme"
+    assert Leaderboard([replace(row, scores={"h_score": 1.0}) for row in rows]).rank_by == "h_score"
+    assert Leaderboard(rows).ranks_by_default
+    assert not Leaderboard(rows, rank_by="logme").ranks_by_default
+    assert Leaderboard().rank_by == "logme"
+
+
 def test_rank_by_falls_back_to_the_first_score_and_refuses_unknown_ones(board):
-    assert Leaderboard([Row("a", {"nce": -1.0, "leep": -2.0})]).rank_by == "nce"
+    assert Leaderboard([Row("a", {"nce": -1.0, "h_score": 2.0})]).rank_by == "nce"
     with pytest.raises(ValueError, match=r"Expected argument `rank_by` to be one of \('h_score', .*'nope'"):
         board.rank_by = "nope"
     assert board.rank_by == "logme"
