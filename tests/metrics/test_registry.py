@@ -109,7 +109,8 @@ def test_screen_by_all_scores_and_by_hardness():
     backbones = {"narrow": Pixels(3), "wide": Pixels(24)}
     board = screen(backbones, digits, ["all", "task_hardness"], progress=False)
     assert board.columns == tuple(resolve_metrics(["all", "task_hardness"]))
-    assert board.rank_by == "logme"
+    assert board.rank_by == "leep"
+    board.rank_by = "logme"
     assert [row.status for row in board.rows] == ["ok", "ok"]
     assert all(math.isfinite(row.score(column)) for row in board.rows for column in board.columns)
     assert board.best == "wide"
