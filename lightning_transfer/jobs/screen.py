@@ -86,6 +86,8 @@ def run(cfg: DictConfig) -> float:
     if board.info.get("interrupted"):
         raise KeyboardInterrupt
     try:
+        if board.ranks_by_default and "logme" in board.columns:
+            board.rank_by = "logme"  # jobs of a search must be comparable, whether their backbones have heads or not
         return board.best_score
     except ValueError as error:
         raise JobFailedError(str(error)) from error

@@ -208,7 +208,7 @@ def bound_section(bounds: Sequence[tuple[str, Mapping[str, Any]]], level: int = 
     )
     new_words = (
         " New samples: what the expected loss on them does not exceed, of a classifier that mixes in the class shares, "
-        "with the confidence that was asked for."
+        "with the confidence that was asked for: for all backbones of one screen together."
     )
     return (
         f'<h{level}>What the bound is made of</h{level}>\n<p class="faint">In nats, lower is better: {keys}. '

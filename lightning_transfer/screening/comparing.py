@@ -69,7 +69,7 @@ class Comparison:
         """
         if not hasattr(second, "ranked"):
             raise ValueError(f"Expected argument `other` to be a leaderboard, but got {second!r}.")
-        column = first.rank_by if column is None else column
+        column = _common_column([first, second]) if column is None else column
         for board, name in ((first, "column"), (second, "other")):
             if column not in board.columns:
                 raise ValueError(f"Expected argument `{name}` to have a score `{column}`, but got {board.columns}.")
@@ -245,7 +245,7 @@ def across_targets(boards: Sequence[Standings] | Mapping[str, Standings], column
     if len(boards) < 2:
         raise ValueError(f"Expected argument `boards` to hold two leaderboards or more, but got {len(boards)}.")
     first = next(iter(boards.values()))
-    column = first.rank_by if column is None else column
+    column = _common_column(list(boards.values())) if column is None else column
     for board in boards.values():
         check_one_of(column, board.columns, "column")
     shared = [
@@ -300,3 +300,12 @@ def _kendall(first: Sequence[float], second: Sequence[float]) -> float:
     if len(pairs) < _FEWEST_TO_CORRELATE or any(len(set(side)) < 2 for side in zip(*pairs, strict=True)):
         return math.nan
     return float(kendalltau(*zip(*pairs, strict=True)).statistic)
+
+
+def _common_column(boards: Sequence[Standings]) -> str:
+    """What ranks the first leaderboard where all have it, else LogME or the first score that all have."""
+    first = boards[0]
+    for column in (first.rank_by, "logme", *first.columns):
+        if all(column in board.columns for board in boards):
+            return column
+    return first.rank_by

@@ -28,7 +28,7 @@ class Leaderboard(Standings):
     Args:
         rows: The backbones, in any order; names are unique.
         rank_by: The column that ranks. ``None``: ``"leep"`` where every backbone with scores has it (all have source
-            heads), else ``"logme"`` where it was computed, else the first score.
+            heads) and no layers are compared, else ``"logme"`` where it was computed, else the first score.
         lower_is_better: Columns where the smallest value wins, beside ``task_relatedness``.
         info: What was screened (``target``, ``split``, ``num_samples``, ``num_classes``, ...): plain JSON values.
         settings: What else the scores depend on, by which ``screen(resume=...)`` knows its own: plain JSON values.
@@ -226,6 +226,7 @@ class Leaderboard(Standings):
         return encode(
             self.rows,
             rank_by=self.rank_by,
+            ranks_by_default=self.ranks_by_default,
             lower_is_better=self.lower_is_better,
             info=self.info,
             settings=self.settings,
@@ -247,7 +248,11 @@ class Leaderboard(Standings):
         if not file.is_file():
             raise FileNotFoundError(f"There is no leaderboard `{file}`: give the folder that a screen wrote to.")
         try:
-            return cls(**decode(file.read_bytes()))
+            data = decode(file.read_bytes())
+            by_default = data.pop("ranks_by_default")
+            board = cls(**data)
+            board.ranks_by_default = by_default
+            return board
         except (ValueError, RecursionError) as error:
             raise ValueError(f"Expected `{file}` to be a leaderboard, but got: {error}") from error
 

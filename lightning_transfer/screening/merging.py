@@ -66,7 +66,8 @@ def merge_boards(*boards: Leaderboard) -> Leaderboard:
             weights stays once; other weights under a taken name get a number.
 
     Returns:
-        The leaderboard, ranked as the last one was; scores that are relative to a zoo are scaled anew.
+        The leaderboard, ranked by the column that was named for the last one, if one was; scores that are relative to a
+        zoo are scaled anew.
 
     Raises:
         ValueError: If there is none, or settings differ; the message names them.

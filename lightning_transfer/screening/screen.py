@@ -108,8 +108,8 @@ def screen(
         metrics: ``"default"``, ``"all"``, a name, a Metric, several of these, or a dict from names to options of the
             score or to Metrics. Metrics keep their own names as columns.
         reference: Like ``target``. With it the task-relatedness bound becomes the column ``task_relatedness``.
-        rank_by: The column that ranks. ``None``: ``"leep"`` where every backbone has a source head, else ``"logme"``
-            where it is computed, else the first score.
+        rank_by: The column that ranks. ``None``: ``"leep"`` where every backbone has a source head and no layers
+            are compared, else ``"logme"`` where it is computed, else the first score.
         split: The split that scores are computed on, of target and reference.
         max_samples: At most so many samples of a split (seeded).
         trainer: A Trainer, or arguments of one, for Lightning's predict loop.
@@ -206,14 +206,16 @@ def screen(
         },
         keys=keys,
         group_key=group_key,
-        relatedness=_for_all(check_relatedness(relatedness), len(candidates)),
+        relatedness=check_relatedness(relatedness),
+        count=len(candidates),
         extract=extract,
         shape=lru_cache(partial(read_input_shape, data, split, keys_of(data, input_key, label_key, group_key))),
         layers=layers,
         aggregate=aggregate,
     )  # fmt: skip
     several = "layers" if layers is not None else "backbones" if len(candidates) > 1 else ""
-    for options in (plan.relatedness, *(getattr(metric, "data", {}) for metric in plan.metrics.objects.values())):
+    asked = _for_all(plan.relatedness, 1)  # of a BoundConfig too
+    for options in (asked, *(getattr(metric, "data", {}) for metric in plan.metrics.objects.values())):
         refuse_for_several(options, several, (*OF_ONE_BACKBONE, *(["confidence"] if layers is not None else [])))
     ScoringPass(data, split=split, max_samples=max_samples, seed=seed)  # refuses a wrong split or number now
     precision = extract.numerics(trainer)["precision"]
@@ -258,6 +260,7 @@ class _Plan:
     group_key: Key | None = None
     layers: str | Sequence[str] | None = None
     aggregate: str | None = None
+    count: int = 1  # of backbones
 
 
 class _Board:
@@ -547,6 +550,8 @@ def _run_race(candidates: Mapping[str, Any], plan: _Plan, board: _Board, share: 
             alive = [name for name in alive if not rows[name].failed]
             here = combine_zoo_scores([rows[name] for name in alive], board.combiners)
             standing = Leaderboard(here, lower_is_better=board.lower_is_better)
+            if standing.columns:  # those that are left are no longer told apart by another column
+                board.rank_by = board.rank_by or standing.rank_by
             if board.rank_by is not None and board.rank_by in standing.columns:
                 standing.rank_by = board.rank_by
             for one in race.drop(standing):
@@ -696,7 +701,7 @@ def _add_bound(row: Row, reference: Kept, target: Kept, plan: _Plan) -> Row:
     groups = {f"{side}_groups": kept.get("groups") for side, kept in (("reference", reference), ("target", target))}
     result = task_relatedness(
         reference["features"], reference["labels"], target["features"], target["labels"],
-        **{**names, **groups, **plan.relatedness}
+        **{**names, **groups, **_for_all(plan.relatedness, plan.count)}
     )  # fmt: skip
     errors = dict(row.standard_errors)
     if result.standard_error is not None:

@@ -23,7 +23,7 @@ class Standings(ABC):
     Args:
         rows: The backbones, in any order; names are unique.
         rank_by: The column that ranks. ``None``: ``"leep"`` where every backbone with scores has it (all have source
-            heads), else ``"logme"`` where it was computed, else the first score.
+            heads) and no layers are compared, else ``"logme"`` where it was computed, else the first score.
         lower_is_better: Columns where the smallest value wins, beside ``task_relatedness``.
         info: What was screened: plain JSON values.
         settings: What else the scores depend on: plain JSON values.
@@ -55,6 +55,7 @@ class Standings(ABC):
         self.settings: dict[str, Any] = dict(settings or {})
         self.columns = tuple(dict.fromkeys(column for row in self.rows for column in row.scores))
         self.rank_by = self._choose_column() if rank_by is None else rank_by
+        self.ranks_by_default = rank_by is None  # and not by a column that somebody named
 
     @property
     def rank_by(self) -> str:
@@ -70,15 +71,14 @@ class Standings(ABC):
         if self.columns and column not in self.columns:
             raise ValueError(f"Expected argument `rank_by` to be one of {self.columns}, but got {column!r}.")
         self._rank_by = column
-
-    @property
-    def ranks_by_default(self) -> bool:
-        """Whether the column that ranks is the one that ranks if none is named."""
-        return self.rank_by == self._choose_column()
+        self.ranks_by_default = False
 
     def _choose_column(self) -> str:
         scored = [row for row in self.rows if any(math.isfinite(row.score(column)) for column in self.columns)]
-        if scored and all(math.isfinite(row.score(_WITH_HEADS)) for row in scored):
+        layered = self.settings.get("layers") is not None or any(
+            row.layer for row in self.rows
+        )  # of which LEEP sees none
+        if scored and not layered and all(math.isfinite(row.score(_WITH_HEADS)) for row in scored):
             return _WITH_HEADS
         return self.columns[0] if self.columns and _DEFAULT_RANK_BY not in self.columns else _DEFAULT_RANK_BY
 

@@ -19,6 +19,7 @@ def encode(
     rows: Iterable[Row],
     *,
     rank_by: str,
+    ranks_by_default: bool,
     lower_is_better: Iterable[str],
     info: Mapping[str, Any],
     settings: Mapping[str, Any],
@@ -27,6 +28,7 @@ def encode(
     data = {
         "format": FORMAT,
         "rank_by": rank_by,
+        **({"ranks_by_default": True} if ranks_by_default else {}),
         "lower_is_better": sorted(lower_is_better),
         "info": info,
         "settings": settings,
@@ -65,6 +67,7 @@ def decode(content: bytes) -> dict[str, Any]:
     return {
         "rows": [Row.from_dict(row) for row in expect(data, "rows", list)],
         "rank_by": expect(data, "rank_by", str),
+        "ranks_by_default": "ranks_by_default" in data and expect(data, "ranks_by_default", bool),
         "lower_is_better": lower_is_better,
         "info": info,
         "settings": expect(data, "settings", dict) if version == FORMAT else _upgrade(expect(data, "settings", dict)),

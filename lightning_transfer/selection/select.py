@@ -212,10 +212,12 @@ class Selection:
         next_to_it = f"{plain(other.name)}{stopped} has {other.value:.3f} ({other.lower:.3f} to {other.upper:.3f})"
         if self.decided:
             return f"{next_to_it}. Each was trained with one seed only: another might order them otherwise."
-        return (
-            f"Within noise: {next_to_it}, so these test data do not tell which of the two is better. "
-            "Each was trained with one seed only."
-        )
+        if other.lower > self.upper:
+            return (
+                f"{next_to_it}: better on test data, but the choice was by validation data. "
+                "Each was trained with one seed only."
+            )
+        return f"Within noise: {next_to_it}; the intervals overlap. Each was trained with one seed only."
 
 
 def select(

@@ -145,7 +145,9 @@ def _check_flags(target: Any, arguments: Mapping[str, Any]) -> None:
     for owner in _owners(target):
         for name, parameter in inspect.signature(owner).parameters.items():
             value = arguments.get(name, False)
-            if parameter.annotation in (bool, "bool") and not (isinstance(value, bool) or value in (0, 1)):
+            if parameter.annotation in (bool, "bool") and not (
+                value is None or isinstance(value, bool) or value in (0, 1)
+            ):
                 raise ValueError(f"Expected argument `{name}` to be true or false, but got {value!r}.")
 
 

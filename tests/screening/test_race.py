@@ -147,3 +147,9 @@ def test_one_that_fails_leaves_the_race():
 def test_bad_input(options, message):
     with pytest.raises(ValueError, match=message):
         screen({"a": Linear(3), "b": Linear(4)}, Digits(max_samples=100), "logme", **options)
+
+
+def test_a_race_keeps_to_the_column_of_its_first_round():
+    zoo = {"headless": Linear(2, name="headless")} | {f"n{i}": Linear(12 + i, 4, name=f"n{i}") for i in range(3)}
+    board = screen(zoo, Digits(max_samples=400), ["logme", "leep"], race=0.6, progress=False)
+    assert board.rank_by == "logme"

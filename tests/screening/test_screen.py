@@ -268,6 +268,7 @@ def test_the_bound_is_a_column_where_a_reference_is_given(digits):
     bounds = [row.score("task_relatedness") for row in board.rows]
     assert all(0 < bound <= math.log(3) + 1e-9 for bound in bounds)
     assert board.best_score == min(bounds)
+    assert board.settings["relatedness"]["confidence"] == 0.9  # as typed: a larger zoo may go on from here
     for row in board.rows:
         assert row.bound["confidence"] == pytest.approx(0.95)  # of two backbones
         assert row.bound["target_loss"] < row.bound["population_bound"]

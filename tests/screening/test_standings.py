@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from scipy.stats import norm
 
-from lightning_transfer.screening import Leaderboard, Row
+from lightning_transfer.screening import Leaderboard, Row, across_targets, merge_boards
 
 NAN = math.nan
 
@@ -45,6 +45,33 @@ def test_leep_ranks_where_every_backbone_has_it():
     assert Leaderboard(rows).ranks_by_default
     assert not Leaderboard(rows, rank_by="logme").ranks_by_default
     assert Leaderboard().rank_by == "logme"
+    layers = [replace(row, layer=row.backbone) for row in rows]
+    assert Leaderboard(layers).rank_by == "logme"  # all of them have the same outputs
+    assert Leaderboard(rows, settings={"layers": "all"}).rank_by == "logme"
+
+
+def test_a_named_column_is_told_from_the_default_on_disk_and_when_tables_are_joined(tmp_path):
+    rows = [Row(name, {"logme": 0.1, "leep": -1.0}) for name in "ab"]
+    headless = Leaderboard([Row("c", {"logme": 0.3})])
+    for named in ("leep", None):
+        board = Leaderboard(rows, rank_by=named)
+        board.save(tmp_path / str(named))
+        loaded = Leaderboard.load(tmp_path / str(named))
+        assert (loaded.rank_by, loaded.ranks_by_default) == ("leep", named is None)
+        assert merge_boards(headless, loaded).rank_by == ("logme" if named is None else "leep")
+    board.rank_by = "logme"
+    assert not board.ranks_by_default
+    assert board.compare(headless_of(rows)).column == "logme"
+
+
+def headless_of(rows):
+    return Leaderboard([replace(row, scores={"logme": row.score("logme") + 1}) for row in rows])
+
+
+def test_leaderboards_are_compared_by_a_column_that_all_have():
+    rows = [Row(name, {"logme": 0.1, "leep": -1.0}) for name in "ab"]
+    assert Leaderboard(rows).compare(headless_of(rows)).column == "logme"
+    assert across_targets({"x": Leaderboard(rows), "y": headless_of(rows)}).column == "logme"
 
 
 def test_rank_by_falls_back_to_the_first_score_and_refuses_unknown_ones(board):

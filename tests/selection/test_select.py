@@ -163,9 +163,10 @@ def test_never_a_confident_answer_where_there_is_none(tmp_path):
     two = one, Row("c", {"logme": 0.5})
     near, far = RunnerUp("c", 2, 0.78, 0.7, 0.82), RunnerUp("c", 1, 0.6, 0.5, 0.7)
     assert say(*two, other=near, c=(0.4, 0.8))[1] == (
-        "Within noise: c has 0.780 (0.700 to 0.820), so these test data do not tell which of the two is better. "
-        "Each was trained with one seed only."
+        "Within noise: c has 0.780 (0.700 to 0.820); the intervals overlap. Each was trained with one seed only."
     )
+    better = RunnerUp("c", 2, 0.97, 0.96, 0.98)
+    assert "0.970 (0.960 to 0.980): better on test data, but" in say(*two, other=better, c=(0.4, 0.8))[1]
     assert say(*two, other=far, c=(0.4,))[1] == (
         "c, stopped after 1 of 2 epochs, has 0.600 (0.500 to 0.700). Each was trained with one seed only: another "
         "might order them otherwise."
