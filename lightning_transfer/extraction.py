@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
@@ -48,6 +48,8 @@ from lightning_transfer.utilities.overlap import LateLooks, OneBehind
 from lightning_transfer.workers import SharedReading
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from lightning_transfer.backbones import Backbone
 
 __all__ = ["INPUTS", "Extraction", "extract", "quiet_lightning", "split_batch"]
@@ -237,16 +239,17 @@ def extract(
             quiet_lightning(),
             preserve_rng(*find_random_sources(data)),
             preserve_modules(backbone),
-            _preserve_weights(backbone),
-            optimized(backbone, optimize),
         ):
             stack.enter_context(context)
+        put_back = stack.enter_context(_preserve_weights(backbone))
+        stack.enter_context(optimized(backbone, optimize))
         if isinstance(data, LightningDataModule):  # its Trainer would keep this backbone alive
             stack.callback(setattr, data, "trainer", data.trainer)
         runner = _build_trainer(trainer, title or backbone.name, progress)
         _check_strategy(runner)
         stack.enter_context(_without_inference_mode(runner))
         if not spawns_processes(runner):
+            module.put_back = put_back
             scoring_pass.reading = reading or stack.enter_context(closing(SharedReading()))
         else:
             folder = stack.enter_context(TemporaryDirectory())
@@ -317,10 +320,12 @@ class _FeaturePass(LightningModule):
         self._missing_checked = False
         self._behind: OneBehind | None = None
         self._late: LateLooks | None = None
+        self.put_back: Callable[[], set[torch.device]] = set  # puts weights where they were, and says where that is
 
-    def cpu(self) -> _FeaturePass:
-        """Do nothing: the Trainer would copy at its end the weights that :func:`extract` puts back."""
-        return self
+    def cpu(self) -> Self:
+        """Put the weights back first: at its end a Trainer would copy all of them for nothing."""
+        places = self.put_back()
+        return self if places == {self.device} else super().cpu()
 
     @property
     def metrics(self) -> MetricCollection | None:
@@ -360,8 +365,20 @@ class _FeaturePass(LightningModule):
                     raise ValueError(f"{self.backbone.name}: {error}") from error
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> int:
-        if self._late is not None:
-            self._judge()
+        self._judge()
+        try:
+            values = self._run(batch, batch_idx)
+            if self._behind is None:
+                self._take(batch_idx, values)
+            else:
+                self._behind.put(batch_idx, values)
+        except Exception:
+            self._judge(wait=True)  # pictures that are none may be the cause
+            raise
+        return len(values["features"])
+
+    def _run(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Send a batch through the backbone."""
         with self._naming(batch_idx), nullcontext() if self._late is None else self._late.during(batch_idx):
             inputs, named = split_batch(batch, **self.keys)
             output = self.backbone(inputs)
@@ -370,11 +387,7 @@ class _FeaturePass(LightningModule):
                 if output.logits is not None:
                     values |= derive_source_inputs(_full_precision(output.logits))
             self._check_needs(values, batch)
-        if self._behind is None:
-            self._take(batch_idx, values)
-        else:
-            self._behind.put(batch_idx, values)
-        return len(values["features"])
+        return values
 
     @contextmanager
     def _naming(self, batch_idx: int) -> Iterator[None]:
@@ -570,14 +583,23 @@ def _without_inference_mode(trainer: Trainer) -> Iterator[None]:
 
 
 @contextmanager
-def _preserve_weights(module: nn.Module) -> Iterator[None]:
-    """Put the very tensors of parameters and buffers back: a Trainer may move them or change their dtype."""
+def _preserve_weights(module: nn.Module) -> Iterator[Callable[[], set[torch.device]]]:
+    """Put the very tensors of parameters and buffers back: a Trainer may move them or change their dtype.
+
+    Yields:
+        What puts them back sooner, and says where they are then.
+    """
     parameters = [(parameter, parameter.data) for parameter in module.parameters()]
     buffers = [(child, n, b) for child in module.modules() for n, b in child.named_buffers(recurse=False)]
-    try:
-        yield
-    finally:
+
+    def put_back() -> set[torch.device]:
         for parameter, values in parameters:
             parameter.data = values
         for child, name, values in buffers:
             setattr(child, name, values)
+        return {values.device for _, values in parameters} | {values.device for _, _, values in buffers}
+
+    try:
+        yield put_back
+    finally:
+        put_back()

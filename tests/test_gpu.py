@@ -110,6 +110,18 @@ def test_a_pass_feeds_every_score_with_every_sample_once(place):
     )
 
 
+def test_what_a_module_holds_comes_back_and_groups_may_be_text():
+    from torchmetrics.classification import MulticlassAccuracy
+
+    network = _backbone()
+    network.accuracy = MulticlassAccuracy(5)
+    batches = [{"image": x, "label": y, "who": [str(i % 7) for i in range(len(y))]} for x, y in _batches()]
+    found = extract(network, batches, build_metrics(["logme", "knn_accuracy"]), trainer=GPU, group_key="who")
+    assert found.num_samples == 607
+    assert network.accuracy.tp.device.type == network.accuracy.device.type == "cpu"
+    network.accuracy.update(torch.tensor([1]), torch.tensor([1]))
+
+
 @pytest.mark.parametrize("spoil", ["range", "nan", "label"])
 def test_a_pass_tells_what_is_wrong_and_with_which_backbone(spoil):
     batches = _batches()

@@ -58,7 +58,8 @@ class OneBehind:
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(ready)
             for value in values.values():
-                value.record_stream(self._stream)  # its memory is not given away before this stream is done with it
+                if value.device.type == self._device.type:  # groups that are text come from the CPU
+                    value.record_stream(self._stream)  # its memory is not given away before this stream is done with it
             self._take(number, values)
 
 

@@ -34,6 +34,15 @@ def streams(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: stream.calls.append("noted"))
 
 
+def test_values_of_another_device_are_handed_on_as_they_are(streams):
+    taken = []
+    behind = OneBehind(torch.device("meta"), lambda number, values: taken.append(values["groups"].tolist()))
+    behind.put(0, {"groups": torch.tensor([3, 1])})
+    behind.finish()
+    assert taken == [[3, 1]]
+    assert "noted" not in behind._stream.calls
+
+
 def test_each_batch_is_handed_on_once_in_order_and_as_it_was(streams):
     taken = []
     behind = OneBehind(torch.device("cpu"), lambda number, values: taken.append((number, values["x"].tolist())))
