@@ -37,6 +37,7 @@ COST = (
     "that a small budget shortens counts as whole, for every way alike.",
 )
 FIRST_LOOK = (*DEFAULT_METRICS, "parameters")
+COVERED = 2 / 3  # of the backbones of a group, as `StudyTable.judge` asks
 ENOUGH = curve.ENOUGH
 
 
@@ -181,13 +182,16 @@ def cell(row: pd.Series, statistic: str) -> str:
     return f"{row[statistic]:.3f}{interval}"
 
 
-def first_choices(table: StudyTable) -> pd.DataFrame:
+def first_choices(table: StudyTable, having: str | None = None) -> pd.DataFrame:
     """What the first by each way of ranking loses, one row a group of backbones on a target of one label a sample.
 
     Columns are ``target``, ``within`` (an architecture, or empty for all) and the ways: scores that nearly every group
     has, the consensus of all of them and that of a first look, their weights learned on the other targets, and chance.
+    Of the backbones that have a score alone, if one is named, and then without consensus.
     """
     frames = {name: frame for name, frame in single(table).frames().items() if len(frame) >= ENOUGH}
+    if having is not None:
+        frames = {name: frame[frame[having].notna()] for name, frame in frames.items()}
     names = [name for name in dict.fromkeys(c for frame in frames.values() for c in frame) if is_score(name)]
     records = []
     for target, frame in frames.items():
@@ -198,12 +202,12 @@ def first_choices(table: StudyTable) -> pd.DataFrame:
             own = scores_of(group).drop(columns="truth")
             record: dict[str, object] = {"target": target, "within": within, "chance": float(lost.mean())}
             for name in names:
-                if name in group and group[name].notna().any():
+                if name in group and group[name].notna().mean() >= COVERED:
                     values = signed_scores(name, group[name].to_numpy())
                     record[name] = float(lost[values == np.nanmax(values)].mean())  # of equal ones any may be first
-            for way, columns in (
-                ("consensus", list(own)), ("consensus_first_look", [name for name in FIRST_LOOK if name in own])
-            ):  # fmt: skip
+            first_look = [name for name in FIRST_LOOK if name in own]
+            ways = (("consensus", list(own)), ("consensus_first_look", first_look)) if having is None else ()
+            for way, columns in ways:
                 ranks = consensus(own[columns], evidence=evidence)["expected_rank"]
                 record[way] = float(lost[ranks == ranks.min()].mean())
             records.append(record)
@@ -258,7 +262,11 @@ def default(firsts: pd.DataFrame, table: StudyTable) -> list[str]:
         *(f"| {named(way)} | {across[way]:.4f} | {inside[way]:.4f} |" for way in shown),
         "",
     ]
-    lines += [f"- {compared(firsts, rival, own)}" for own in ("leep", "consensus_first_look") for rival in RIVALS]
+    with_heads = first_choices(table, having="leep")
+    lines += ["Among the backbones with a source head:", ""]
+    lines += [f"- {compared(with_heads, rival, 'leep')}" for rival in RIVALS]
+    lines += ["", "Among all:", ""]
+    lines += [f"- {compared(firsts, rival, 'consensus_first_look')}" for rival in RIVALS]
     inside_limit, across_limit = inside["logme"], across["logme"]
     better = [way for way in shown if across[way] <= across_limit and inside[way] <= inside_limit and way != "logme"]
     lines += [f"- {compared(firsts, 'logme', way)}" for way in better]
@@ -286,25 +294,11 @@ def default(firsts: pd.DataFrame, table: StudyTable) -> list[str]:
 
 
 def without_the_lites(table: StudyTable) -> str:
-    """What the first by LEEP and by its rivals loses among the small networks alone, in words."""
-    lost: dict[str, list[tuple[float, float]]] = {}
-    for frame in single(table).frames().values():
-        small = frame[~frame["architecture"].str.startswith("lite")]
-        groups = [part for _, part in small.groupby("architecture") if len(part) >= 3]
-        if len(frame) < ENOUGH:
-            continue
-        for way in ("leep", *RIVALS):
-            pair = []
-            for parts in ([small], groups):
-                signed = [
-                    (part["truth"], pd.Series(signed_scores(way, part[way].to_numpy()), part.index)) for part in parts
-                ]
-                pair.append(np.mean([truth.max() - truth[values == values.max()].mean() for truth, values in signed]))
-            lost.setdefault(way, []).append((pair[0], pair[1]))
-    means = {way: np.mean(pairs, axis=0) for way, pairs in lost.items()}
-    return "the first by " + listed(
-        [f"{named(way)} loses {both[0]:.3f} / {both[1]:.3f}" for way, both in means.items()]
-    )
+    """What the first by LEEP and by its rivals loses among the small networks with heads, in words."""
+    small = StudyTable([row for row in table.rows if not str(row.architecture).startswith("lite")])
+    firsts = first_choices(small, having="leep")
+    across, inside = means(firsts, False), means(firsts, True)
+    return "the first by " + listed([f"{named(w)} loses {across[w]:.3f} / {inside[w]:.3f}" for w in ("leep", *RIVALS)])
 
 
 def chosen_elsewhere(firsts: pd.DataFrame) -> tuple[dict[str, int], tuple[float, float]]:

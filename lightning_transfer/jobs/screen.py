@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from importlib.util import find_spec
@@ -86,7 +87,7 @@ def run(cfg: DictConfig) -> float:
     if board.info.get("interrupted"):
         raise KeyboardInterrupt
     try:
-        if board.ranks_by_default and "logme" in board.columns:
+        if board.ranks_by_default and any(math.isfinite(row.score("logme")) for row in board.rows):
             board.rank_by = "logme"  # jobs of a search must be comparable, whether their backbones have heads or not
         return board.best_score
     except ValueError as error:

@@ -31,6 +31,7 @@ FILE = "study.jsonl"
 STATIC = ("parameters", "flops", "source_accuracy")
 STATISTICS = ("spearman", "weighted_kendall", "top1_regret", "rel_at_1", "rel_at_3")
 REFERENCES = ("chance", "other_seeds")  # rows of a judgement that are no scores
+_COVERED = 2 / 3  # of the backbones that a score must know to be judged: the first of a few is no choice among all
 _GROUPINGS = (None, "architecture", "source")
 _TEXTS = ("target", "task", "settings", "fingerprint")
 
@@ -281,9 +282,10 @@ class StudyTable:
             seed: Of the draws.
 
         Returns:
-            One row a score; columns ``<statistic>``, ``<statistic>_lower`` and ``_upper``, ``cells`` (groups of
-            backbones on a target that were judged), and ``spearman_lowest``: with the backbone left out whose absence
-            hurts most. Sorted by mean regret, or else by the first statistic; ``chance`` and ``other_seeds`` are last.
+            One row a score, judged where two thirds of a group have it; columns ``<statistic>``, ``<statistic>_lower``
+            and ``_upper``, ``cells`` (groups of backbones on a target that were judged), and ``spearman_lowest``: with
+            the backbone left out whose absence hurts most. Sorted by mean regret, or else by the first statistic;
+            ``chance`` and ``other_seeds`` are last.
 
         Raises:
             ValueError: If an argument is wrong or fewer than three backbones can be compared anywhere.
@@ -481,7 +483,11 @@ def _judge(
         scores = signed_scores(name, frame[name].to_numpy())
         present = np.isfinite(scores)
         truth = frame["truth"].to_numpy()
-        if present.sum() >= MINIMUM_MODELS and np.ptp(scores[present]) > 0 and np.ptp(truth[present]) > 0:
+        if (
+            present.sum() >= max(MINIMUM_MODELS, _COVERED * len(scores))
+            and np.ptp(scores[present]) > 0
+            and np.ptp(truth[present]) > 0
+        ):
             pairs.append((number, key, scores[present], truth[present]))
     if not pairs:
         return {}

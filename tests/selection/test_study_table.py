@@ -183,6 +183,18 @@ def test_a_score_of_fewer_targets_does_not_win_by_the_choice_of_targets():
     assert "LFC" not in table.headline()[0]
 
 
+def test_a_score_of_a_few_backbones_is_not_judged_beside_those_of_all():
+    rows = []
+    for row in make_table(targets=2, backbones=9).rows:
+        for name, known in (("lfc", "abcde"), ("leep", "abcdef")):
+            if row.backbone in known:
+                row = replace(row, row=replace(row.row, scores={**row.row.scores, name: row.outcomes["full"].mean}))
+        rows.append(row)
+    judged = StudyTable(rows).judge()
+    assert "lfc" not in judged.index  # five of nine
+    assert judged.loc["leep", "cells"] == 2  # six of nine
+
+
 def test_a_score_that_is_chance_is_said_to_be():
     table = make_table(targets=2, backbones=4)
     rows = [StudyRow(**{**vars(row), "row": Row(row.backbone, {"gbc": row.row.score("gbc")})}) for row in table.rows]
