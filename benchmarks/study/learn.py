@@ -434,9 +434,10 @@ def advice(judged: dict[str | None, pd.DataFrame | None]) -> list[str]:
             continue
         single = [
             name
-            for name in found.index
+            for name, cells in found["cells"].items()
             if not name.startswith("consensus") and name not in REFERENCES and (needs_head or name not in heads)
-        ]
+            and cells >= COVERED * found["cells"].max()
+        ]  # fmt: skip
         chance = found.loc["chance", "top1_regret"]
         listed = ", ".join(f"{title(name)} ({found.loc[name, 'top1_regret']:.3f})" for name in single[:4])
         lines.append(f"- {what}: least regret {listed}; a random choice {chance:.3f}.")
