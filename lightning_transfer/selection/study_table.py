@@ -282,10 +282,10 @@ class StudyTable:
             seed: Of the draws.
 
         Returns:
-            One row a score, judged where two thirds of a group have it; columns ``<statistic>``, ``<statistic>_lower``
-            and ``_upper``, ``cells`` (groups of backbones on a target that were judged), and ``spearman_lowest``: with
-            the backbone left out whose absence hurts most. Sorted by mean regret, or else by the first statistic;
-            ``chance`` and ``other_seeds`` are last.
+            One row a score, judged where two thirds of a group have it (the others are not chosen by it); columns
+            ``<statistic>``, ``<statistic>_lower`` and ``_upper``, ``cells`` (groups of backbones on a target that were
+            judged), and ``spearman_lowest``: with the backbone left out whose absence hurts most. Sorted by mean
+            regret, or else by the first statistic; ``chance`` and ``other_seeds`` are last.
 
         Raises:
             ValueError: If an argument is wrong or fewer than three backbones can be compared anywhere.
@@ -463,7 +463,11 @@ def _target_draws(targets: Sequence[str], draws: int, seed: int) -> Array:
 
 
 def _prepare(statistic: str, truth: Array) -> Array:
-    return np.maximum(truth, 0.0) if statistic.startswith("rel_at") else truth
+    return np.maximum(truth, 0.0) if statistic.startswith("rel_at_") else truth
+
+
+def _is_choice(statistic: str) -> bool:
+    return statistic.startswith(("top1_", "rel_at_", "recall_at_"))
 
 
 def _kernel(statistic: str, count: int) -> Kernel | None:
@@ -488,14 +492,17 @@ def _judge(
             and np.ptp(scores[present]) > 0
             and np.ptp(truth[present]) > 0
         ):
-            pairs.append((number, key, scores[present], truth[present]))
+            last = np.where(present, scores, scores[present].min() - 1.0)  # who has no score is not chosen
+            pairs.append((number, key, scores[present], truth[present], last, truth))
     if not pairs:
         return {}
     result: dict[str, float] = {}
     tails = ((1 - level) / 2, (1 + level) / 2)
     for statistic in statistics:
         values, drawn, used = [], [], []
-        for number, key, scores, truth in pairs:
+        for number, key, *known, last, whole in pairs:
+            # what a choice loses is measured by the best of all, with a score or without
+            scores, truth = (last, whole) if _is_choice(statistic) else known
             kernel = _kernel(statistic, len(scores))
             if kernel is None:
                 continue
@@ -512,7 +519,7 @@ def _judge(
         means = _weighted_means(np.stack(drawn, axis=1), weights[:, used])
         result[statistic] = float(np.nanmean(values))
         result[f"{statistic}_lower"], result[f"{statistic}_upper"] = map(float, np.nanquantile(means, tails))
-    lowest = [_lowest_left_out(scores, truth) for _, _, scores, truth in pairs if len(scores) > MINIMUM_MODELS]
+    lowest = [_lowest_left_out(scores, truth) for _, _, scores, truth, *_ in pairs if len(scores) > MINIMUM_MODELS]
     result["spearman_lowest"] = float(np.nanmean(lowest)) if lowest else math.nan
     result["cells"] = len(pairs)
     return result

@@ -193,6 +193,10 @@ def test_a_score_of_a_few_backbones_is_not_judged_beside_those_of_all():
     judged = StudyTable(rows).judge()
     assert "lfc" not in judged.index  # five of nine
     assert judged.loc["leep", "cells"] == 2  # six of nine
+    truths = [[row.outcomes["full"].mean for row in rows if row.target == f"target{t}"] for t in range(2)]
+    lost = np.mean([max(truth) - max(truth[:6]) for truth in truths])  # it is right of those that it knows
+    assert judged.loc["leep", "top1_regret"] == pytest.approx(lost)
+    assert judged.loc["leep", "spearman"] == pytest.approx(1)
 
 
 def test_a_score_that_is_chance_is_said_to_be():
