@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_transfer.functional.counts import add_joint_, check_cells, check_label_columns, conditional_entropy
 from lightning_transfer.metrics.base import Health, check_same_grouping, gather_rows, ignore_code, outside_inference
 from lightning_transfer.metrics.jackknife import JackknifeMetric
-from lightning_transfer.utilities.groups import parts_of
+from lightning_transfer.utilities.groups import parts_of, turns
 
 _LARGE_BIAS = 0.1  # nats
 
@@ -56,11 +56,14 @@ class CountMetric(JackknifeMetric):
         """Add checked labels of shape ``(n,)`` and ``(n, columns)``, perhaps with groups ``(n,)``, to the counts."""
         self._grow(columns.shape[1], int(source_labels.max()) + 1, int(columns.max()) + 1)
         self._note_grouping(groups)
-        parts = None if groups is None else parts_of(groups, self.jackknife_groups)
-        for group in range(self.jackknife_groups):
-            turn: slice | Tensor = slice((group - int(self.seen)) % self.jackknife_groups, None, self.jackknife_groups)
-            turn = turn if parts is None else parts == group
-            add_joint_(self.joint_counts[group], source_labels[turn], columns[turn])
+        count = self.jackknife_groups
+        if groups is None:
+            parts = turns(int(self.seen), len(columns), count, columns.device)
+        else:
+            parts = parts_of(groups, count)
+        for group in range(count):
+            chosen = slice(None) if count == 1 else parts == group
+            add_joint_(self.joint_counts[group], source_labels[chosen], columns[chosen])
         self.seen += len(columns)
 
     def _grow(self, *shape: int) -> None:

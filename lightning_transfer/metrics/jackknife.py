@@ -14,7 +14,10 @@ from lightning_transfer.utilities.checks import check_in_interval, check_positiv
 
 
 class JackknifeMetric(TransferMetric):
-    """Base of scores of sums over samples, which are kept as partial sums, over samples taken in turn.
+    """Base of scores of sums over samples, which are kept as partial sums, over samples dealt out in turn.
+
+    Of so many samples in a row each sum gets one, see :func:`~lightning_transfer.utilities.groups.turns`. Of data
+    sorted by class all sums have the same share of each: the error is then that of samples with these class counts.
 
     Samples that come with ``groups`` are added to a partial sum by the id of their group, see
     :func:`~lightning_transfer.utilities.groups.parts_of`: none of them is divided.

@@ -29,7 +29,7 @@ from lightning_transfer.metrics.base import (
 from lightning_transfer.metrics.deferral import FAULTS, count_faults, describe_faults
 from lightning_transfer.metrics.jackknife import JackknifeMetric
 from lightning_transfer.utilities.checks import check_labels, check_positive_int, shape_of_positions
-from lightning_transfer.utilities.groups import parts_of
+from lightning_transfer.utilities.groups import parts_of, turns
 from lightning_transfer.utilities.linalg import add_gram_, add_grams_
 
 _CHUNK = 1024  # rows that wait for one product
@@ -395,19 +395,28 @@ class MomentMetric(JackknifeMetric):
             set_count(self.pending_count, 0)
 
     def _add(self, rows: Tensor, truth: Tensor, parts: Tensor | None, whole: bool = False) -> None:
-        """Add shifted samples to the partial sums: in turn (from the first one on, if ``whole``), or to given ones."""
-        groups, seen = self.jackknife_groups, count_in(self.seen)
+        """Add shifted samples to the partial sums: in turn (whole blocks of them, if ``whole``), or to given ones."""
+        groups, seen, n = self.jackknife_groups, count_in(self.seen), len(rows)
         sums = {name: getattr(self, name) for name in self._sums.names}
-        if whole and parts is None and hasattr(self._sums, "add_in_turn_"):
+        dealt = parts is None and groups > 1
+        if dealt:
+            parts = turns(seen, n, groups, rows.device)
+        if whole and (dealt or groups == 1) and hasattr(self._sums, "add_in_turn_"):
+            if dealt and parts is not None:
+                blocks = torch.arange(0, n, groups, device=rows.device)[:, None]
+                order = (parts.reshape(-1, groups).argsort(1) + blocks).flatten()
+                rows, truth = rows[order], truth[order]
             self._sums.add_in_turn_(sums, rows, truth)
+        elif parts is None or groups == 1:
+            self._sums.add_({name: state[0] for name, state in sums.items()}, rows, truth)
         else:
-            for group in range(groups):
-                turn = slice((group - seen) % groups, None, groups)
-                chosen = turn if parts is None else (parts == group).nonzero()[:, 0]
-                if len(rows[chosen]):
+            order = parts.argsort(stable=True)
+            sizes = torch.bincount(turns(seen, n, groups) if dealt else parts, minlength=groups).tolist()
+            for group, chosen in enumerate(order.split(sizes)):
+                if len(chosen):
                     of_group = {name: state[group] for name, state in sums.items()}
                     self._sums.add_(of_group, rows[chosen], truth[chosen])
-        set_count(self.seen, seen + len(rows))
+        set_count(self.seen, seen + n)
 
     def _resize(self, width: int, truth_size: int) -> None:
         """Give the sums room for features of a width and at least that many classes or targets."""
@@ -513,7 +522,7 @@ class MomentMetric(JackknifeMetric):
         count = count_in(self.pending_count)
         if len(self.pending_parts):
             return self.pending_parts[:count]
-        return torch.arange(count, device=self.device) % self.jackknife_groups
+        return turns(0, count, self.jackknife_groups, self.device)
 
     def _sizes(self) -> Tensor:
         if self._all_wait:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SIZE = "parameters"
 _TRUTH = "truth"
-_NO_SCORES = {"rank", "backbone", "status", "parameters_rank", "control", *COSTS} - {SIZE}
+_NO_SCORES = {"rank", "backbone", "status", "parameters_rank", "control", "truth_spread", *COSTS} - {SIZE}
 _PRIOR_GROUPS = 10.0  # what is taken for granted weighs as much as so many targets of a study
 _BELIEFS = {"scores": 0.4, "size": 0.3, "between": 0.6}  # correlations that are taken for granted
 _MOST_EXPLAINED = 0.95  # of the variance of the truth
@@ -172,7 +172,8 @@ def consensus(frame: Any, *, lower_is_better: Iterable[str] = (), evidence: Evid
     stand beside it, of its expected ranks), so that units, scales and sample sizes do not matter. A weighted sum of
     these is the best guess of the accuracy after fine-tuning; how much it leaves open is known from the correlations
     that give the weights (:class:`Evidence`). No weight is negative: a better score never makes a backbone look worse.
-    A missing score takes no part, and makes the guess about that backbone less sure.
+    A missing score takes no part, and makes the guess about that backbone less sure; nor does one that is the same for
+    all backbones that have it.
 
     Args:
         frame: One row a backbone: a :class:`~lightning_transfer.screening.Leaderboard`, its ``to_pandas()``, or any
@@ -184,7 +185,7 @@ def consensus(frame: Any, *, lower_is_better: Iterable[str] = (), evidence: Evid
     Returns:
         A table in the order of the rows, its index the backbones: ``expected_rank`` (from 1, best),
         ``probability_best`` (they sum to 1) and ``explanation``. ``attrs`` holds ``weights`` of the
-        columns where all are there, and ``origin`` of these.
+        columns that tell backbones apart where all are there, and ``origin`` of these.
 
     Raises:
         ValueError: If there is no row or no score, a backbone or a column is named twice, a value of a table is
@@ -234,8 +235,9 @@ def consensus(frame: Any, *, lower_is_better: Iterable[str] = (), evidence: Evid
     means, spreads = np.zeros(len(frame)), np.ones(len(frame))
     parts: list[dict[str, float]] = []
     weigh = cache(known.weights)  # most backbones have the same scores
+    telling = [name for name in columns if _varies(values[name])]
     for i in range(len(frame)):
-        weights, explained = weigh(tuple(name for name in columns if np.isfinite(values[name][i])))
+        weights, explained = weigh(tuple(name for name in telling if np.isfinite(values[name][i])))
         parts.append({name: weight * float(normal[name][i]) for name, weight in weights.items()})
         means[i], spreads[i] = sum(parts[i].values()), math.sqrt(1 - explained)
     result = pd.DataFrame(
@@ -246,7 +248,7 @@ def consensus(frame: Any, *, lower_is_better: Iterable[str] = (), evidence: Evid
         },
         index=frame.index,
     )
-    result.attrs = {"weights": dict(weigh(tuple(columns))[0]), "origin": known.origin or "equal weights, no study"}
+    result.attrs = {"weights": dict(weigh(tuple(telling))[0]), "origin": known.origin or "equal weights, no study"}
     return result
 
 
@@ -269,6 +271,11 @@ def _read(frame: pd.DataFrame, name: str, lower_is_better: Iterable[str]) -> Arr
     if np.isinf(values).any():
         raise ValueError(f"Expected argument `frame` to hold finite scores, but got an infinite one in {name!r}.")
     return _without_rounding(signed_scores(name, values, lower_is_better))
+
+
+def _varies(values: Array) -> bool:
+    present = values[np.isfinite(values)]
+    return present.size > 0 and bool((present != present[0]).any())
 
 
 def _without_rounding(values: Array) -> Array:
@@ -350,5 +357,9 @@ def _explain(parts: Mapping[str, float], values: Mapping[str, Array], columns: S
     for name, _ in sorted(parts.items(), key=lambda part: -abs(part[1])):
         present = values[name][np.isfinite(values[name])]
         places.append(f"{title(name)} {1 + int((present > values[name][row]).sum())} of {len(present)}")
-    missing = [title(name) for name in columns if name not in parts]
-    return "; ".join([", ".join(places) or "no score", *([f"not known: {', '.join(missing)}"] if missing else [])])
+    without: dict[str, list[str]] = {"the same for all": [], "not known": []}
+    for name in columns:
+        if name not in parts:
+            without["the same for all" if np.isfinite(values[name][row]) else "not known"].append(title(name))
+    others = [f"{what}: {', '.join(names)}" for what, names in without.items() if names]
+    return "; ".join([", ".join(places) or ("no score", "no difference")[bool(without["the same for all"])], *others])

@@ -22,8 +22,8 @@ class Dropped:
     Attributes:
         backbone: Its name.
         samples: How many samples it had seen.
-        ruled_out: Whether its score was behind the best one with 95 % certainty; otherwise it was among the last where
-            forward passes did not suffice for all.
+        ruled_out: Whether its score was behind the best one with 95 % certainty, which holds for all of its round
+            together; otherwise it was among the last where forward passes did not suffice for all.
         score: Its score then.
         best: The best score then.
     """
@@ -40,8 +40,9 @@ class Race:
     """Who sees how many samples.
 
     The portions are nested and double from round to round, up to all samples. After each round go those whose score is
-    behind the best one with 95 % certainty, and of the others the last ones, as many as the forward passes at hand
-    leave no room for: the shares that stay fall geometrically, so that the last round sees all samples.
+    behind the best one with 95 % certainty for all of them together, and of the others the last ones, as many as the
+    forward passes at hand leave no room for: the shares that stay fall geometrically, so that the last round sees all
+    samples.
 
     Args:
         count: Number of backbones.
@@ -141,10 +142,11 @@ class Race:
         if self.seen >= self.num_samples or self.spent >= self.budget:
             return []
         rows = [row for row in board.ranked() if math.isfinite(row.score(board.rank_by))]
+        level = 1 - (1 - LEVEL) / max(1, len(rows) - 1)  # for all together: the best of many is so by chance, too
         places = max(_FEWEST, self.places[min(self.round, len(self.places) - 1)])
         gone = []
         for place, row in enumerate(rows):
-            behind = place > 0 and board.prob_better(rows[0].backbone, row.backbone) >= LEVEL
+            behind = place > 0 and board.prob_better(rows[0].backbone, row.backbone) >= level
             if behind or place >= places:
                 best = rows[0].score(board.rank_by)
                 gone.append(Dropped(row.backbone, self.seen, behind, row.score(board.rank_by), best))

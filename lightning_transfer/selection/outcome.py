@@ -154,7 +154,7 @@ def find_outcome(
     if not rates or not all(math.isfinite(rate) and rate > 0 for rate in rates):
         raise ValueError(f"Expected argument `learning_rates` to hold positive numbers, but got {learning_rates!r}.")
     for split in ("val", "test"):
-        target.split_dataset(split)  # refuses what is not there
+        check_measurable(target, split)
     start = time.perf_counter()
     curves: dict[float, list[float]] = {}
     if mode == "head":
@@ -171,6 +171,21 @@ def find_outcome(
             raise ValueError(f"Training diverges at the learning rate {setting:g} with some of {seeds} seeds.")
     seconds = time.perf_counter() - start
     return Outcome(mode, tuple(values), setting, tried, seconds, {rate: tuple(c) for rate, c in curves.items()})
+
+
+def check_measurable(target: TransferDataModule, split: str) -> None:
+    """Check that a split is there and that predictions of it can be measured.
+
+    Args:
+        target: The data, set up.
+        split: Name of the split.
+
+    Raises:
+        ValueError: If there is no such split, or no sample of it has any of several labels.
+    """
+    if target.task == "multilabel" and not bool(target.split_dataset(split).truth.any()):
+        raise ValueError(f"Expected samples with a label in split {split!r} of `{target.name}`, but got none.")
+    target.split_dataset(split)
 
 
 def measure(task: str, outputs: Tensor, truth: Tensor) -> float:

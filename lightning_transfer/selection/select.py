@@ -8,7 +8,7 @@ import re
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -30,10 +30,11 @@ from lightning_transfer.screening.consensus import consensus
 from lightning_transfer.screening.leaderboard import Leaderboard
 from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.screen import screen
-from lightning_transfer.selection.outcome import ONCE_AN_EPOCH, RecordCurve, fresh_backbone, measure
+from lightning_transfer.selection.outcome import ONCE_AN_EPOCH, RecordCurve, check_measurable, fresh_backbone, measure
 from lightning_transfer.utilities.checks import check_path, check_positive_int
 from lightning_transfer.utilities.errors import Failure
 from lightning_transfer.utilities.files import read_json, safe_name, try_to_write, write_atomically
+from lightning_transfer.utilities.groups import rows_of_groups
 from lightning_transfer.utilities.isolation import preserve_rng
 from lightning_transfer.utilities.notice import warn_user
 from lightning_transfer.utilities.text import plain
@@ -117,7 +118,12 @@ class Curve:
     @property
     def latest(self) -> float:
         """The last value, minus infinity without a finite one."""
-        return self.values[-1] if self.values and math.isfinite(self.values[-1]) else -math.inf
+        return self.after(len(self.values))
+
+    def after(self, epochs: int) -> float:
+        """The value after so many epochs, minus infinity where there is no finite one."""
+        value = self.values[epochs - 1] if 0 < epochs <= len(self.values) else math.nan
+        return value if math.isfinite(value) else -math.inf
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,7 @@ class Selection:
         best: Name of the backbone that was chosen.
         checkpoint: The fine-tuned :class:`~lightning_transfer.finetuning.FineTuningModule`.
         value: Accuracy, mean average precision or R² on test data.
-        lower: Lower end of its 95 % interval, over the choice of test data.
+        lower: Lower end of its 95 % interval, over the choice of test data (of their groups, where they have some).
         upper: Upper end.
         measure: What the value is.
         curves: By backbone that was trained, the values on validation data after each epoch.
@@ -185,7 +191,8 @@ class Selection:
         ]
         if not self.varies:
             lines.append("All test data have the same label or target: this value tells nothing of the backbones.")
-        failed = [row for row in self.board.rows if row.failed and row.backbone not in self.curves]
+        failed = [row for row in self.board.rows if _is_out(row)]
+        trained = [name for name in self.curves if name not in {row.backbone for row in failed}]
         names = ", ".join(plain(row.backbone) for row in failed)
         last = [f"Failed, and so left out: {names} ({plain(failed[0].status)})."] if failed else []
         if len(self.board) - len(failed) == 1:
@@ -193,13 +200,13 @@ class Selection:
         screened = self.board.info.get("num_samples") != 0
         if not screened:
             lines.append("The budget pays for no screen: the largest that it can train come first.")
-        if len(self.curves) == 1:
+        if len(trained) == 1:
             judge = "that of the screen" if screened else "by size"
             lines.append(f"The budget paid for no other training: the choice is {judge} alone.")
         else:
-            others = ", ".join(plain(name) for name in self.curves if name != self.best)
+            others = ", ".join(plain(name) for name in trained if name != self.best)
             lines += [f"Compared in trainings: {others}.", self._say_lead()]
-        if len(self.curves) + len(failed) < len(self.board):
+        if len(trained) + len(failed) < len(self.board):
             lines.append(f"The others were left out by their {'scores' if screened else 'sizes'} alone.")
         return [*lines, *last]
 
@@ -218,6 +225,11 @@ class Selection:
                 "Each was trained with one seed only."
             )
         return f"Within noise: {next_to_it}; the intervals overlap. Each was trained with one seed only."
+
+
+def _is_out(row: Row) -> bool:
+    """Whether a backbone could not be scored or trained; one of many scores may fail."""
+    return row.failed and (row.failure is not None or not any(map(math.isfinite, row.scores.values())))
 
 
 def select(
@@ -241,7 +253,8 @@ def select(
     the epochs, the better half of them (on validation data) for half, and the better half of these to the end: as many
     as the budget pays for. A budget for more than all of them leaves out a quarter each time, or none. Trainings go on
     where they were paused, each on the cosine schedule of all epochs. A share or a number of epochs that a screen alone
-    would spend buys none: the largest backbones that an epoch can be paid for come first.
+    would spend buys none: the largest backbones that an epoch can be paid for come first. One whose training fails is
+    left out with its reason, and the next one takes its place.
 
     Args:
         backbones: As for :func:`~lightning_transfer.screen`.
@@ -264,7 +277,7 @@ def select(
 
     Raises:
         ValueError: If an argument is wrong, no backbone has a score, the folder is of another selection, the budget
-            does not pay for one epoch after the screen, or every training diverges.
+            does not pay for one epoch after the screen, or every training fails or diverges.
     """
     purse, folder = Budget.of(budget), check_path(output_dir, "output_dir")
     check_positive_int(epochs, "epochs")
@@ -278,7 +291,7 @@ def select(
     data.prepare_data()
     data.setup()
     for split in ("val", "test"):
-        data.split_dataset(split)
+        check_measurable(data, split)
     start, samples = time.perf_counter(), len(data.train_dataset)
     if purse.pays_for_screen(min(max_samples or samples, samples) / samples, len(candidates), epochs):
         board = screen(
@@ -296,11 +309,12 @@ def select(
     settings = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "target": data.fingerprint("train")}
     halving = _Halving(candidates, data, board, purse, folder, settings, trainer or {}, time.perf_counter() - start)
     epochs, best = halving.run(order, epochs)
-    truth, second = data.split_dataset("test").truth, halving.second(best)
+    tested, second = data.split_dataset("test"), halving.second(best)
+    truth = tested.truth
 
     def on_test_data(name: str) -> tuple[float, float, float]:
         outputs = halving.predictions(name, epochs)
-        return measure(data.task, outputs, truth), *_interval(data.task, outputs, truth)
+        return measure(data.task, outputs, truth), *_interval(data.task, outputs, truth, tested.groups)
 
     value, lower, upper = on_test_data(best)
     runner_up = second and RunnerUp(second, len(halving.curves[second].values), *on_test_data(second))
@@ -324,10 +338,11 @@ def _weigh(candidates: Mapping[str, Any], data: TransferDataModule) -> Leaderboa
 
     def row_of(name: str) -> Row:
         try:
-            cost = fresh_backbone(candidates[name], data).cost(measure=False)
+            backbone = fresh_backbone(candidates[name], data)
+            cost, fingerprint = backbone.cost(measure=False), backbone.fingerprint()
         except Exception as error:  # any failure of one backbone is its row, as in a screen
             return Row(name, failure=Failure.of(error))
-        return Row(name, parameters=cost.parameters, flops=cost.flops)
+        return Row(name, parameters=cost.parameters, flops=cost.flops, fingerprint=fingerprint)
 
     return Leaderboard(map(row_of, candidates), info={"num_samples": 0})
 
@@ -397,8 +412,7 @@ class _Halving:
         self.curves: dict[str, Curve] = {}
         if (folder / FILE).exists():
             self._load()
-        else:
-            self._save()  # the settings, before there are checkpoints of them
+        self._save()  # the settings and who the backbones are, before there are checkpoints of them
 
     def _load(self) -> None:
         content = read_json(self.folder / FILE)
@@ -407,12 +421,17 @@ class _Halving:
         try:
             self.screen_seconds = max(self.screen_seconds, float(content["screen_seconds"]))
             seconds = {str(name): float(curve["seconds"]) for name, curve in content["curves"].items()}
+            known = {str(name): str(fingerprint) for name, fingerprint in content.get("fingerprints", {}).items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
                 f"Expected `{self.folder / FILE}` to hold curves, but got: {Failure.of(error)}."
             ) from error
         for name in self.candidates:
             if (path := self.checkpoint(name)).exists():
+                if known.get(name, now := self.board[name].fingerprint) != now:
+                    warn_user(f"The training of {plain(name)} begins anew: it is not the backbone that it was.")
+                    path.unlink()
+                    continue
                 try:
                     self.curves[name] = Curve(_values_in(path), seconds.get(name, 0.0))
                 except ValueError as error:
@@ -424,7 +443,8 @@ class _Halving:
             for name, curve in self.curves.items()
         }
         content = {
-            "format": FORMAT, "settings": self.settings, "screen_seconds": self.screen_seconds, "curves": curves
+            "format": FORMAT, "settings": self.settings, "screen_seconds": self.screen_seconds, "curves": curves,
+            "fingerprints": {row.backbone: row.fingerprint for row in self.board.rows if row.fingerprint},
         }  # fmt: skip
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         try_to_write("What was selected so far", self.folder, lambda: write_atomically(self.folder / FILE, text))
@@ -485,6 +505,15 @@ class _Halving:
         """
         if not self._screen_cost():  # by size; what is too dear says nothing against the next
             order = [name for name in order if self._epoch_cost(name) <= self._limit()] or order
+        while (found := self._halve(order, epochs)) is None:  # one has failed: the next takes its place
+            order = [name for name in order if not _is_out(self.board[name])]
+            if not order:
+                first = next(row for row in self.board.rows if _is_out(row))
+                raise ValueError(f"No backbone could be trained ({first.backbone}: {first.status}).")
+        return found
+
+    def _halve(self, order: Sequence[str], epochs: int) -> tuple[int, str] | None:
+        """What :meth:`run` gives, None as soon as a training fails."""
         while (plan := self._plan(order, epochs)) is None:
             epochs -= 1
             if epochs < 1:
@@ -495,19 +524,36 @@ class _Halving:
         alive, rungs, share = plan
         for rung in rungs:
             for name in alive:
-                self._train_to(name, rung, epochs)
-            if all(self.curves[name].latest == -math.inf for name in alive):
+                if not self._train_to(name, rung, epochs):
+                    return None
+            reached = {name: self.curves[name].after(rung) for name in alive}
+            if max(reached.values()) == -math.inf:
                 raise ValueError(
                     f"Training diverges at the learning rate {self.settings['learning_rate']:g}: {', '.join(alive)}."
                 )
-            alive = sorted(alive, key=lambda name: -self.curves[name].latest)[: math.ceil(len(alive) * share)]
+            alive = sorted(alive, key=lambda name: -reached[name])[: math.ceil(len(alive) * share)]
         return epochs, alive[0]
 
-    def _train_to(self, name: str, rung: int, epochs: int) -> None:
+    def _train_to(self, name: str, rung: int, epochs: int) -> bool:
+        """Train up to an epoch; False where that fails."""
         curve = self.curves.setdefault(name, Curve())
         if len(curve.values) >= rung:
-            return
-        start = time.perf_counter()
+            return True
+        start, failure = time.perf_counter(), None
+        try:
+            self._fit(name, curve, rung, epochs)
+        except Exception as error:  # any failure of one backbone is its row; the others go on
+            failure = Failure.of(error)
+        curve.seconds += time.perf_counter() - start
+        if failure is not None:
+            self.board.rows = tuple(
+                replace(row, failure=failure, status=str(failure)) if row.backbone == name else row
+                for row in self.board.rows
+            )
+        self._save()
+        return failure is None
+
+    def _fit(self, name: str, curve: Curve, rung: int, epochs: int) -> None:
         module, runner = self._make(
             name, epochs, [_StopAt(rung), RecordCurve(curve.values, self.data.task, self._truth("val"))]
         )
@@ -522,8 +568,6 @@ class _Halving:
                 ckpt_path=path if path.is_file() and curve.values else None,
                 weights_only=True,
             )
-        curve.seconds += time.perf_counter() - start
-        self._save()
 
     def _make(self, name: str, epochs: int, callbacks: list[Callback]) -> tuple[FineTuningModule, Trainer]:
         with preserve_rng(), quiet_lightning():
@@ -556,7 +600,10 @@ class _Halving:
 
     def second(self, best: str) -> str | None:
         """The last of the others to be left out, and by validation data among these; None if all others diverged."""
-        others = [name for name, curve in self.curves.items() if name != best and curve.latest > -math.inf]
+        others = [
+            name for name, curve in self.curves.items()
+            if name != best and curve.latest > -math.inf and not _is_out(self.board[name])
+        ]  # fmt: skip
         return max(others, key=lambda name: (len(self.curves[name].values), self.curves[name].latest), default=None)
 
     def price(self, epochs: int) -> dict[str, float]:
@@ -572,20 +619,40 @@ class _Halving:
         }
 
 
-def _interval(task: str, outputs: Tensor, truth: Tensor, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of an accuracy; of others quantiles of 500 bootstrap draws of the test data."""
-    from scipy.stats import binomtest
+def _interval(
+    task: str, outputs: Tensor, truth: Tensor, groups: Tensor | None = None, level: float = 0.95
+) -> tuple[float, float]:
+    """Wilson's interval of an accuracy; of others quantiles of 500 bootstrap draws of the test data, or their groups.
+
+    With groups the accuracy counts as one of so many independent samples as would have its variance over groups, and
+    where all are right or wrong as one of the groups.
+    """
+    from scipy.stats import norm, t
 
     n = len(truth)
+    numbers = None if groups is None else groups.unique(return_inverse=True)[1]
     if task == "classification":
-        hits = int((outputs.argmax(dim=1) == truth).sum())
-        interval = binomtest(hits, n).proportion_ci(level, "wilson")
-        return float(interval.low), float(interval.high)
+        hits, count = (outputs.argmax(dim=1) == truth).double(), float(n)
+        share, z = float(hits.mean()), float(norm.ppf((1 + level) / 2))
+        if numbers is not None and (of := int(numbers.max()) + 1) > 1:
+            sums = torch.zeros(of, dtype=torch.float64).index_add_(0, numbers, hits - share)
+            variance = float(sums.square().sum()) * of / (of - 1) / n**2
+            count = min(count, share * (1 - share) / variance) if variance else float(of)
+            z = float(t.ppf((1 + level) / 2, of - 1))
+        centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+        half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+        return max(0.0, centre - half), min(1.0, centre + half)
     generator = torch.Generator().manual_seed(0)
-    draws = [torch.randint(n, (n,), generator=generator) for _ in range(500)]
-    values = torch.tensor([measure(task, outputs[rows], truth[rows]) for rows in draws])
-    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2])
-    finite = values[values.isfinite()]
+    members = None if numbers is None else rows_of_groups(numbers)
+    count_ = n if members is None else len(members)
+    values = []
+    for _ in range(500):
+        rows = torch.randint(count_, (count_,), generator=generator)
+        rows = rows if members is None else torch.cat([members[number] for number in rows.tolist()])
+        values.append(measure(task, outputs[rows], truth[rows]))
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    finite = torch.tensor(values, dtype=torch.float64)
+    finite = finite[finite.isfinite()]
     low, high = finite.quantile(tails).tolist() if len(finite) else (math.nan, math.nan)
     return low, high
 

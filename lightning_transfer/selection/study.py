@@ -18,6 +18,7 @@ from lightning_transfer.metrics.registry import read_metrics
 from lightning_transfer.passes import read_input_shape
 from lightning_transfer.report.text import human_seconds
 from lightning_transfer.screening.candidates import name_candidates
+from lightning_transfer.screening.resume import as_settings
 from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.screen import screen
 from lightning_transfer.selection.outcome import MODES, Outcome, find_outcome
@@ -101,12 +102,19 @@ def study(
     if unknown := sorted({key for entry in facts.values() for key in entry} - set(_FACTS)):
         raise ValueError(f"Expected argument `about` to hold {_FACTS}, but got {unknown}.")
     first, of = _read_part(part)
-    asked = (sorted(modes), epochs, [float(r) for r in learning_rates], seeds, max_samples, list(read_metrics(metrics)))
-    settings = digest([], repr(asked))[:SHORT]
+    scores = read_metrics(metrics)
+    asked = [sorted(modes), epochs, [float(r) for r in learning_rates], seeds, max_samples, list(scores)]
+    options = as_settings(
+        metrics={name: value for name, value in scores.items() if value and isinstance(value, Mapping)},
+        relatedness=relatedness or {},
+    )
+    asked += [options] if any(options.values()) else []
+    settings = digest([], repr(tuple(asked)))[:SHORT]
     folder = None if output_dir is None else check_path(output_dir, "output_dir")
     table = StudyTable() if folder is None else StudyTable.load(folder, missing_ok=True)
     if others := sorted({row.settings for row in table.rows} - {settings}):
         raise ValueError(f"Expected `{folder}` to hold rows of this study ({settings}), but got those of {others}.")
+    table = _with_facts(table, facts, references or {}, folder)
     done = {(row.backbone, row.target): (row.row.fingerprint, row.fingerprint) for row in table.rows if not row.failed}
     fingerprints: dict[str, str] = {}
     pairs = [(name, target) for target in data for name in candidates][first::of]
@@ -160,6 +168,26 @@ def _name_targets(targets: Any) -> dict[str, TransferDataModule]:
     if not found:
         raise ValueError("Expected argument `targets` to hold at least one target, but got none.")
     return found
+
+
+def _with_facts(
+    table: StudyTable, facts: Mapping[str, Mapping[str, Any]], references: Mapping[str, Any], folder: Path | None
+) -> StudyTable:
+    """The rows with what is said of their backbones now; without those whose bound was from another reference."""
+    renamed = []
+    for row in table.rows:
+        now = facts.get(row.backbone) or {}
+        if any(getattr(row, name) != value for name, value in now.items()):
+            moved = row.source != now.get("source", row.source) and {row.source, now["source"]} & set(references)
+            if moved:
+                table = StudyTable(other for other in table.rows if other is not row)
+            else:
+                renamed.append(replace(row, **now))
+    for row in renamed:
+        table = table.with_row(row)
+    if renamed and folder is not None:
+        try_to_write("What is said of backbones", folder, partial(add_rows, folder, renamed))
+    return table
 
 
 def _read_part(part: str | None) -> tuple[int, int]:

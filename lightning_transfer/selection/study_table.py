@@ -20,7 +20,7 @@ from lightning_transfer.screening.rank_statistics import MINIMUM_MODELS, kernel_
 from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.zoo import combine_zoo_scores
 from lightning_transfer.selection.outcome import Outcome
-from lightning_transfer.utilities.checks import check_one_of, check_positive_int
+from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
 from lightning_transfer.utilities.files import lock_folder, parse_json, read_text, write_atomically
 
 if TYPE_CHECKING:
@@ -293,6 +293,10 @@ class StudyTable:
         import pandas as pd
 
         check_one_of(within, _GROUPINGS, "within")
+        check_in_interval(without_largest, 0.0, 1.0, "without_largest")
+        check_in_interval(level, 0.0, 1.0, "level")
+        if not statistics:
+            raise ValueError("Expected argument `statistics` to name at least one statistic, but got none.")
         check_positive_int(draws, "draws", minimum=100)
         asked = (truth, within, tuple(statistics), without_largest, level, draws, seed)
         if asked in self._judged:

@@ -12,7 +12,7 @@ from scipy.stats import t
 from sklearn.datasets import load_digits
 
 from lightning_transfer.functional import gbc, leep, transrate
-from lightning_transfer.metrics import GBC, LEEP, NLEEP, HScore, TransRate
+from lightning_transfer.metrics import GBC, LEEP, NCE, NLEEP, HScore, LogME, TransRate
 from lightning_transfer.metrics.jackknife import jackknife_interval
 
 
@@ -75,6 +75,20 @@ def test_intervals_of_biased_scores_hold_the_score_of_all_data(metric, function,
         interval = feed(metric(), drawn).compute_with_interval(level=0.95)
         held += interval.lower <= truth <= interval.upper
     assert held >= 55  # 0.92
+
+
+@pytest.mark.parametrize("batches", [None, [50, 7, 1000]])
+def test_the_order_of_classes_hardly_matters(batches):
+    generator, order = torch.Generator().manual_seed(0), torch.arange(2000)
+    labels = order % 4  # as many jackknife groups are a multiple of
+    features = torch.randn(2000, 3, generator=generator) + labels[:, None]
+    shuffled = torch.randperm(2000, generator=generator)
+    inputs = {"features": features, "labels": labels, "source_labels": (features[:, 0] > 1).long()}
+    for metric in (LogME(jackknife_groups=16), HScore(jackknife_groups=16), NCE(jackknife_groups=16)):
+        of = {name: inputs[name] for name in metric.requires}
+        kept = feed(metric.clone(), of, batches).compute_with_interval().standard_error
+        mixed = feed(metric.clone(), rows(of, shuffled)).compute_with_interval().standard_error
+        assert kept == pytest.approx(mixed, rel=0.5)
 
 
 def test_a_class_that_a_group_takes_with_it_is_said():

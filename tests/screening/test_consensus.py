@@ -82,6 +82,19 @@ def test_missing_scores_are_neither_good_nor_bad_but_less_is_known():
     np.testing.assert_allclose(nothing["expected_rank"], 2.5)
 
 
+def test_a_score_that_is_the_same_for_all_says_nothing():
+    frame = make_frame()
+    same = consensus(frame.assign(h_score=4.0))
+    missing = consensus(frame.assign(h_score=math.nan))
+    for column in ("expected_rank", "probability_best"):
+        np.testing.assert_allclose(same[column], missing[column])
+    assert same.loc["a", "explanation"].endswith("; the same for all: H-score")
+    assert "h_score" not in same.attrs["weights"]
+    alone = consensus(pd.DataFrame({"logme": [1.0, math.nan]}, index=["a", "b"]))
+    assert alone["probability_best"].tolist() == pytest.approx([0.5, 0.5])
+    assert alone["explanation"].tolist() == ["no difference; the same for all: LogME", "no score; not known: LogME"]
+
+
 def test_standard_errors_blur():
     frame = pd.DataFrame({"logme": [0.1, 0.2, 0.3]}, index=["a", "b", "c"])
     sharp = consensus(frame)

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from scipy.stats import binomtest
 from torch import nn
 
 from lightning_transfer.backbones import ModuleBackbone
@@ -13,7 +14,7 @@ from lightning_transfer.finetuning import FineTuningModule
 from lightning_transfer.screening import Leaderboard, Row
 from lightning_transfer.selection import Selection, select
 from lightning_transfer.selection.outcome import RecordCurve
-from lightning_transfer.selection.select import Budget, Curve, RunnerUp, tell
+from lightning_transfer.selection.select import Budget, Curve, RunnerUp, _interval, tell
 from tests._screens import Linear
 
 
@@ -71,6 +72,44 @@ def test_it_goes_on_from_its_folder(tmp_path):
     assert again.value == first.value
     with pytest.raises(ValueError, match="another `output_dir`"):
         select(make_zoo(8, 16), make_target(), budget="9 epochs", epochs=3, output_dir=tmp_path, **OPTIONS)
+
+
+def test_another_backbone_of_the_same_name_is_trained_anew(tmp_path):
+    options = {**OPTIONS, "budget": "9 epochs", "epochs": 2, "output_dir": tmp_path}
+    first = select(make_zoo(8, 16), make_target(), **options)
+    zoo = make_zoo(8, 16)
+    with torch.no_grad():
+        for parameter in zoo["net16"].parameters():
+            parameter.zero_()
+    with pytest.warns(UserWarning, match="net16 begins anew: it is not the backbone that it was"):
+        other = select(zoo, make_target(), **options)
+    assert other.curves["net16"] != first.curves["net16"]
+    assert other.curves["net8"] == first.curves["net8"]
+    assert other.best == "net8"
+
+
+class Untrainable(Linear):
+    def encode(self, inputs):
+        if torch.is_grad_enabled():
+            raise RuntimeError("no room")
+        return super().encode(inputs)
+
+
+def test_one_whose_training_fails_is_left_out_and_the_next_takes_its_place(tmp_path):
+    zoo = {**make_zoo(2, 3), "bad": Untrainable(64, name="bad")}
+    options = {**OPTIONS, "metrics": ["logme", "knn_accuracy"], "epochs": 2}
+    found = select(zoo, make_target(), budget="6 epochs", output_dir=tmp_path, **options)
+    assert found.board.best == "bad"
+    assert {name: len(values) for name, values in found.curves.items()} == {"bad": 0, "net2": 2, "net3": 2}
+    assert found.runner_up.name in ("net2", "net3")
+    lines = found.headline()
+    assert lines[2].startswith("Compared in trainings: net")
+    assert "bad" not in lines[2]
+    assert lines[-1] == "Failed, and so left out: bad (RuntimeError: no room)."
+    again = select(zoo, make_target(), budget="6 epochs", output_dir=tmp_path, **options)
+    assert again.value == found.value
+    with pytest.raises(ValueError, match=r"No backbone could be trained \(bad: RuntimeError: no room\)"):
+        select({"bad": zoo["bad"]}, make_target(), budget="6 epochs", output_dir=tmp_path / "b", **options)
 
 
 def test_one_backbone_is_trained_to_the_end(tmp_path):
@@ -156,6 +195,8 @@ def test_never_a_confident_answer_where_there_is_none(tmp_path):
     lines = say(one, failed, varies=False)
     assert lines[0] == "All test data have the same label or target: this value tells nothing of the backbones."
     assert lines[1:] == ["There was nothing to choose from.", "Failed, and so left out: b (ValueError: no)."]
+    one_score_failed = Row("b", {"logme": 0.5, "gbc": math.nan}, status="gbc: ValueError: no")
+    assert say(one, one_score_failed)[-1] == "The others were left out by their scores alone."
     lines = say(one, failed, Row("c", {"logme": 0.5}))
     assert lines[0].startswith("The budget paid for no other training")
     assert lines[1] == "The others were left out by their scores alone."
@@ -184,7 +225,39 @@ def test_data_of_one_target_are_told(tmp_path):
 def test_curves_are_compared_where_they_stand():
     assert Curve([0.2, 0.5, 0.4]).latest == 0.4
     assert Curve([0.2, math.nan]).latest == -math.inf
-    assert Curve().latest == -math.inf
+    assert Curve().latest == Curve([0.2]).after(2) == -math.inf
+    assert Curve([0.2, 0.5]).after(1) == 0.2  # of one that went on before a selection was taken up again
+
+
+def test_intervals_of_grouped_test_data():
+    generator = torch.Generator().manual_seed(0)
+    held, narrow = 0, 0
+    for _ in range(200):  # 20 documents of 6 sentences that are right or wrong together, mostly
+        chances = torch.rand(20, generator=generator).round() * 0.8 + 0.1
+        hits = (torch.rand(20, 6, generator=generator) < chances[:, None]).flatten().long()
+        outputs, groups = torch.eye(2)[hits], torch.arange(20).repeat_interleave(6)
+        low, high = _interval("classification", outputs, torch.ones(120, dtype=torch.long), groups)
+        held += low <= 0.5 <= high
+        low, high = _interval("classification", outputs, torch.ones(120, dtype=torch.long))
+        narrow += low <= 0.5 <= high
+    assert held >= 180 > narrow
+    truth, right = torch.arange(40) % 2, torch.eye(2)[torch.arange(40) % 2]
+    assert _interval("classification", right, truth) == pytest.approx(
+        binomtest(40, 40).proportion_ci(0.95, "wilson"), abs=1e-12
+    )
+    alone = _interval("classification", right, truth, torch.arange(40) // 10)
+    assert alone[0] < binomtest(4, 4).proportion_ci(0.95, "wilson").low
+    values = torch.randn(30, 1, generator=generator)
+    copies = values.repeat_interleave(4, 0), (values + 0.5).repeat_interleave(4, 0)
+    low, high = _interval("regression", *copies, torch.arange(30).repeat_interleave(4))
+    assert high - low > 1.5 * (lambda a, b: b - a)(*_interval("regression", *copies))
+
+
+def test_labels_that_no_sample_has_cannot_be_measured(tmp_path):
+    data = Samples((torch.randn(40, 4), torch.zeros(40, 2).long()), val_fraction=0.2, test_fraction=0.2)
+    zoo = {"a": ModuleBackbone(nn.Linear(4, 2), (4,), head=None)}
+    with pytest.raises(ValueError, match="samples with a label in split 'val'"):
+        select(zoo, data, output_dir=tmp_path, trainer=OPTIONS["trainer"])
 
 
 def test_bad_input(tmp_path):

@@ -52,8 +52,23 @@ def test_what_changed_is_done_again(tmp_path):
         zoo["net2"].weight.add_(1.0)
     other_weights = study(zoo, [make_target(seed=3)], ["logme"], output_dir=tmp_path, **OPTIONS)
     assert other_weights.rows[0].row.fingerprint != same.rows[0].row.fingerprint
+    for metrics in (["gbc"], {"logme": {}, "knn_accuracy": {"k": 3}}):
+        with pytest.raises(ValueError, match="rows of this study"):
+            study(make_zoo(2), [make_target()], metrics, output_dir=tmp_path, **OPTIONS)
+    options = {**OPTIONS, "output_dir": tmp_path / "k"}
+    study(make_zoo(2), [make_target()], {"knn_accuracy": {"k": 1}}, **options)
     with pytest.raises(ValueError, match="rows of this study"):
-        study(make_zoo(2), [make_target()], ["gbc"], output_dir=tmp_path, **OPTIONS)
+        study(make_zoo(2), [make_target()], {"knn_accuracy": {"k": 3}}, **options)
+
+
+def test_what_is_said_of_a_backbone_is_what_was_said_last(tmp_path):
+    options = {**OPTIONS, "metrics": ["logme"], "output_dir": tmp_path}
+    first = study(make_zoo(2, 3), [make_target()], about={"net2": {"architecture": "x"}}, **options)
+    again = study(make_zoo(2, 3), [make_target()], about={"net2": {"architecture": "y", "source": "s"}}, **options)
+    assert [(row.architecture, row.source) for row in again.rows if row.backbone == "net2"] == [("y", "s")]
+    assert {row.backbone: row.outcomes for row in again.rows} == {row.backbone: row.outcomes for row in first.rows}
+    assert StudyTable.load(tmp_path).to_text() == again.to_text()
+    assert study(make_zoo(2, 3), [make_target()], **options).to_text() == again.to_text()
 
 
 def test_parts_share_the_pairs(tmp_path):

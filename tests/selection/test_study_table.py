@@ -69,6 +69,14 @@ def test_unknown_and_wrong_entries_are_refused():
         StudyTable([make_row(), make_row()])
 
 
+@pytest.mark.parametrize(
+    "options", [{"statistics": []}, {"level": 2.0}, {"without_largest": -0.5}, {"without_largest": 1.5}]
+)
+def test_a_judgement_refuses_wrong_arguments(options):
+    with pytest.raises(ValueError, match=f"`{next(iter(options))}`"):
+        make_table().judge(**options)
+
+
 def test_statistics_are_means_over_targets_with_directions():
     table = make_table()
     judged = table.judge(draws=200)
