@@ -245,7 +245,8 @@ def extract(
         stack.enter_context(optimized(backbone, optimize))
         if isinstance(data, LightningDataModule):  # its Trainer would keep this backbone alive
             stack.callback(setattr, data, "trainer", data.trainer)
-        runner = _build_trainer(trainer, title or backbone.name, progress)
+        waiting = " (its first batch waits for the compiler)" if "compile" in optimize else ""
+        runner = _build_trainer(trainer, f"{title or backbone.name}{waiting}", progress)
         _check_strategy(runner)
         stack.enter_context(_without_inference_mode(runner))
         if not spawns_processes(runner):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 Task = Literal["classification", "multilabel", "regression"]
 Mode = Literal["head", "full", "head_then_full", "lora"]
 MODES = ("head", "full", "head_then_full", "lora")
+_FIRST_RATE = 0.01  # share of the learning rate before any time has passed
 _SCORE_NAMES = {"classification": "accuracy", "multilabel": "accuracy", "regression": "r2"}
 
 
@@ -59,7 +61,8 @@ class FineTuningModule(pl.LightningModule):
             part after it.
         blocks: Number of such parts.
         lora_rank: Rank of the adapters of ``mode="lora"``; they are scaled by 2.
-        scheduler: ``"cosine"`` or ``"linear"`` decay to zero over the whole training, or ``"constant"``.
+        scheduler: ``"cosine"`` or ``"linear"`` decay to zero over the whole training (over its time, where the Trainer
+            knows nothing but ``max_time``), or ``"constant"``.
         warmup: Share of the training in which the learning rates rise from zero.
         label_smoothing: Of the cross-entropy.
         batch_norm: ``"frozen"`` normalises with the statistics of pre-training, in training too; layers that carry none
@@ -296,9 +299,13 @@ class FineTuningModule(pl.LightningModule):
                 yield {"params": vectors, "factor": factor, "weight_decay": 0.0}
 
     def _share_of_rate(self, total: float) -> Callable[[int], float]:
-        if self.scheduler != "constant" and not math.isfinite(total):
+        needs_end = self.scheduler != "constant" and not math.isfinite(total)
+        timer = next(_timers_of(self.trainer), None) if needs_end else None
+        if needs_end and timer is None:
             raise ValueError(
-                f"Expected a Trainer that ends somewhere for `scheduler={self.scheduler!r}`, but got {total} steps."
+                f"Expected a Trainer that ends somewhere for `scheduler={self.scheduler!r}`, but got {total} steps: "
+                "`max_epochs`, `max_steps` or `max_time` of the Trainer, or `scheduler='constant'` "
+                "(finetuning.scheduler=constant)."
             )
         rising = self.warmup * total if math.isfinite(total) else 0.0
 
@@ -306,10 +313,20 @@ class FineTuningModule(pl.LightningModule):
             if step < rising:
                 return (step + 1) / (rising + 1)
             done = min(1.0, (step - rising) / max(total - rising, 1.0))
+            if timer is not None:  # nothing but the clock says how far it is
+                spent = timer.time_elapsed()
+                passed = spent / max(spent + (timer.time_remaining() or 0.0), 1e-9)
+                if passed < self.warmup:
+                    return max(passed / self.warmup, _FIRST_RATE)
+                done = min(1.0, (passed - self.warmup) / max(1.0 - self.warmup, 1e-9))
             decay = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 + 0.5 * math.cos(math.pi * done)}
             return decay[self.scheduler]
 
         return share
+
+
+def _timers_of(trainer: pl.Trainer) -> Iterator[Timer]:
+    return (callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
 
 
 def adaptable_layers(backbone: Backbone) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from _training import Diary, digest, make_trainer, random_state, run_in_processes
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -211,9 +211,21 @@ def test_schedules(scheduler, expected):
 
 def test_a_schedule_needs_an_end():
     module = FineTuningModule(_backbone(), 10)
-    with pytest.raises(ValueError, match="scheduler"):
+    module.trainer = make_trainer()
+    with pytest.raises(ValueError, match=r"`max_time`.*finetuning\.scheduler=constant"):
         module._share_of_rate(math.inf)
     assert FineTuningModule(_backbone(), 10, scheduler="constant")._share_of_rate(math.inf)(5) == 1.0
+
+
+def test_the_clock_is_an_end_too(monkeypatch):
+    module = FineTuningModule(_backbone(), 10, scheduler="linear", warmup=0.2)
+    module.trainer = make_trainer(max_time={"seconds": 10}, max_epochs=-1)
+    share = module._share_of_rate(math.inf)
+    rates = []
+    for spent in (0.0, 1.0, 2.0, 6.0, 10.0, 11.0):
+        monkeypatch.setattr(Timer, "time_elapsed", lambda *_, spent=spent: spent)
+        rates.append(share(0))
+    assert rates == pytest.approx([0.01, 0.5, 1.0, 0.5, 0.0, 0.0])
 
 
 @pytest.mark.parametrize(

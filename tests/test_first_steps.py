@@ -66,7 +66,7 @@ def test_each_takes_at_most_ten_lines():
     assert all(block.count("\n") <= 10 for _, block in STEPS)
 
 
-@pytest.mark.filterwarnings("ignore:image_folder")
+@pytest.mark.filterwarnings("ignore:photographs")
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: shlex.split(command)[2])
 def test_commands_run(desk, command, capsys):
     program, *arguments = shlex.split(command)
@@ -81,7 +81,7 @@ def test_commands_run(desk, command, capsys):
         assert all(row.control for row in board.rows)
 
 
-@pytest.mark.filterwarnings("ignore:image_folder")
+@pytest.mark.filterwarnings("ignore:photographs")
 def test_own_checkpoint(desk, capsys):
     (block,) = [block for kind, block in STEPS if kind == "py"]
     from my_project import Classifier

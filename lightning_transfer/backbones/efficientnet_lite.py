@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_transfer.backbones.base import Backbone, BackboneOutput
 from lightning_transfer.backbones.initialisation import seeded_initialisation
 from lightning_transfer.backbones.preprocessing import Preprocessing, choose_preprocessing
-from lightning_transfer.utilities.checks import check_positive_int
+from lightning_transfer.utilities.checks import check_positive_int, check_seed
 from lightning_transfer.utilities.imports import require
 
 _NATIVE_SIZES = (224, 240, 260)
@@ -65,7 +65,7 @@ class EfficientNetLite(Backbone):
     ) -> None:
         if variant not in (0, 1, 2):
             raise ValueError(f"Expected argument `variant` to be 0, 1 or 2, but got {variant!r}.")
-        seed = check_positive_int(seed, "seed", 0)
+        seed = check_seed(seed)
         size = _NATIVE_SIZES[variant] if input_size is None else check_positive_int(input_size, "input_size", 32)
         default = Preprocessing(size=(size, size), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, interpolation="bicubic")
         super().__init__(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from lightning_transfer.utilities.checks import check_positive_int
+from lightning_transfer.utilities.checks import check_seed
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def seeded_initialisation(seed: int) -> Iterator[None]:
         >>> torch.equal(before, torch.get_rng_state())
         True
     """
-    check_positive_int(seed, "seed", minimum=0)
+    check_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

@@ -27,11 +27,14 @@ from lightning_transfer.utilities.checks import check_positive_int
 from lightning_transfer.utilities.imports import require
 from lightning_transfer.utilities.text import near_names
 
+_OF_TEXT = ("clip", "pe_core")  # in names of networks that were trained beside an encoder of texts
+
 
 class TimmBackbone(Backbone):
     """A network of ``timm.create_model`` with the evaluation transform that its weights come with.
 
-    Features are what timm gives with ``num_classes=0`` (its own pooling), logits what the whole network gives. The
+    Features are what timm gives with ``num_classes=0`` (its own pooling), logits what the whole network gives; what
+    takes CLIP's pictures to its space of texts is no classifier, and there are no logits of it. The
     transform is ``timm.data.create_transform`` of the network's data configuration. NaFlex networks take pictures at
     the one size of that configuration or, with ``sequence_length``, in their own aspect.
 
@@ -77,6 +80,7 @@ class TimmBackbone(Backbone):
             )
         with seeded_initialisation(seed), weights_of(f"timm/{model_name}"):
             network = timm.create_model(model_name, pretrained=pretrained, **kwargs)
+        embeds = "num_classes" not in kwargs and _embeds(network)
         config = timm.data.resolve_model_data_config(network)
         _, height, width = config["input_size"]
         size = (height, width) if input_size is None else (input_size, input_size)
@@ -95,7 +99,7 @@ class TimmBackbone(Backbone):
         super().__init__(
             name=name or model_name + ("" if pretrained else "_random"),
             feature_dim=0,
-            num_source_classes=getattr(network, "num_classes", 0) or None,
+            num_source_classes=None if embeds else getattr(network, "num_classes", 0) or None,
             input_shape=(channels, *size),
             preprocessing=choose_preprocessing(preprocessing, default),
             transform=timm.data.create_transform(**config),
@@ -104,9 +108,9 @@ class TimmBackbone(Backbone):
         self.sequence_length = sequence_length
         if sequence_length is not None:
             self._take_sequences(check_positive_int(sequence_length, "sequence_length"), config)
-        features, logits = self._try(lambda inputs: pool(network(self._unpacked(inputs))))
+        features, logits = self._try(None if embeds else lambda inputs: pool(network(self._unpacked(inputs))))
         self.feature_dim = features.shape[1]
-        self._head_fits = self._fits(network.get_classifier(), features, logits)
+        self._head_fits = not embeds and self._fits(network.get_classifier(), features, logits)
 
     @property
     def head(self) -> nn.Module | None:
@@ -153,6 +157,18 @@ class TimmBackbone(Backbone):
             return inputs
         patches, places, valid = inputs[..., :-3], inputs[..., -3:-1].long(), inputs[..., -1] > 0
         return {"patches": patches, "patch_coord": places, "patch_valid": valid}
+
+
+def _embeds(network: nn.Module) -> bool:
+    """Whether the ``num_classes`` of a network's weights are a space that it shares with text, and no classes.
+
+    timm does not say so, but the weights' names do, and such spaces have a width that is a multiple of 128: no set of
+    labels in timm has as many, so that networks that were fine-tuned after CLIP keep their heads.
+    """
+    config: Mapping[str, Any] = getattr(network, "pretrained_cfg", None) or {}
+    name = f"{config.get('architecture')}.{config.get('tag')}"
+    classes = config.get("num_classes") or 0
+    return any(word in name for word in _OF_TEXT) and classes > 0 and classes % 128 == 0
 
 
 @dataclass(frozen=True)

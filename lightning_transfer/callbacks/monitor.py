@@ -66,7 +66,8 @@ class FeatureMonitor(Callback, ABC):
         input_key: Key of the inputs in a batch, or their position in a tuple; the ``input_key`` of ``data`` (as an
             attribute) or the usual names where not given, see :func:`~lightning_transfer.inputs.split_batch`.
         label_key: The same for the labels or targets.
-        prefix: Group of the names of the values: ``prefix/name``.
+        prefix: Group of the names of the values: ``prefix/value``.
+        name: Tells this monitor from others of its kind: the names of the values are ``prefix/name/value`` then.
         strict: Let an exception in a score end the training; otherwise it is a warning, once.
 
     Attributes:
@@ -85,6 +86,7 @@ class FeatureMonitor(Callback, ABC):
         input_key: Key | None = None,
         label_key: Key | None = None,
         prefix: str = "transfer",
+        name: str | None = None,
         strict: bool = False,
     ) -> None:
         known = data in ("train", "val") if isinstance(data, str) else isinstance(data, Iterable)
@@ -94,7 +96,10 @@ class FeatureMonitor(Callback, ABC):
             )
         if not isinstance(prefix, str):
             raise ValueError(f"Expected argument `prefix` to be text, but got {prefix!r}.")
-        self.layer, self.before_fit, self.data, self.prefix, self.strict = layer, before_fit, data, prefix, strict
+        if name is not None and (not isinstance(name, str) or not name):
+            raise ValueError(f"Expected argument `name` to be text, but got {name!r}.")
+        self.layer, self.before_fit, self.data, self.strict = layer, before_fit, data, strict
+        self.prefix = prefix if name is None else f"{prefix}/{name}"
         self.input_key, self.label_key = input_key, label_key
         self._keys = keys_of(data, input_key, label_key)  # of the data at hand
         self.schedule = Schedule(every_n_epochs)

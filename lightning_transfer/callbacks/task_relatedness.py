@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,10 +49,11 @@ class TaskRelatednessMonitor(FeatureMonitor):
     not changed keep their bound. Loggers that take figures get the decomposition and the label map.
 
     Args:
-        reference: The reference task: a datamodule (its training data), a loader of labelled batches, or features that
-            stay as they are: a pair ``(features, labels)`` of shapes ``(n, d)`` and ``(n,)``, or with ids of groups
-            ``(n,)`` after them. Data of either side that say what their groups are (an attribute ``group_key``) are
-            divided by groups.
+        reference: The reference task: a datamodule (its training data) or its name (``"digits"``), a folder of pictures
+            or another path that :func:`~lightning_transfer.data.as_datamodule` takes, a loader of labelled batches, or
+            features that stay as they are: a pair ``(features, labels)`` of shapes ``(n, d)`` and ``(n,)``, or with
+            ids of groups ``(n,)`` after them. Data of either side that say what their groups are (an attribute
+            ``group_key``) are divided by groups.
         layer: Dotted name of the module whose output is the feature; by default the input of the last
             :class:`~torch.nn.Linear`.
         before_fit: Look before training.
@@ -67,6 +69,8 @@ class TaskRelatednessMonitor(FeatureMonitor):
         settle: With ``options={"folds": 1}``, solve on as long as this lowers the bound by more than this share; 1 for
             one solve from each start. Halves are solved for once: transforms of the last look have seen other halves.
         prefix: Group of the names of the values.
+        name: Tells this monitor from others of its kind (another reference, say), which Lightning refuses side by side
+            otherwise: the names of the values are ``prefix/name/value`` then.
         strict: Let an exception end the training instead of warning once.
         options: Further arguments of :func:`lightning_transfer.functional.task_relatedness`.
 
@@ -102,6 +106,7 @@ class TaskRelatednessMonitor(FeatureMonitor):
         ground_cost: GroundCost = BoundConfig.ground_cost,
         settle: float = 0.05,
         prefix: str = "transfer",
+        name: str | None = None,
         strict: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -114,10 +119,15 @@ class TaskRelatednessMonitor(FeatureMonitor):
             input_key=input_key,
             label_key=label_key,
             prefix=prefix,
+            name=name,
             strict=strict,
         )
         fixed = isinstance(reference, tuple | list) and len(reference) in (2, 3) and isinstance(reference[0], Tensor)
-        if isinstance(reference, str) or not (fixed or isinstance(reference, Iterable) or hasattr(reference, "setup")):
+        if isinstance(reference, str | Path):
+            from lightning_transfer.data.loading import load_data
+
+            reference = load_data(reference, "reference")
+        if not (fixed or isinstance(reference, Iterable) or hasattr(reference, "setup")):
             raise ValueError(
                 "Expected argument `reference` to be a datamodule, a loader or features and labels, "
                 f"but got {reference!r}."

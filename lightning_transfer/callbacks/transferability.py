@@ -58,6 +58,8 @@ class TransferabilityMonitor(FeatureMonitor):
             :func:`~lightning_transfer.inputs.split_batch`); by default the attribute ``input_key`` of ``data``.
         label_key: The same for the labels or targets.
         prefix: Group of the names of the values.
+        name: Tells this monitor from others of its kind (another reference, say), which Lightning refuses side by side
+            otherwise: the names of the values are ``prefix/name/value`` then.
         stop_below: Stop a hopeless run: the score that ranks must not fall below this number, or below the quantile
             ``stop_quantile`` of its column in the leaderboard stored at this path. The Trainer's ``min_epochs`` and
             ``min_steps`` are respected.
@@ -94,6 +96,7 @@ class TransferabilityMonitor(FeatureMonitor):
         input_key: Key | None = None,
         label_key: Key | None = None,
         prefix: str = "transfer",
+        name: str | None = None,
         stop_below: float | str | Path | None = None,
         stop_metric: str | None = None,
         stop_quantile: float = 0.5,
@@ -108,6 +111,7 @@ class TransferabilityMonitor(FeatureMonitor):
             input_key=input_key,
             label_key=label_key,
             prefix=prefix,
+            name=name,
             strict=strict,
         )
         self.metrics = metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from abc import ABC, abstractmethod
@@ -20,13 +21,14 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from lightning_transfer.data.sampling import grouped_order, stratified_order
 from lightning_transfer.inputs import GROUPS, Key, Task
 from lightning_transfer.pictures import KeptPictures, collate_pictures, is_pictures
-from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int
+from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int, check_seed
 from lightning_transfer.utilities.digest import combine_digests, digest
 from lightning_transfer.utilities.groups import number_groups, read_groups
 from lightning_transfer.utilities.notice import warn_user
 
 SPLITS = ("train", "val", "test")
 _SPLIT_WORDS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+_ENDINGS = frozenset({".bz2", ".csv", ".gz", ".npz", ".parquet", ".pq", ".tsv", ".xz", ".zip"})
 _LOOKED_AT = 16  # inputs of a split whose values tell one set from another
 
 
@@ -144,7 +146,7 @@ class TransferDataModule(LightningDataModule, ABC):
             the labels to keep. ``None`` keeps all.
         max_samples: Size of a stratified subsample of the training split; larger subsamples with the same seed contain
             smaller ones. ``None`` keeps all.
-        name: Name in tables and files; by default that of the data set.
+        name: Name in tables and files; by default that of the data set, or of the folder or file of your own.
 
     Raises:
         ValueError: For a bad argument here, and for data without samples or with one class only once they are read.
@@ -177,12 +179,27 @@ class TransferDataModule(LightningDataModule, ABC):
         super().__init__()
         self.batch_size = check_positive_int(batch_size, "batch_size")
         self.num_workers = check_positive_int(num_workers, "num_workers", minimum=0)
-        self.seed = check_positive_int(seed, "seed", minimum=0)
+        self.seed = check_seed(seed)
         if isinstance(classes, (str, bytes)) or not (classes is None or isinstance(classes, Sequence)):
             raise ValueError(f"Expected argument `classes` to be a list of ids or names, but got {classes!r}.")
         self.classes = None if classes is None else list(classes)
         self.max_samples = None if max_samples is None else check_positive_int(max_samples, "max_samples")
         self.name = name or self.default_name
+        self.named_after_path = False
+        self._is_named = bool(name)
+
+    def call_after(self, path: Any) -> None:
+        """Take the name of a folder or file, without its ending, where no name was given.
+
+        Args:
+            path: Where the data lie; a folder or file of a split stands for what it lies in. Anything else is no name.
+        """
+        if self._is_named or not isinstance(path, str | Path):
+            return
+        place = Path(os.path.abspath(os.path.expanduser(path)))
+        names = (_without_endings(part.name) for part in (place, *place.parents))
+        if name := next((name for name in names if name and not split_of(name)), ""):
+            self.name, self.named_after_path = name, True
 
     @abstractmethod
     def load(self) -> LoadedData:
@@ -414,6 +431,12 @@ class TransferDataModule(LightningDataModule, ABC):
             persistent_workers=self.num_workers > 0,
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+
+def _without_endings(name: str) -> str:
+    while Path(name).suffix.lower() in _ENDINGS:
+        name = Path(name).stem
+    return name
 
 
 def split_of(word: str) -> str | None:

@@ -71,6 +71,7 @@ class HuggingFace(SampleModule):
             **kwargs,
         )
         self.data = Path(data) if isinstance(data, str) else data
+        self.call_after(self.data)
 
     def read(self, remarks: list[str]) -> Found:
         """Find the columns and the labels of all samples."""

@@ -120,6 +120,8 @@ class IDXImages(TransferDataModule):
     ) -> None:
         super().__init__(**kwargs)
         self.root = check_path(root, "root")
+        if self.default_name == IDXImages.default_name:
+            self.call_after(self.root)
         self.prefixes = {"train": train, "test": test}
         self.known_names = None if class_names is None else tuple(str(name) for name in class_names)
         self.first_label = first_label

@@ -83,6 +83,7 @@ class ImageFolder(TransferDataModule):
     ) -> None:
         super().__init__(**kwargs)
         self.root = check_path(root, "root")
+        self.call_after(self.root)
         self.image_size = check_positive_int(image_size, "image_size")
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction

@@ -80,6 +80,7 @@ class NpzArrays(TransferDataModule):
         super().__init__(**kwargs)
         check_one_of(layout, _LAYOUTS, "layout")
         self.path = check_path(path, "path")
+        self.call_after(self.path)
         self.inputs = inputs
         self.truth = labels if targets is None else targets
         self.is_regression = targets is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,6 +28,7 @@ from lightning_transfer.data.base import (
 from lightning_transfer.data.images import ImageFiles, unreadable_pictures
 from lightning_transfer.data.reading import check_size, largest_size, open_unzipped
 from lightning_transfer.data.samples import LazyInputs
+from lightning_transfer.inputs import Task
 from lightning_transfer.utilities.checks import (
     check_features,
     check_one_of,
@@ -57,7 +59,8 @@ class Table(TransferDataModule):
         path: A file that ends in ``.parquet`` or ``.pq`` (needs ``pip install lightning-transfer[parquet]``), in
             ``.tsv``, or else CSV with a header line, possibly compressed (``.gz``, ``.bz2``, ``.xz``, ``.zip``).
         label: Column of the classes: text, categories, booleans or integers; the sorted values are the class names.
-            Among text the words ``NA``, ``None`` and ``null`` are classes, and only an empty cell is a gap.
+            Several columns, of zeros and ones, are several labels a row (multi-label). Among text the words ``NA``,
+            ``None`` and ``null`` are classes, and only an empty cell is a gap.
         targets: Column or columns of numbers to predict, instead of ``label``.
         features: Column or columns of the inputs; by default all the others that have a name, which must then be
             numbers unless ``categories`` names them.
@@ -93,7 +96,7 @@ class Table(TransferDataModule):
     def __init__(
         self,
         path: str | Path,
-        label: str | None = None,
+        label: str | Sequence[str] | None = None,
         targets: str | Sequence[str] | None = None,
         features: str | Sequence[str] | None = None,
         categories: str | Sequence[str] | None = None,
@@ -111,7 +114,10 @@ class Table(TransferDataModule):
                 f"{label!r} and {targets!r}."
             )
         self.path = check_path(path, "path")
-        self.label = label
+        self.call_after(self.path)
+        several = _listed(label)
+        self.label = several[0] if len(several) == 1 else None
+        self.labels = several if len(several) > 1 else []
         self.targets = _listed(targets)
         self.features = None if features is None else _listed(features)
         self.categories = _listed(categories)
@@ -124,17 +130,22 @@ class Table(TransferDataModule):
     def load(self) -> LoadedData:
         """Read the table, split its rows and standardise the features, all in float64."""
         frame, remarks = self._frame()
-        truth = self.targets if self.label is None else [self.label]
+        truth = [self.label] if self.label is not None else self.labels or self.targets
         given = [str(column) for column in (self.split_column, self.groups) if column is not None]
         features = self._features(frame, {*truth, *given}, remarks)
         used = [*features, *truth, *given]
-        self._check_columns(frame, used, numbers=[*self._numbers(features), *self.targets])
+        self._check_columns(frame, used, numbers=[*self._numbers(features), *self.labels, *self.targets])
         inputs = self._inputs(frame, features)
         groups = None
         if self.groups is not None:
             found = read_groups(frame[self.groups].tolist(), name=f"column {self.groups!r} of {self.path}")
             groups = number_groups(found, f"column {self.groups!r} of {self.path}")[0]
-        if self.label is None:
+        task: Task = "classification"
+        if self.labels:
+            task, names = "multilabel", tuple(self.labels)
+            dataset = TransferDataset(inputs, self._zeros_and_ones(frame), "labels", groups)
+        elif self.label is None:
+            task = "regression"
             values = check_targets(torch.tensor(frame[self.targets].to_numpy(np.float64)), len(frame))
             dataset = TransferDataset(inputs, round_targets({"all": values})["all"], "targets", groups)
             names = tuple(self.targets)
@@ -144,7 +155,18 @@ class Table(TransferDataModule):
             names = tuple(str(value) for value in classes)
         splits = draw_splits(self._given(frame, dataset), self.seed, self.val_fraction, self.test_fraction)
         splits = self._finish(splits, frame[features], remarks)
-        return LoadedData("regression" if self.label is None else "classification", splits, names, tuple(remarks))
+        return LoadedData(task, splits, names, tuple(remarks))
+
+    def _zeros_and_ones(self, frame: pd.DataFrame) -> Tensor:
+        values = frame[self.labels].to_numpy(np.float64)
+        strange = np.argwhere((values != 0) & (values != 1))
+        if len(strange):
+            row, column = strange[0]
+            raise ValueError(
+                f"Expected column {self.labels[column]!r} of {self.path} to hold zeros and ones, being one of several "
+                f"labels, but got {values[row, column]:g}; argument `targets` predicts numbers."
+            )
+        return torch.from_numpy(values.astype(np.int64))
 
     def _numbers(self, features: list[str]) -> list[str]:
         """Those of the columns of inputs that have to be numbers."""
@@ -212,7 +234,9 @@ class Table(TransferDataModule):
                 f"{error.object[error.start]:#04x}: save it as UTF-8."
             ) from error
         except Exception as error:  # damaged files raise anything: zlib.error, MemoryError, ...
-            reason = str(error) or type(error).__name__
+            reason = str(error).strip() or type(error).__name__
+            if "Error tokenizing data" in reason:
+                reason = f"{reason.removeprefix('Error tokenizing data. C error: ')}; text with commas has to be quoted"
             raise ValueError(f"Expected argument `path` to be a readable table, but got: {reason}") from error
 
     def _read_text(self) -> tuple[pd.DataFrame, list[str]]:
@@ -241,12 +265,20 @@ class Table(TransferDataModule):
         import pandas as pd
 
         with open_unzipped(self.path) as file:
-            names = pd.read_csv(file, header=None, nrows=1, **options).shape[1]
+            header = pd.read_csv(file, header=None, nrows=1, dtype=str, **options).iloc[0].tolist()
+        names = len(header)
+        asked = {self.label, self.split_column, self.groups, *self.labels, *self.targets, *(self.features or ())}
+        if twice := [name for name in asked if header.count(name) > 1]:
+            raise ValueError(f"{header.count(twice[0])} columns of {self.path} are called {twice[0]!r}: rename them")
         with open_unzipped(self.path) as file:
             try:
-                cells = pd.read_csv(file, header=None, skiprows=1, nrows=1, **options).shape[1]
+                first = pd.read_csv(file, header=None, skiprows=1, nrows=1, **options)
             except pd.errors.EmptyDataError:
                 return []
+        cells = first.shape[1]
+        if cells == names + 1 and first.iloc[0].notna().tolist() == [True] * names + [False]:
+            options["index_col"] = False  # rows end in a separator, and the header does not
+            return []
         if cells > names + 1:
             raise ValueError(f"the first row of {self.path} has {cells} cells and its header {names}")
         return ["the first cell of each row has no name in the header and is left out"] if cells > names else []
@@ -268,12 +300,14 @@ class Table(TransferDataModule):
             raise ValueError(f"Expected argument `path` to be a table with rows, but got none in {self.path}.")
         listing = ", ".join(str(column) for column in frame.columns)
         for column in used:
-            if used.count(column) > 1 or list(frame.columns).count(column) != 1:
+            if list(frame.columns).count(column) != 1:
                 apart = next((sign for sign in _SEPARATORS if frame.shape[1] == 1 and sign in listing), None)
-                hint = "" if apart is None else f" Cells seem to be set apart by {apart!r}: save it with commas."
-                raise ValueError(
-                    f"Expected {column!r} to be one column of {self.path}, used once; it has: {listing}.{hint}"
-                )
+                near = get_close_matches(column, map(str, frame.columns), n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else "."
+                hint = hint if apart is None else f". Cells seem to be set apart by {apart!r}: save it with commas."
+                raise ValueError(f"Expected {column!r} to be a column of {self.path}; it has: {listing}{hint}")
+            if used.count(column) > 1:
+                raise ValueError(f"Expected column {column!r} of {self.path} to be used once, but got it twice.")
             if gaps := int(frame[column].isna().sum()):
                 raise ValueError(
                     f"Expected column {column!r} of {self.path} to have no gaps, but got {gaps} missing values in "
@@ -286,9 +320,12 @@ class Table(TransferDataModule):
             )
         for column in numbers:
             if not _is_numeric(frame[column]):
+                remedy = "argument `features` chooses columns, and `categories` names those of text"
+                if column in (*self.targets, *self.labels):
+                    remedy = f"classes are read by label={column}"
                 raise ValueError(
                     f"Expected column {column!r} of {self.path} to hold numbers, but got {frame[column].dtype}; "
-                    f"argument `features` chooses columns, and `categories` names those of text."
+                    f"{remedy}."
                 )
             with np.errstate(over="ignore"):
                 finite = np.isfinite(frame[column].to_numpy(np.float32))
@@ -319,6 +356,7 @@ class TextTable(Table):
         path: A file as for :class:`~lightning_transfer.data.Table`.
         text: Column of the texts.
         label: Column of the classes: text, categories, booleans or integers; the sorted values are the class names.
+            Or several columns of zeros and ones: several labels a row.
         targets: Column or columns of numbers to predict, instead of ``label``.
         kwargs: Further arguments of :class:`~lightning_transfer.data.Table`, such as ``groups``, and of
             :class:`~lightning_transfer.data.TransferDataModule`.
@@ -343,7 +381,7 @@ class TextTable(Table):
         self,
         path: str | Path,
         text: str = "text",
-        label: str | None = None,
+        label: str | Sequence[str] | None = None,
         targets: str | Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -372,6 +410,7 @@ class PictureTable(Table):
         path: A file as for :class:`~lightning_transfer.data.Table`.
         picture: Column of the names of the files, relative to ``root``; absolute paths are taken as they are.
         label: Column of the classes: text, categories, booleans or integers; the sorted values are the class names.
+            Or several columns of zeros and ones: several labels a row.
         targets: Column or columns of numbers to predict, instead of ``label``.
         root: Folder of the pictures; by default that of the table.
         image_size: As for :class:`~lightning_transfer.data.ImageFolder`.
@@ -403,7 +442,7 @@ class PictureTable(Table):
         self,
         path: str | Path,
         picture: str = "path",
-        label: str | None = None,
+        label: str | Sequence[str] | None = None,
         targets: str | Sequence[str] | None = None,
         root: str | Path | None = None,
         image_size: int = 224,
@@ -510,7 +549,7 @@ def is_table(path: Path) -> bool:
 def open_table(
     path: Path,
     input_key: str | None = None,
-    label_key: str | None = None,
+    label_key: str | Sequence[str] | None = None,
     group_key: str | None = None,
     **options: Any,
 ) -> Table:
@@ -520,7 +559,8 @@ def open_table(
         path: The table.
         input_key: Column of the inputs: texts, names of pictures' files (relative to the table) or numbers. By default
             all columns that nothing else is said of, if they hold numbers.
-        label_key: Column of the classes; numbers that are not whole are values to predict.
+        label_key: Column of the classes; numbers that are not whole are values to predict. Several columns of zeros
+            and ones: several labels a row.
         group_key: Column of what says which rows belong together.
         options: Further arguments of :class:`Table`, :class:`TextTable` or :class:`PictureTable`.
 
@@ -531,20 +571,21 @@ def open_table(
 
     frame = Table(path, label=label_key or "")._frame()[0]  # read again later: passes cost more
     listing = ", ".join(str(column) for column in frame.columns)
-    for argument, key in (("label_key", label_key), ("input_key", input_key)):
+    truths = _listed(label_key)
+    for argument, key in (*(("label_key", key) for key in truths), ("input_key", input_key)):
         if key is not None and key not in frame.columns:
             raise ValueError(
                 f"Expected argument `{argument}` to be a column of {path}, but got {key!r}; it has: {listing}."
             )
-    if label_key is None:
+    if not truths:
         raise ValueError(
             f"Expected argument `label_key` to be a column of {path}, but none was given; it has: {listing}."
         )
-    truth = "targets" if is_float_dtype(frame[label_key]) else "label"
-    named: dict[str, Any] = {truth: label_key, "groups": group_key, **options}
+    truth = "targets" if is_float_dtype(frame[truths[0]]) and len(truths) == 1 else "label"
+    named: dict[str, Any] = {truth: truths, "groups": group_key, **options}
     if input_key is None:
         inputs = frame.drop(
-            columns=[name for name in (label_key, group_key) if name is not None and name in frame.columns]
+            columns=[name for name in (*truths, group_key) if name is not None and name in frame.columns]
         )
         words = [str(name) for name in inputs.columns if not _is_numeric(inputs[name])]
         if words and not {"features", "categories"} & set(options):

@@ -12,7 +12,13 @@ from torch import Tensor
 from lightning_transfer.functional._mixture import fit_mixture
 from lightning_transfer.functional._rows import labelled_rows
 from lightning_transfer.functional.leep import leep
-from lightning_transfer.utilities.checks import check_in_interval, check_one_of, check_positive_int, flatten_positions
+from lightning_transfer.utilities.checks import (
+    check_in_interval,
+    check_one_of,
+    check_positive_int,
+    check_seed,
+    flatten_positions,
+)
 from lightning_transfer.utilities.linalg import eigh, gram
 from lightning_transfer.utilities.notice import warn_user
 
@@ -99,7 +105,7 @@ def check_nleep_options(variance: float, components_per_class: int, covariance: 
         raise ValueError("Expected argument `variance` to be greater than 0, but got 0.")
     check_positive_int(components_per_class, "components_per_class")
     check_one_of(covariance, ("full", "diag", "spherical"), "covariance")
-    check_positive_int(seed, "seed", 0)
+    check_seed(seed)
 
 
 def responsibilities(

@@ -17,12 +17,13 @@ from rich.table import Table
 
 from lightning_transfer._compat import starts_script_again
 from lightning_transfer.callbacks.checkpoint import keep_checkpoints_whole
+from lightning_transfer.callbacks.monitor import FeatureMonitor
 from lightning_transfer.data.base import TransferDataModule
 from lightning_transfer.data.loading import load_data
 from lightning_transfer.extraction import quiet_lightning
 from lightning_transfer.finetuning import MODES, FineTuningModule
 from lightning_transfer.jobs.common import console, earlier_folder, finished_result, output_dir, overrides, to_json
-from lightning_transfer.utilities.checks import check_one_of, check_positive_int
+from lightning_transfer.utilities.checks import check_one_of, check_positive_int, check_seed
 from lightning_transfer.utilities.files import try_to_write, write_atomically
 from lightning_transfer.utilities.instantiate import instantiate
 from lightning_transfer.utilities.text import rich_markup
@@ -56,10 +57,12 @@ def run(cfg: DictConfig) -> float:
     if done is not None:
         _show(done, folder)
         return objective_of(done)
-    if cfg.epochs != -1 or cfg.trainer.get("max_steps") is None:  # refused before data and weights are read
+    if cfg.epochs != -1 or all(
+        cfg.trainer.get(limit) is None for limit in ("max_steps", "max_time")
+    ):  # refused before data and weights are read
         check_positive_int(cfg.epochs, "epochs")
     check_one_of(cfg.mode, MODES, "mode")
-    check_positive_int(cfg.seed, "seed", 0)
+    check_seed(cfg.seed, bits=32)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     with quiet_lightning(), _as_bad_input():
         target = load_data(cfg.target, "target")
@@ -74,6 +77,7 @@ def run(cfg: DictConfig) -> float:
             for name, node in (cfg.get("callbacks") or {}).items()
             if cfg.get("reference") or not ("reference" in node and OmegaConf.is_interpolation(node, "reference"))
         }
+        _refuse_equal(callbacks)
         checkpoints = [callback for callback in callbacks.values() if isinstance(callback, ModelCheckpoint)]
         best = next((checkpoint for checkpoint in checkpoints if checkpoint.monitor == cfg.objective), None)
         trainer: pl.Trainer = instantiate(
@@ -138,6 +142,19 @@ def _as_bad_input() -> Iterator[None]:
 def _safely(method: Callable[..., Any]) -> dict[str, bool]:
     """Ask for checkpoints to be loaded as data only, where this version of Lightning can be asked."""
     return {"weights_only": True} if "weights_only" in signature(method).parameters else {}
+
+
+def _refuse_equal(callbacks: Mapping[str, pl.Callback]) -> None:
+    """Two monitors of one kind need names of their own, for their values and in checkpoints."""
+    names: dict[str, str] = {}
+    for name, callback in callbacks.items():
+        if isinstance(callback, FeatureMonitor):
+            other = names.setdefault(callback.state_key, name)
+            if other != name:
+                raise ValueError(
+                    f"Expected the callbacks {other} and {name} to publish under different names: type "
+                    f"callbacks.{name}.name={name}."
+                )
 
 
 def _refuse_restarts(trainer: pl.Trainer) -> None:

@@ -18,6 +18,7 @@ from lightning_transfer.jobs.common import (
     plain_part,
     trainer_arguments,
 )
+from lightning_transfer.report.console import one_line
 from lightning_transfer.report.loggers import log_leaderboard
 from lightning_transfer.screening.layers import plot_layers
 from lightning_transfer.screening.screen import screen
@@ -48,6 +49,7 @@ def run(cfg: DictConfig) -> float:
         KeyboardInterrupt: After what was done has been shown and written, if the screen was interrupted.
     """
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     folder = output_dir()
@@ -83,7 +85,10 @@ def run(cfg: DictConfig) -> float:
     if any(row.layer for row in board.rows) and find_spec("matplotlib") is not None:
         file = folder / "leaderboard_layers.png"
         try_to_write("The figure of the layers", folder, lambda: write_atomically(file, png_bytes(plot_layers(board))))
-    show(board, folder)
+    if HydraConfig.get().mode is RunMode.MULTIRUN and len(board) == 1:  # the table comes at the end of the sweep
+        console().print(f"{one_line(board)} ({plain(folder)})", soft_wrap=True, markup=False)
+    else:
+        show(board, folder)
     if board.info.get("interrupted"):
         raise KeyboardInterrupt
     try:

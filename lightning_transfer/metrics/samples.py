@@ -26,7 +26,7 @@ from lightning_transfer.metrics.base import (
     set_count,
 )
 from lightning_transfer.metrics.jackknife import jackknife_interval
-from lightning_transfer.utilities.checks import check_in_interval, check_positive_int, shape_of_positions
+from lightning_transfer.utilities.checks import check_in_interval, check_positive_int, check_seed, shape_of_positions
 from lightning_transfer.utilities.groups import number_groups, parts_of, rows_of_groups
 
 _DTYPES = [
@@ -87,7 +87,7 @@ class SampleMetric(TransferMetric):
                 keep_samples = kwargs.pop(old)
         super().__init__(**kwargs)
         self.keep_samples = None if keep_samples is None else check_positive_int(keep_samples, "keep_samples", 2)
-        self.seed = check_positive_int(seed, "seed", 0)
+        self.seed = check_seed(seed)
         self.num_resamples = check_positive_int(num_resamples, "num_resamples", 2)
         self.ignore_index = ignore_index
         if ignore_index is not None and not {"labels", "targets"} & set(self.requires):

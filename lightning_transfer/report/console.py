@@ -133,6 +133,21 @@ def leaderboard_table(board: Standings) -> RenderableType:
     return Group(LeaderboardView(board))
 
 
+def one_line(board: Standings) -> str:
+    """What there is to say of a leaderboard of a single row: its scores, or why there are none.
+
+    Args:
+        board: The result of a screen.
+    """
+    (row,) = board.rows
+    about = f" on {board.info['target']}" if board.info.get("target") else ""
+    scores = []
+    for name in board.columns:
+        ((text, _),) = column_texts(board, name)
+        scores.append(f"{title(name)} {text}{error_text(text, row.standard_error(name))}")
+    return plain(f"{row.backbone}{about}: {row.status if row.failed else ', '.join(scores)}")
+
+
 def bounds_table(results: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Several task-relatedness bounds, the best first: which reference, or which backbone, to choose.
 

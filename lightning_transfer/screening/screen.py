@@ -41,7 +41,7 @@ from lightning_transfer.screening.race import Race, say_dropped
 from lightning_transfer.screening.resume import as_settings, load_earlier
 from lightning_transfer.screening.row import BOUND_NUMBERS, Row
 from lightning_transfer.screening.zoo import combine_zoo_scores
-from lightning_transfer.utilities.checks import check_one_of, check_path, check_positive_int
+from lightning_transfer.utilities.checks import check_one_of, check_path, check_positive_int, check_seed
 from lightning_transfer.utilities.errors import Failure
 from lightning_transfer.utilities.files import try_to_write
 from lightning_transfer.utilities.interrupts import interruptible
@@ -181,8 +181,9 @@ def screen(
     if layers is not None and not (isinstance(layers, (str, list, tuple)) and all(isinstance(e, str) for e in layers)):
         raise ValueError(f"Expected argument `layers` to be 'all' or names of layers, but got {layers!r}.")
     optimize = check_optimizations(optimize)
-    for name, value in (("seed", seed), ("picture_memory", picture_memory)):
-        check_positive_int(value, name, minimum=0)
+    seed = check_seed(seed)
+    max_samples = None if max_samples is None else check_positive_int(max_samples, "max_samples")
+    check_positive_int(picture_memory, "picture_memory", minimum=0)
     extract = CachedPasses(FeatureCache.of(cache), cache_key, _Watch(), NOTES)
     backbones, target = load_features(backbones, target)
     candidates = name_candidates(backbones)
@@ -765,6 +766,8 @@ def _bound_settings(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _data_settings(data: LightningDataModule, split: str) -> dict[str, str]:
     settings = {"name": _name_of(data)}
+    if isinstance(data, TransferDataModule) and data.named_after_path:  # which may be moved
+        settings = {"name": data.default_name}  # as in leaderboards of before such names
     return settings | {"fingerprint": data.fingerprint(split)} if isinstance(data, TransferDataModule) else settings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -207,14 +208,30 @@ def check_in_interval(value: float, low: float, high: float, name: str) -> float
 
 
 def check_positive_int(value: int, name: str, minimum: int = 1) -> int:
-    """Check that a number is an integer of at least ``minimum``.
+    """Check that a number is an integer (NumPy's too) of at least ``minimum``, and make it one of Python's.
 
     Raises:
         ValueError: If it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
         raise ValueError(f"Expected argument `{name}` to be an integer of at least {minimum}, but got {value!r}.")
-    return value
+    return int(value)
+
+
+def check_seed(value: int, name: str = "seed", bits: int = 63) -> int:
+    """Check that a number is a seed that all generators take.
+
+    Args:
+        value: The seed.
+        name: Name of the argument for the message.
+        bits: It must lie below ``2 ** bits``.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value < 2**bits:
+        raise ValueError(f"Expected argument `{name}` to be an integer from 0 to 2**{bits} - 1, but got {value!r}.")
+    return int(value)
 
 
 def check_path(value: str | Path, name: str) -> Path:

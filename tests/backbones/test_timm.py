@@ -49,6 +49,17 @@ def test_tensors_are_cut_as_pictures_are(mode):
     assert_tensors_are_cut_like_pictures(backbone)
 
 
+@pytest.mark.parametrize(("tag", "classes"), [("openai", None), ("openai_ft_in1k", 1000)])
+def test_a_space_of_texts_is_no_set_of_classes(tag, classes):
+    backbone = TimmBackbone(
+        f"vit_base_patch32_clip_224.{tag}", pretrained=False, depth=1, embed_dim=32, num_heads=2, input_size=64
+    )
+    assert (backbone.num_source_classes, backbone.head is None) == (classes, classes is None)
+    assert (backbone(IMAGES[:2]).logits is None) == (classes is None)
+    own = TimmBackbone("test_vit", pretrained=False, num_classes=128)
+    assert own.num_source_classes == 128
+
+
 def test_heads_that_take_more_than_the_features_are_none():
     assert _check_timm("crossvit_tiny_240") is None
     assert isinstance(_check_timm("test_vit2"), nn.Linear)

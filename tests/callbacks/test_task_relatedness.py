@@ -310,10 +310,20 @@ def test_a_failure_is_a_warning_once_and_strict_raises():
         fit([_monitor(wide, strict=True)])
 
 
-@pytest.mark.parametrize("reference", ["digits", 3, None])
-def test_bad_reference(reference):
-    with pytest.raises(ValueError, match="reference"):
+@pytest.mark.parametrize(("reference", "said"), [("digit", "did you mean 'digits'"), (3, "got 3"), (None, "got None")])
+def test_bad_reference(reference, said):
+    with pytest.raises(ValueError, match=f"`reference`.*{said}"):
         TaskRelatednessMonitor(reference)
+
+
+def test_references_by_name_stand_side_by_side_under_names_of_their_own():
+    monitors = [TaskRelatednessMonitor("digits", name=name) for name in (None, "one", "two")]
+    assert type(monitors[0].reference).__name__ == "Digits"
+    make_trainer(monitors)
+    assert [monitor.prefix for monitor in monitors] == ["transfer", "transfer/one", "transfer/two"]
+    for name in ("", 3):
+        with pytest.raises(ValueError, match="`name`"):
+            TaskRelatednessMonitor("digits", name=name)
 
 
 def bounds(devices: int = 2) -> dict[str, list[float]]:

@@ -47,6 +47,17 @@ def test_split_folders(root):
         assert sample["inputs"][2, 0, 0] == 200
 
 
+def test_a_folder_is_called_by_its_own_name_and_leaderboards_are_read_on(root, tmp_path, monkeypatch):
+    assert ImageFolder(root).name == ImageFolder(root / "train").name == root.name
+    assert ImageFolder(root, name="animals").name == "animals"
+    monkeypatch.chdir(root / "train")
+    assert ImageFolder(".").name == root.name
+    pixels = ModuleBackbone(nn.Flatten(), input_shape=(3, 8, 8), head=None)
+    board = screen({"pixels": pixels}, root, "logme", cache=False)
+    assert board.info["target"] == root.name
+    assert board.settings["target"]["name"] == "image_folder"  # what leaderboards were written with before
+
+
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
 def test_validation_folder(root, name):
     for animal in ("ant", "bee"):
@@ -202,7 +213,7 @@ def test_folders_beside_the_splits_are_named(tmp_path):
         write(tmp_path / folder / "0.png")
     (tmp_path / "notes" / "deep" / "0.png").unlink()
     data = ImageFolder(tmp_path)
-    with pytest.warns(UserWarning, match="image_folder: passed over beside the folders of the splits: unlabelled$"):
+    with pytest.warns(UserWarning, match=f"{tmp_path.name}: passed over beside the folders of the splits: unlabelled$"):
         assert data.class_names == ("a", "b")
 
 

@@ -191,7 +191,7 @@ def test_a_table_is_screened_by_its_path(table, tmp_path):
             {"label_key": "kind"},
             "`input_key` to name the column .*one of words, file, patient; for numbers and categories",
         ),
-        ({"label_key": "kind", "input_key": "kind"}, "'kind' to be one column of .*used once"),
+        ({"label_key": "kind", "input_key": "kind"}, "column 'kind' of .* used once"),
     ],
 )
 def test_columns_of_a_table_are_asked_for(table, keys, message):

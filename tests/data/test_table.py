@@ -46,6 +46,23 @@ def write(table, tmp_path, suffix):
     return path
 
 
+def test_several_columns_of_zeros_and_ones_are_several_labels(tmp_path):
+    path = tmp_path / "signs.csv"
+    path.write_text("\n".join(["width,red,round,kind", *(f"{i},{i % 2},{i % 3 == 0},{i}" for i in range(40))]))
+    for data in (
+        Table(path, label=["red", "round"], features="width"),
+        as_datamodule(path, input_key="width", label_key=["red", "round"]),
+    ):
+        assert (data.task, data.class_names, data.num_classes) == ("multilabel", ("red", "round"), 2)
+        assert data.train_dataset[0]["labels"].dtype == torch.int64
+        assert data.train_dataset.truth.sum(0).tolist() == pytest.approx([14, 10], abs=3)
+    assert Table(path, label=["red"], features="width").task == "classification"
+    with pytest.raises(ValueError, match=r"column 'kind' of .* zeros and ones, .* but got 2;"):
+        Table(path, label=["red", "kind"], features="width").setup()
+    with pytest.raises(ValueError, match=r"`label_key` to be a column of .* but got 'rond'"):
+        as_datamodule(path, input_key="width", label_key=["red", "rond"])
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq"])
 def test_formats(tmp_path, suffix):
     table = frame()
@@ -271,7 +288,7 @@ class TestTextTable:
         path = write(table, tmp_path, suffix)
         data = TextTable(path, text="review", label="stars", val_fraction=0, test_fraction=0, batch_size=30)
         assert (data.name, data.task, data.class_names, data.input_shape) == (
-            "text",
+            "table",
             "classification",
             ("1", "2", "5"),
             (),
@@ -290,7 +307,7 @@ class TestTextTable:
                 "column 'review' of .* no gaps, but got 10 missing values in 30 rows: fill",
             ),
             ({"text": "stars", "label": "mood"}, "column 'stars' of .* to hold text, but got 5"),
-            ({"text": "body", "label": "mood"}, "'body' to be one column of .*; it has: review, stars, mood"),
+            ({"text": "body", "label": "mood"}, "'body' to be a column of .*; it has: review, stars, mood"),
         ):
             with pytest.raises(ValueError, match=message):
                 TextTable(path, **arguments).setup()
@@ -356,7 +373,7 @@ class TestPictureTable:
         path = write(table.assign(file=names), tmp_path, ".csv")
         with pytest.raises(ValueError, match=message):
             PictureTable(path, picture="file", label="kind").setup()
-        with pytest.raises(ValueError, match=r"'picture' to be one column .* it has: file, kind, size"):
+        with pytest.raises(ValueError, match=r"'picture' to be a column .* it has: file, kind, size"):
             PictureTable(path, picture="picture", label="kind").setup()
 
 
@@ -421,8 +438,8 @@ def test_scikit_learn_tables():
 @pytest.mark.parametrize(
     ("change", "arguments", "message"),
     [
-        ({}, {"label": "sort"}, "'sort' to be one column of .*; it has: x, count"),
-        ({}, {"label": "kind", "features": ["x", "x"]}, "'x' to be one column of .* used once"),
+        ({}, {"label": "sort"}, "'sort' to be a column of .*; it has: x, count"),
+        ({}, {"label": "kind", "features": ["x", "x"]}, "column 'x' of .* used once"),
         ({}, {"label": "x", "features": ["x"]}, "used once"),
         ({}, {"label": "kind", "features": ["part"]}, "column 'part' of .* to hold numbers"),
         ({}, {"targets": "kind", "features": ["x"]}, "column 'kind' of .* to hold numbers"),
@@ -507,3 +524,33 @@ def test_a_compressed_table_that_grows_too_far_is_refused_before_it_is_parsed(tm
         Table(path, label="y").setup()
     assert tracemalloc.get_traced_memory()[1] < 2**25
     tracemalloc.stop()
+
+
+def test_rows_that_end_in_a_comma_are_read(tmp_path):
+    path = tmp_path / "notes.csv"
+    path.write_text("\n".join(["width,kind", *(f"{i},{'ab'[i % 2]}," for i in range(10))]))
+    data = Table(path, label="kind", standardize=False, val_fraction=0, test_fraction=0)
+    assert (data.class_names, data.train_dataset[3]["inputs"].tolist()) == (("a", "b"), [3.0])
+    path.write_text(
+        "\n".join(["width,note,kind", *(f"{i},,{'ab'[i % 2]}" for i in range(10))])
+    )  # an empty cell is none
+    assert Table(path, label="kind", features="width").class_names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("header", "options", "message"),
+    [
+        ("text,kind,kind", {"label": "kind"}, "2 columns of .*notes.csv are called 'kind': rename them"),
+        ("text, kind,size", {"label": "kind"}, "a column of .*; did you mean ' kind'"),
+        ("text,kind,size", {"label": "Kind"}, "a column of .*; did you mean 'kind'"),
+        ("text,kind,size", {"label": "text"}, "'text' of .* to be used once, but got it twice"),
+        ("text,kind,size", {"targets": "kind"}, "'kind' of .* numbers, .*; classes are read by label=kind"),
+        ("text,kind,size\none,two,3,4,5", {"label": "kind"}, "the first row of .* has 5 cells and its header 3"),
+        ("text,kind,size\na,b,1\none,two,3,4,5", {"label": "kind"}, "saw 5; text with commas has to be quoted"),
+    ],
+)
+def test_what_is_wrong_with_columns_is_said(tmp_path, header, options, message):
+    path = tmp_path / "notes.csv"
+    path.write_text("\n".join([header, *(f"some words,kind{i % 2},{i}" for i in range(8))]))
+    with pytest.raises(ValueError, match=message):
+        TextTable(path, text="text", **options).setup()

@@ -103,6 +103,19 @@ def test_what_lightning_refuses_is_bad_input(option, message, tmp_path):
         run(_job(tmp_path, *SMALL[:2], *SMALL[3:5], "epochs=1", "~reference", "~logger", option))
 
 
+def test_what_ends_a_run_may_be_the_clock_alone(tmp_path):
+    limits = ("epochs=-1", "+trainer.max_time={milliseconds: 50}")
+    assert 0 < run(_job(tmp_path, *SMALL, "~reference", "~logger", *limits)) < 1
+
+
+def test_equal_monitors_are_told_to_take_names(tmp_path):
+    cfg = _job(tmp_path, *SMALL, "~reference", "~logger", "epochs=1")
+    with open_dict(cfg):
+        cfg.callbacks.again = cfg.callbacks.transferability
+    with pytest.raises(ValueError, match=r"transferability and again .* type callbacks.again.name=again\."):
+        run(cfg)
+
+
 @pytest.mark.parametrize(("strategy", "mode", "refused"), [
     ("ddp", "MULTIRUN", True), ("ddp_spawn", "MULTIRUN", False), ("ddp", "RUN", False),
 ])  # fmt: skip

@@ -49,7 +49,11 @@ def test_multirun_ranks_the_jobs_together(in_process, capsys):
     assert [Leaderboard.load(sweep / str(number)).rows[0].status for number in (0, 1)] == ["ok", "ok"]
     both = Leaderboard.load(sweep)
     assert {row.backbone for row in both.rows} == {"efficientnet_lite0", "efficientnet_lite0_random"}
-    assert f"Written to {sweep}: leaderboard.csv" in capsys.readouterr().out.replace("\n", "")
+    said = capsys.readouterr().out
+    assert f"Written to {sweep}: leaderboard.csv" in said.replace("\n", "")
+    assert said.count("efficientnet_lite0_random on digits: H-score ") == 1  # a line a job, and one table
+    assert said.count("Backbone") == 1
+    assert "nothing to choose" not in said
 
 
 def test_joblib_launcher_goes_on_after_a_job_that_fails(in_process, monkeypatch):

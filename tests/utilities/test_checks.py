@@ -16,6 +16,7 @@ from lightning_transfer.utilities.checks import (
     check_path,
     check_positive_int,
     check_probabilities,
+    check_seed,
     check_targets,
     flatten_positions,
 )
@@ -153,8 +154,16 @@ def test_numbers_outside_an_interval(bad):
 @pytest.mark.parametrize("bad", [0, 1.0, True, "2", None])
 def test_numbers_that_do_not_count(bad):
     assert check_positive_int(3, "k") == 3
+    assert type(check_positive_int(np.int32(3), "k")) is int
     with pytest.raises(ValueError, match="`k` to be an integer of at least 1"):
         check_positive_int(bad, "k")
+
+
+@pytest.mark.parametrize("bad", [-1, 2**63, 1.0, True, "2", None])
+def test_numbers_that_are_no_seeds(bad):
+    assert check_seed(np.int64(2**40)) == 2**40
+    with pytest.raises(ValueError, match=r"`seed` to be an integer from 0 to 2\*\*63 - 1, but got"):
+        check_seed(bad)
 
 
 def test_choices_and_paths(tmp_path):
