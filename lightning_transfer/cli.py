@@ -430,7 +430,8 @@ def _no_option(key: str, job: str, overrides: Sequence[str]) -> str:
     if elsewhere:
         return f"no option {key!r} of {job}, but of {', '.join(elsewhere)}; {PROGRAM} {job} --help shows its choices."
     add = f"Type +{key}={value} to add a new one." if dot else ""
-    return f"no option {key!r}; {meant}{add or f'{PROGRAM} {job} --cfg job shows those there are.'}"
+    follows = meant + (add or f"{PROGRAM} {job} --cfg job shows those there are.")
+    return f"no option {key!r}{'. ' if follows.startswith('Type') else '; '}{follows}"
 
 
 def _in_the_other_group(group: str, name: str) -> str:

@@ -172,9 +172,10 @@ def extract(
     Args:
         backbone: Takes raw inputs, gives features and logits; or its name, as for
             :func:`~lightning_transfer.backbones.load_backbone`.
-        data: A datamodule, a ``DataLoader`` (or several), an iterable of batches, or a name or path as for a
-            screen; see :func:`~lightning_transfer.inputs.split_batch` for what a batch may be. Pillow's pictures in it
-            go through the backbone's ``transform``, in the loader's workers.
+        data: A datamodule, a ``DataLoader`` (or several), an iterable of batches, a pair ``(inputs, labels)`` of
+            tensors or arrays, or a name or path as for a screen; see :func:`~lightning_transfer.inputs.split_batch` for
+            what a batch may be. Pillow's pictures in it go through the backbone's ``transform``, in the loader's
+            workers.
         metrics: Updated with the keywords ``features``, ``labels``, ``targets``, ``source_probs`` (softmax of the
             logits), ``source_labels`` (their argmax) and ``source_outputs`` (the logits), each metric with those that
             it takes. Floating values are float32 (float64 from float64 backbones) whatever the precision of the pass.
@@ -224,7 +225,7 @@ def extract(
     optimize = check_optimizations(optimize)
     if isinstance(backbone, (str, Path)):
         backbone = load_backbone(backbone)
-    if isinstance(data, (str, Path)):
+    if isinstance(data, (str, Path)) or _is_pair(data):
         grouped = {} if group_key is None else {"group_key": group_key}
         data = load_data(data, "data", {"input_key": input_key, "label_key": label_key, **grouped})
     keys = keys_of(data, input_key, label_key, group_key)
@@ -501,6 +502,16 @@ def check_trainer(trainer: Trainer | Mapping[str, Any] | None) -> Trainer:
     except (MisconfigurationException, TypeError, ValueError) as error:
         hint = " Type trainer=cpu, or accelerator='cpu' in Python." if "gpu backend" in str(error) else ""
         raise ValueError(f"trainer: {error}{hint}") from error
+
+
+def _is_pair(data: Any) -> bool:
+    """Whether something is the inputs and the labels of all samples, and not two batches."""
+    if not (
+        isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, (Tensor, np.ndarray)) for part in data)
+    ):
+        return False
+    inputs, labels = data
+    return inputs.ndim > 1 and labels.ndim == 1 and len(inputs) == len(labels)
 
 
 def _build_trainer(trainer: Trainer | Mapping[str, Any] | None, title: str, progress: bool | None) -> Trainer:

@@ -92,7 +92,12 @@ def test_completion(capsys):
         (("screen", "efficientnet_lite0"), "'efficientnet_lite0' gives no value: type backbone=efficientnet_lite0"),
         (("finetune", "zoo=efficientnet_lite"), "no option 'zoo' of finetune, but of screen, select, study;"),
         (("finetune", "stop_below=-1"), "did you mean 'callbacks.transferability.stop_below'"),
-        (("finetune", "seed=x", *TINY[:1]), "`seed` to be an integer of at least 0, but got 'x'"),
+        (("finetune", "seed=x", *TINY[:1]), r"`seed` to be an integer from 0 to 2\*\*32 - 1, but got 'x'"),
+        (
+            ("screen", "+metrics.h_score.shrinkag=1", *TINY),
+            "metrics.h_score: no option 'shrinkag'; known are shrinkage,",
+        ),
+        (("screen", "hydra.run.dr=x", *TINY), "no option 'hydra.run.dr'. Type "),
         (("study", "modes=[head]"), "no option 'modes'; did you mean 'study.modes'"),
         (("study", "targets=[digts]"), "but got 'digts'; did you mean 'digits'"),
         (("list", "effcientnet*"), "matches none; did you mean 'efficientnet_lite"),

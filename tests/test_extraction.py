@@ -444,3 +444,13 @@ def test_two_launched_processes_give_the_value_of_one(tmp_path):
         for entry, expected in zip(rank, one, strict=True):
             assert entry[:3] == pytest.approx(expected[:3], rel=1e-9)
             assert entry[3] == expected[3]
+
+
+def test_a_pair_is_no_two_batches():
+    backbone = ModuleBackbone(nn.Linear(4, 2), input_shape=(4,), head=None)
+    inputs, labels = torch.randn(12, 4), torch.arange(12) % 3
+    kept = [
+        extract(backbone, data, keep=["features", "labels"]).kept for data in ((inputs, labels), [(inputs, labels)])
+    ]
+    for name in ("features", "labels"):
+        assert torch.equal(kept[0][name], kept[1][name])

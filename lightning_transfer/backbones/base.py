@@ -217,6 +217,8 @@ class Backbone(nn.Module, abc.ABC):
         Raises:
             ValueError: If the network cannot be run, or the passes differ.
         """
+        if any(parameter.is_meta for parameter in self.parameters()):
+            raise ValueError(f"{self.name} cannot be used as a backbone: its weights are on the device `meta`.")
         with undisturbed(self):
             try:
                 inputs = self.preprocess(self.example_inputs(2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ _SUFFIXES = frozenset({
     ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga",
     ".tif", ".tiff", ".webp",
 })  # fmt: skip
+_UNREAD = frozenset({".arw", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jxl", ".nef", ".psd", ".raw", ".svg"})
+_PACKED = frozenset({".7z", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip"})
 _LITTER = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"})  # of archives and systems
 
 
@@ -135,7 +138,11 @@ class ImageFolder(TransferDataModule):
 
     def _list(self, parent: Path, remarks: list[str]) -> dict[str, list[Path]]:
         """The pictures of every class that has some."""
-        pictures = {folder.name: _pictures(folder) for folder in _folders(parent)}
+        unread: Counter[str] = Counter()
+        pictures = {folder.name: _pictures(folder, unread) for folder in _folders(parent)}
+        if unread:
+            listed = ", ".join(f"{count} {ending}" for ending, count in sorted(unread.items()))
+            remarks.append(f"pictures of kinds that are not read were left out: {listed}; save them as JPEG or PNG")
         if self.on_error == "skip":
             everything = [path for paths in pictures.values() for path in paths]
             bad = set(unreadable_pictures(everything))
@@ -147,6 +154,8 @@ class ImageFolder(TransferDataModule):
                 pictures = {name: [path for path in paths if path not in bad] for name, paths in pictures.items()}
         if not any(pictures.values()):
             said = f": {'; '.join(remarks)}" if remarks else ""
+            if loose := sum(_is_picture(path) for path in parent.iterdir()):
+                said = f": {loose} pictures lie in it directly, and each class needs a folder of its own"
             raise ValueError(f"Expected {parent} to hold folders with pictures, but got none{said}.")
         if empty := [name for name, paths in pictures.items() if not paths]:
             remarks.append(f"classes without pictures in {parent.name} were left out: {some_of(empty)}")
@@ -163,20 +172,30 @@ class ImageFolder(TransferDataModule):
 
 def _folders(parent: Path) -> list[Path]:
     if not parent.is_dir():
-        raise ValueError(f"Expected argument `root` to be a folder with one folder a class, but got {str(parent)!r}.")
+        what = ", which is a file: unpack it first" if parent.suffix.lower() in _PACKED else ""
+        raise ValueError(
+            f"Expected argument `root` to be a folder with one folder a class, but got {str(parent)!r}{what}."
+        )
     return sorted(path for path in parent.iterdir() if path.is_dir() and _is_wanted(path.name))
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """All pictures below a folder, also behind links; a folder that is reached twice counts once."""
+def _pictures(folder: Path, unread: Counter[str] | None = None) -> list[Path]:
+    """All pictures below a folder, also behind links; a folder that is reached twice counts once.
+
+    Args:
+        folder: Where to look.
+        unread: Takes the endings of pictures that no reader is there for.
+    """
     pictures: list[Path] = []
     seen: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         real = os.path.realpath(place)
         folders[:] = [] if real in seen else sorted(filter(_is_wanted, folders))
         if real not in seen:
-            paths = (Path(place, name) for name in files if _is_wanted(name))
-            pictures += [path for path in paths if path.suffix.lower() in _SUFFIXES and _is_picture_file(path)]
+            paths = [Path(place, name) for name in files if _is_wanted(name)]
+            pictures += filter(_is_picture, paths)
+            if unread is not None:
+                unread.update(ending for path in paths if (ending := path.suffix.lower()) in _UNREAD)
         seen.add(real)
     return sorted(pictures)
 
@@ -185,8 +204,9 @@ def _is_wanted(name: str) -> bool:
     return not name.startswith(".") and name not in _LITTER
 
 
-def _is_picture_file(path: Path) -> bool:
-    return path.is_file() or not path.exists()  # a broken link is a picture that cannot be read; a pipe is none
+def _is_picture(path: Path) -> bool:
+    is_file = path.is_file() or not path.exists()  # a broken link is a picture that cannot be read; a pipe is none
+    return path.suffix.lower() in _SUFFIXES and is_file
 
 
 def _refuse(error: OSError) -> None:

@@ -62,10 +62,11 @@ def load_data(data: Any, group: str, keys: Mapping[str, Any] | None = None) -> L
         if isinstance(data, Mapping):
             raise ValueError(
                 f"Expected argument `{group}` to be a config with `_target_`, or data by split (train, val, test), but "
-                f"got the keys {', '.join(map(str, data))}."
+                f"got the keys {', '.join(map(str, data))}; tensors or lists are handed in as a pair, (inputs, labels)."
             ) from error
         raise ValueError(
-            f"Expected argument `{group}` to be a datamodule, config or name, but got {data!r:.100}. {error}"
+            f"Expected argument `{group}` to be a datamodule, config or name, but got "
+            f"{' '.join(repr(data).split()):.100}. {error}"
         ) from error
     except ValueError as error:
         raise ValueError(f"{group}: {error}") from error

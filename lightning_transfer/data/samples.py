@@ -398,6 +398,8 @@ def as_inputs(values: Any, remarks: list[str]) -> Any:
             last = values.ndim == 4 and values.shape[3] in (1, 3) and values.shape[1] not in (1, 3)
             values = values[:, None] if values.ndim == 3 else values.movedim(3, 1) if last else values
     if isinstance(values, Tensor):
+        if values.layout is not torch.strided:
+            raise ValueError(f"Expected dense inputs, but got a tensor of layout {values.layout}: `.to_dense()`.")
         if values.dtype == torch.float64:
             if values.ndim == 2 and (lost := int(rounded_away(values).sum())):
                 remarks.append(
@@ -437,6 +439,8 @@ def _check_part(part: Any, split: str) -> None:
             f"Expected argument `{split}` to be a pair (inputs, labels) or a data set with a length, but got "
             f"{type(part).__name__}."
         )
+    if split == "train" and not len(part):
+        raise ValueError(f"Expected argument `{split}` to hold samples, but got none.")
     if not isinstance(part, (tuple, list)) or _are_samples(part):
         return
     if len(part) != 2:

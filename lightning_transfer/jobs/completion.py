@@ -13,6 +13,7 @@ from lightning_transfer.jobs.record import JOBS
 _MEMBER = re.compile(r"[,\[]")
 _KEY = re.compile(r"^(\w+):", re.MULTILINE)
 _HARMLESS = re.compile(r"[\w.,=@+/\[\]-]* ?")  # a name with other signs would be more than a word to the shell
+_WITH_OPTIONS = ("backbone.", "target.", "reference.", "optimizer.", "trainer.")  # groups of one object each
 _OPTIONS = ("--help", "--config-dir", "--cfg", "--multirun", "-m")
 
 SCRIPTS = {
@@ -71,6 +72,10 @@ def _candidates(line: str) -> list[str]:
     if word.startswith("-"):
         return _starting(_OPTIONS, word)
     key, equals, value = word.partition("=")
+    if not equals and word.startswith(_WITH_OPTIONS):
+        values = dict(entry.partition("=")[::2] for entry in before)
+        options = keys_of(job.name, word, values, config_folders(before))
+        return sorted(f"{name}=" for name in options if name.startswith(word) and not name.endswith("_"))
     if not equals:
         groups = [f"{group}=" for group in job.groups]
         return sorted(name for name in [*groups, *_keys(job.name)] if name.startswith(word))

@@ -152,7 +152,8 @@ def read_metrics(metrics: Any) -> dict[str, Metric | Mapping[str, Any]]:
     elif isinstance(metrics, Iterable):
         pairs = [(name_of(entry), entry) if isinstance(entry, Metric) else (entry, {}) for entry in metrics]
     else:
-        raise ValueError(f"Expected argument `metrics` to be a name, names or a dict, but got {metrics!r}.")
+        hint = f"; a Metric is handed in built: {metrics.__name__}()" if isinstance(metrics, type) else ""
+        raise ValueError(f"Expected argument `metrics` to be a name, names or a dict, but got {metrics!r}{hint}.")
     read: dict[str, Metric | Mapping[str, Any]] = {}
     for name, value in pairs:
         if isinstance(value, Mapping) and "_target_" in value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -237,7 +238,7 @@ class MetricFactory:
                 "another name."
             )
         names = tuple(name for name in names if name != BOUND)  # a reference adds its column
-        if isinstance(error_bars, bool):
+        if isinstance(error_bars, (bool, np.bool_)):
             error_bars = JACKKNIFE_GROUPS if error_bars else 0
         elif error_bars == 1:
             raise ValueError("Expected argument `error_bars` to be a bool or at least 2 groups, but got 1.")
@@ -275,9 +276,15 @@ class MetricFactory:
         return [name for name, metric in {**built, **self.objects}.items() if metric.higher_is_better is False]
 
     def _build_one(self, spec: MetricSpec) -> Metric:
+        options = self.options.get(spec.name, {})
         try:
-            return spec.build(self.task, **self.options.get(spec.name, {}))
+            return spec.build(self.task, **options)
         except (TypeError, ValueError) as error:
+            known = [option for option in signature(spec.metric_class).parameters if option != "kwargs"]
+            if "Unexpected keyword" in str(error) and (strange := [name for name in options if name not in known]):
+                raise ValueError(
+                    f"metrics.{spec.name}: no option {strange[0]!r}; known are {', '.join(known)}."
+                ) from error
             raise ValueError(f"metrics.{spec.name}: {error}") from error
 
     @property

@@ -35,7 +35,11 @@ def load_earlier(resume: Leaderboard | str | Path | None, settings: Mapping[str,
         board = resume
     else:
         path = check_path(resume, "resume")
-        board = load_from_folder(path, settings) if path.is_dir() else Leaderboard.load(path)
+        try:
+            board = load_from_folder(path, settings) if path.is_dir() else Leaderboard.load(path)
+        except ValueError as error:  # written to half, on a disk that lost power say
+            remedy = "without `resume` all backbones are screened anew, with what the cache of features still has"
+            raise ValueError(f"{str(error).rstrip('.')}; {remedy}.") from None
     difference = _first_difference(board.settings, dict(settings))
     if difference is not None:
         name, before, now = difference

@@ -173,7 +173,7 @@ def screen(
         ('logme', ('h_score', 'logme'), 64)
     """
     from lightning_transfer.cache import CachedPasses, FeatureCache
-    from lightning_transfer.passes import ScoringPass, read_input_shape
+    from lightning_transfer.passes import ScoringPass, is_read_once, read_input_shape
 
     if aggregate is not None and layers is None:
         raise ValueError(f"Expected argument `layers` beside `aggregate`, but got None beside {aggregate!r}.")
@@ -193,6 +193,12 @@ def screen(
     keys = {"input_key": input_key, "label_key": label_key}
     data, group_key = load_grouped(target, keys, groups, split)
     source = None if reference is None else load_data(reference, "reference", keys)
+    for side, what in ((data, "target"), (source, "reference")):
+        if len(candidates) > 1 and is_read_once(getattr(side, "loader", None)):
+            raise ValueError(
+                f"Expected argument `{what}` to be data that each of {len(candidates)} backbones can read, but got "
+                "batches that come once only: hand in a list of them, or a DataLoader."
+            )
     for side in (data, source):
         if side is not None:
             side.prepare_data()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 
 import torch
@@ -202,7 +202,7 @@ def check_in_interval(value: float, low: float, high: float, name: str) -> float
     Raises:
         ValueError: If it does not, or is no number.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
         raise ValueError(f"Expected argument `{name}` to be a number in [{low}, {high}], but got {value!r}.")
     return float(value)
 

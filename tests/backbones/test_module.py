@@ -23,6 +23,11 @@ class Lit(LightningModule):
 IMAGES = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
+def test_weights_that_are_nowhere_are_refused():
+    with pytest.raises(ValueError, match="its weights are on the device `meta`"):
+        ModuleBackbone(nn.Linear(4, 2, device="meta"), input_shape=(4,), head=None)
+
+
 def test_the_last_linear_layer_is_the_head_by_default():
     backbone = ModuleBackbone(Net(), (3, 16, 16)).eval()
     features, logits = backbone(IMAGES)

@@ -47,6 +47,20 @@ def test_split_folders(root):
         assert sample["inputs"][2, 0, 0] == 200
 
 
+def test_pictures_that_are_passed_over_are_said(root, tmp_path):
+    (root / "train" / "ant" / "x.HEIC").write_bytes(b"")
+    (root / "train" / "bee" / "y.heic").write_bytes(b"")
+    with pytest.warns(UserWarning, match="not read were left out: 2 .heic; save them as JPEG or PNG"):
+        assert len(ImageFolder(root).train_dataset) == 18
+    for i in range(3):
+        write(tmp_path / "flat" / f"{i}.png")
+    with pytest.raises(ValueError, match="3 pictures lie in it directly, and each class needs a folder of its own"):
+        ImageFolder(tmp_path / "flat").setup()
+    (tmp_path / "a.zip").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a.zip', which is a file: unpack it first\."):
+        ImageFolder(tmp_path / "a.zip").setup()
+
+
 def test_a_folder_is_called_by_its_own_name_and_leaderboards_are_read_on(root, tmp_path, monkeypatch):
     assert ImageFolder(root).name == ImageFolder(root / "train").name == root.name
     assert ImageFolder(root, name="animals").name == "animals"

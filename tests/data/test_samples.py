@@ -196,6 +196,7 @@ class TestOnError:
         ((FEATURES, LABELS[:9]), r"pair of as many inputs as labels, but got \[30, 9\]"),
         ((FEATURES,), r"a pair \(inputs, labels\), but got 1 entries"),
         (5, "a pair .* or a data set with a length, but got int"),
+        (TensorDataset(FEATURES[:0], LABELS[:0]), "`train` to hold samples, but got none"),
         (
             type("Stream", (IterableDataset,), {"__iter__": lambda self: iter(())})(),
             "a data set with a length, but got Stream",
@@ -205,6 +206,11 @@ class TestOnError:
 def test_bad_arguments(train, message):
     with pytest.raises(ValueError, match=message):
         Samples(train)
+
+
+def test_tensors_that_are_not_dense_are_refused():
+    with pytest.raises(ValueError, match=r"Expected dense inputs, but got .*sparse_coo: `.to_dense\(\)`"):
+        Samples((FEATURES.to_sparse(), LABELS)).setup()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from lightning_transfer.jobs.completion import SCRIPTS, complete
         ("screen target=digits metrics=[logme,h_sc", {"[logme,h_score", "[logme,h_score_shrunk"}),
         ("screen backbone=efficientnet_lite0,efficientnet_lite2_", {"efficientnet_lite0,efficientnet_lite2_random "}),
         ("relate reference=usp", {"usps "}),
+        ("screen target=image_folder target.ro", {"target.root="}),
+        ("finetune optimizer.l", {"optimizer.lr="}),
         ("finetune --conf", {"--config-dir "}),
         ("nojob ta", set()),
         ("report out", set()),  # files: left to the shell

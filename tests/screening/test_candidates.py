@@ -32,6 +32,12 @@ from lightning_transfer.screening import alike_tasks, screen
         ({"metrics": 3}, "Expected argument `metrics` to be a name, names or a dict, but got 3"),
         ({"metrics": ["logme", "H-Score"]}, "but got 'H-Score'; did you mean 'h_score'"),
         ({"metrics": [HScore]}, r"a Metric is handed in built: HScore\(\)"),
+        ({"metrics": HScore}, r"a Metric is handed in built: HScore\(\)"),
+        ({"target": {"inputs": 1, "labels": 2}}, "the keys inputs, labels; tensors or lists are handed in as a pair"),
+        (
+            {"backbones": [nn.Flatten(), nn.Flatten()], "target": iter([(torch.zeros(4, 3), torch.arange(4))])},
+            "`target` to be data that each of 2 backbones can read, but got batches that come once only",
+        ),
         ({"backbones": nn.Flatten}, r"a module is handed in built, Flatten\(\)"),
         ({"backbones": "digits"}, "which is a target .backbones come before it"),
         ({"layers": 3}, "`layers` to be 'all' or names of layers, but got 3"),

@@ -33,6 +33,11 @@ def test_resume_takes_over_what_is_done_and_screens_the_rest(digits, tmp_path):
     assert done.info == board.info
     same = screen(again, digits, ["etran", "h_score"], error_bars=4, resume=board, trainer={"precision": 32})
     assert same.settings == board.settings
+    (tmp_path / "leaderboard.json").write_text('{"format"')
+    with pytest.raises(
+        ValueError, match=r"leaderboard.json. to be a leaderboard, .*; without `resume` all backbones are"
+    ):
+        screen(again, digits, ["etran", "h_score"], error_bars=4, resume=tmp_path)
 
 
 def test_an_interrupt_keeps_the_rows_that_were_to_be_taken_over(digits, tmp_path, interrupts_arrive):

@@ -147,6 +147,7 @@ def test_positions_become_samples():
 @pytest.mark.parametrize("bad", [-0.1, 1.1, math.nan, "1", None, True])
 def test_numbers_outside_an_interval(bad):
     assert check_in_interval(1, 0, 1, "share") == 1.0
+    assert type(check_in_interval(np.float32(0.5), 0, 1, "share")) is float
     with pytest.raises(ValueError, match=r"`share` to be a number in \[0, 1\]"):
         check_in_interval(bad, 0, 1, "share")
 
