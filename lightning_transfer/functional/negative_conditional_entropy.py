@@ -218,7 +218,7 @@ def _by_product(source: _TaskColumns, target: _TaskColumns, miller_madow: bool) 
 def _of_pair(source: Tensor, labels: Tensor, miller_madow: bool) -> Tensor:
     """Conditional entropy of one pair of tasks with any number of classes, 0 without samples."""
     if not len(labels):
-        return torch.zeros((), dtype=torch.float64)
+        return torch.zeros((), dtype=torch.float64, device=labels.device)
     per_source, classes = torch.bincount(source), int(labels.max()) + 1
     code = source * classes + labels
     small = len(per_source) * classes <= MAX_CELLS

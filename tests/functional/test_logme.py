@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -114,15 +116,27 @@ def test_an_exact_fit_has_one_evidence_however_batches_are_cut():
         assert float(metric.compute()) == pytest.approx(value, rel=1e-10)
 
 
-def test_maximum_is_refined_in_few_evaluations(monkeypatch):
-    inputs = make_inputs(8, n=60, d=5)
+def test_one_evaluation_off_the_grid_is_as_good_as_a_search(monkeypatch):
     calls = []
     at = _ProfileEvidence.at
     monkeypatch.setattr(_ProfileEvidence, "at", lambda self, log_t: (calls.append(1), at(self, log_t))[1])
-    value = log_maximum_evidence(inputs["features"], inputs["labels"])
-    assert len(calls) <= 12  # bisection takes 26
-    expected = reference_logme(inputs["features"].numpy(), one_hot(inputs["labels"]))
-    assert float(value) == pytest.approx(expected, abs=1e-8)
+    searched = []
+    for seed, (n, d, shape) in enumerate(
+        [(400, 12, 1.0), (60, 30, 1e-2), (50, 80, 1.0), (300, 5, 1e6), (90, 40, 30.0)]
+    ):
+        inputs = make_inputs(seed, n=n, d=d)
+        features = inputs["features"].double() * torch.logspace(0, 1, d, dtype=torch.float64) * shape + seed * shape
+        for labels in (inputs["labels"], inputs["targets"], inputs["targets"][:, :1] * 1e5):
+            calls.clear()
+            found = log_maximum_evidence(features, labels)
+            searched.append(len(calls) > 1)
+            with monkeypatch.context() as always:
+                always.setattr(sys.modules[_ProfileEvidence.__module__], "_SURE", -1.0)
+                assert float(found) == pytest.approx(
+                    float(log_maximum_evidence(features, labels)), rel=1e-12, abs=1e-12
+                )
+            assert len(calls) > 4
+    assert sum(searched) <= 4, searched  # a maximum where the evidence is flat to the end of the grid
 
 
 def test_evidence_of_integer_columns_is_that_of_targets():
