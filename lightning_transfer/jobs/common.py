@@ -99,7 +99,23 @@ def trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
     arguments = plain_part(cfg, "trainer")
     arguments.pop("_target_", None)
     built: dict[str, Any] = instantiate(arguments)
-    return built
+    return built | gpu_of_job(built)
+
+
+def gpu_of_job(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """What to change in the arguments of a Trainer so that a job of a sweep has a GPU of its own, if it uses one.
+
+    Args:
+        trainer: The arguments.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from lightning_transfer.utilities.devices import own_gpu
+
+    if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.MULTIRUN:
+        return {}
+    return own_gpu(trainer, int(HydraConfig.get().job.num))
 
 
 def feature_cache(cfg: DictConfig) -> FeatureCache | None:

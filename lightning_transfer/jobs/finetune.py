@@ -22,7 +22,15 @@ from lightning_transfer.data.base import TransferDataModule
 from lightning_transfer.data.loading import load_data
 from lightning_transfer.extraction import quiet_lightning
 from lightning_transfer.finetuning import MODES, FineTuningModule
-from lightning_transfer.jobs.common import console, earlier_folder, finished_result, output_dir, overrides, to_json
+from lightning_transfer.jobs.common import (
+    console,
+    earlier_folder,
+    finished_result,
+    gpu_of_job,
+    output_dir,
+    overrides,
+    to_json,
+)
 from lightning_transfer.utilities.checks import check_one_of, check_positive_int, check_seed
 from lightning_transfer.utilities.files import try_to_write, write_atomically
 from lightning_transfer.utilities.instantiate import instantiate
@@ -85,6 +93,7 @@ def run(cfg: DictConfig) -> float:
             callbacks=list(callbacks.values()),
             logger=list(instantiate(cfg.logger).values()) if cfg.get("logger") else False,
             enable_checkpointing=bool(checkpoints),
+            **gpu_of_job(cfg.trainer),
         )
         _refuse_restarts(trainer)
         keep_checkpoints_whole(trainer)

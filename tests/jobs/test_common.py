@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
@@ -35,6 +38,17 @@ def test_parts_of_the_config_are_plain_and_complete():
 def test_the_class_of_a_trainer_is_no_argument():
     cfg = OmegaConf.create({"trainer": {"_target_": "lightning.pytorch.Trainer", "devices": 1}})
     assert common.trainer_arguments(cfg) == {"devices": 1}
+
+
+def test_jobs_of_a_sweep_take_gpus_of_their_own_and_single_runs_the_first(monkeypatch):
+    cfg = OmegaConf.create({"trainer": {"accelerator": "auto", "devices": 1}})
+    monkeypatch.setattr("lightning_transfer.utilities.devices.own_gpu", lambda _, number: {"devices": [number]})
+    hydra = SimpleNamespace(mode=RunMode.MULTIRUN, job=SimpleNamespace(num=3))
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(HydraConfig, "get", lambda: hydra)
+    assert common.trainer_arguments(cfg) == {"accelerator": "auto", "devices": [3]}
+    hydra.mode = RunMode.RUN
+    assert common.trainer_arguments(cfg) == {"accelerator": "auto", "devices": 1}
 
 
 def test_where_a_run_goes_on_from(typed, tmp_path):
