@@ -12,7 +12,9 @@ with the processor and the versions.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
+import functools
 import importlib.metadata
 import json
 import platform
@@ -142,7 +144,7 @@ def updates():
 
 
 def device():
-    """What an update gives a GPU to do, counted on the processor: kernels, bytes, and how often the host would wait."""
+    """What updates and computes give a GPU to do, counted on the processor: kernels, bytes, waits of the host."""
     from unittest import mock
 
     import torch
@@ -189,7 +191,19 @@ def device():
             {"what": f"waits for the device {what}", "ours": counted.waits, "goal": 0},
             {"what": f"MiB read and written {what}", "ours": counted.bytes / 2**20},
         ]
-    return lines
+    metrics = build_metrics(names)
+    with mock.patch.object(linalg, "_suits_blas", return_value=False):
+        for _ in range(2):  # what is made once a process is not counted
+            metrics.reset()
+            metrics.update(features[:, :256].float(), labels % 100)
+            with Count() as counted:
+                metrics.compute()
+    what = "of the computes on a GPU, 256 features, 100 classes, three scores"
+    return [
+        *lines,
+        {"what": f"kernels {what}", "ours": counted.kernels},
+        {"what": f"waits {what}", "ours": counted.waits},
+    ]
 
 
 def mixture():
@@ -319,20 +333,63 @@ def extraction():
     ]
 
 
-def precision():
-    """Half precision of the pass beside single precision."""
+def options():
+    """Faster forward passes beside the plain one, and from how many pictures on a compilation is worth its start."""
+    import copy
+
+    import torch
+
     from lightning_transfer.backbones import load_backbone
-    from lightning_transfer.data import PhotoPatches
-    from lightning_transfer.extraction import extract
+    from lightning_transfer.utilities.optimization import optimized
 
-    backbone = load_backbone("efficientnet_lite0", input_size=96)
+    torch._inductor.config.force_disable_caches = True  # the start as it is the first time
+    torch._inductor.config.compile_threads = 1
+    inputs = torch.randint(256, (8, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    kinds = {"channels_last": ["channels_last"], "compile": ["compile"], "both": ["channels_last", "compile"]}
+    lines = []
+    for name in ("efficientnet_lite0_random", "timm/resnet18", "timm/vit_tiny_patch16_224"):
+        plain = load_backbone(name, **({"pretrained": False} if "/" in name else {})).eval()
+        networks, starts = {kind: copy.deepcopy(plain) for kind in kinds}, {}
 
-    def run(**trainer):
-        extract(backbone, PhotoPatches(max_samples=256), trainer={"accelerator": "cpu", **trainer}, progress=False)
+        def run(network, dtype=None):
+            with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype is not None):
+                network(inputs)
 
-    run()
-    sides = {"ours": lambda: run(precision="bf16-mixed"), "other": run}
-    return [row('pass with `trainer.precision: bf16-mixed` / "32-true"', turn_about(sides, 2), None)]
+        with contextlib.ExitStack() as stack:
+            for kind, names in kinds.items():
+                stack.enter_context(optimized(networks[kind], names))
+                run(plain)
+                start = _all_seconds()
+                run(networks[kind])
+                starts[kind] = _all_seconds() - start
+            sides = {kind: functools.partial(run, network) for kind, network in networks.items()}
+            half = functools.partial(run, plain, torch.bfloat16)
+            best = turn_about({"plain": functools.partial(run, plain), **sides, "bf16": half}, 4)
+        for kind in (*kinds, "bf16"):
+            saved, note = best["plain"] - best[kind], ""
+            if "compile" in kinds.get(kind, ()):
+                start = max(0.0, starts[kind] - best[kind])
+                pays = (
+                    f"worth it from {round(start / saved * len(inputs), -2):,.0f} pictures on" if saved > 0 else "never"
+                )
+                note = f"{start:.0f} s to start, {pays}"
+            what = "bf16-mixed" if kind == "bf16" else f"optimize={kinds[kind]}".replace("'", "")
+            short = name.removesuffix("_random").removeprefix("timm/")
+            lines.append(
+                row(
+                    f"forward pass with {what} / without, {short}",
+                    {"ours": best[kind], "other": best["plain"]},
+                    None,
+                    note,
+                )
+            )
+    return lines
+
+
+def _all_seconds():
+    """Processor time of this process and those that it started, such as a compiler."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def memory():
@@ -372,7 +429,7 @@ def _child_seconds(command):
 
 PARTS = {
     part.__name__: part
-    for part in (updates, device, mixture, nleep, leep, board, errors, extraction, precision, memory, startup)
+    for part in (updates, device, mixture, nleep, leep, board, errors, extraction, options, memory, startup)
 }
 
 
