@@ -411,7 +411,9 @@ class MomentMetric(JackknifeMetric):
             self._sums.add_({name: state[0] for name, state in sums.items()}, rows, truth)
         else:
             order = parts.argsort(stable=True)
-            sizes = torch.bincount(turns(seen, n, groups) if dealt else parts, minlength=groups).tolist()
+            sizes = [n // groups] * groups  # known without waiting for a device
+            if not dealt or seen % groups or n % groups:
+                sizes = torch.bincount(turns(seen, n, groups) if dealt else parts, minlength=groups).tolist()
             for group, chosen in enumerate(order.split(sizes)):
                 if len(chosen):
                     of_group = {name: state[group] for name, state in sums.items()}

@@ -597,7 +597,7 @@ def _run_on(
         row = add_scores(row, kept[row.backbone].collection, plan.metrics.groups > 0)
     except Exception as error:  # any failure of one backbone is its row; the others go on
         failure = Failure.of(error)
-        row = replace(row, failure=failure, status=str(failure))
+        row = replace(row, scores={}, standard_errors={}, parts={}, failure=failure, status=str(failure))
     return replace(row, seconds=(row.seconds or 0.0) + time.perf_counter() - start)
 
 

@@ -142,6 +142,28 @@ def test_one_that_fails_leaves_the_race():
     assert board.best in ("a", "c")
 
 
+class LaterFailing(Linear):
+    """Fails after so many samples."""
+
+    def __init__(self, width: int, samples: int) -> None:
+        super().__init__(width)
+        self.left = samples
+
+    def encode(self, inputs):
+        self.left -= len(inputs)
+        if self.left < 0:
+            raise RuntimeError("broken")
+        return super().encode(inputs)
+
+
+def test_one_that_fails_later_has_no_score_of_fewer_samples():
+    zoo = {"a": Linear(4), "bad": LaterFailing(9, 60), "c": Linear(8)}
+    board = screen(zoo, Digits(max_samples=200), "logme", race=0.9, cache=False)
+    assert "broken" in board["bad"].status
+    assert not board["bad"].scores or math.isnan(board["bad"].score("logme"))
+    assert board.best != "bad"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
