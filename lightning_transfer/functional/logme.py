@@ -16,7 +16,8 @@ _GRID = 240
 _NEAR = 8  # points of the grid through which a polynomial has the derivative between two of them
 _CUTS = 64  # of the distance between two points
 _REFINEMENTS = 30
-_SURE = 1e-11  # nats: a gain from which on the step behind it was a small one
+_SURE = 1e-11  # nats: a gain up to which the step behind it was a small one
+_FLAT = 1e-13  # nats: what a cell of the grid may hide
 
 
 def log_maximum_evidence(features: Tensor, labels: Tensor, *, ignore_index: int | None = None) -> Tensor:
@@ -165,7 +166,9 @@ class _ProfileEvidence:
         gain = slope.square() * (0.5 * width / fall)
         found = (near[:, 0] > 0) & (near[:, -1] <= 0) & (starts == cell - _NEAR // 2 + 1) & (gain < _SURE)
         result = torch.maximum(result, torch.where(found, evidence + gain, evidence))
-        return result if bool(found.all()) else self._refined(grid, slopes, best, result)
+        flat = near.abs().amax(1) * (width * _CUTS) < _FLAT
+        outside = (cell < 0) | (cell == _GRID - 1)  # rising beyond an end of the grid, where nothing is left to gain
+        return result if bool((found | flat | outside).all()) else self._refined(grid, slopes, best, result)
 
     def _refined(self, grid: Tensor, slopes: Tensor, best: Tensor, result: Tensor) -> Tensor:
         """The maximum by the Illinois method on the derivative, from the points beside the best one of a grid."""

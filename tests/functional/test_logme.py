@@ -126,7 +126,8 @@ def test_one_evaluation_off_the_grid_is_as_good_as_a_search(monkeypatch):
     ):
         inputs = make_inputs(seed, n=n, d=d)
         features = inputs["features"].double() * torch.logspace(0, 1, d, dtype=torch.float64) * shape + seed * shape
-        for labels in (inputs["labels"], inputs["targets"], inputs["targets"][:, :1] * 1e5):
+        noise = torch.randint(9, (n,), generator=torch.Generator().manual_seed(seed))  # best without any weights
+        for labels in (inputs["labels"], inputs["targets"], inputs["targets"][:, :1] * 1e5, noise):
             calls.clear()
             found = log_maximum_evidence(features, labels)
             searched.append(len(calls) > 1)
@@ -136,7 +137,7 @@ def test_one_evaluation_off_the_grid_is_as_good_as_a_search(monkeypatch):
                     float(log_maximum_evidence(features, labels)), rel=1e-12, abs=1e-12
                 )
             assert len(calls) > 4
-    assert sum(searched) <= 4, searched  # a maximum where the evidence is flat to the end of the grid
+    assert sum(searched) <= 2, searched
 
 
 def test_evidence_of_integer_columns_is_that_of_targets():
