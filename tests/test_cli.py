@@ -87,6 +87,11 @@ def test_completion(capsys):
         (("screen", "reference=nope"), "unknown reference 'nope'"),
         (("screen", "experiment=ray", "-m"), r"unknown hydra/launcher 'ray'; .*pip install lightning-transfer\[ray\]"),
         (("screen", "nope=3"), "nope"),
+        (
+            ("screen", "target=[digits,emoji]"),
+            "is a list where one name belongs: for several type -m target=digits,emoji",
+        ),
+        (("screen", "target=image_folder", "target.root="), "`root` to be a path, but got ''"),
         (("screen", "a==b"), "'a==b' has two '=': type a=b"),
         (("screen", "a=b}"), """'a=b}' is not understood: if all of it is one value, type "a='b}'"."""),
         (("screen", "efficientnet_lite0"), "'efficientnet_lite0' gives no value: type backbone=efficientnet_lite0"),

@@ -111,6 +111,9 @@ def config_folders(arguments: Sequence[str]) -> list[Path]:
     return [Path(folder) for folder in folders]
 
 
+_OF_ONE = ("target", "reference", "optimizer")  # groups that give one object
+
+
 def find_mistake(arguments: Sequence[str]) -> str | None:
     """What Hydra would answer with its whole usage, or in words of its grammar, in one line.
 
@@ -135,6 +138,9 @@ def find_mistake(arguments: Sequence[str]) -> str | None:
                 return f"{argument!r} has a space before '=': type {key.rstrip()}={value.lstrip() or 'VALUE'}."
             if value.startswith("="):
                 return f"{argument!r} has two '=': type {key}={value.lstrip('=').lstrip() or 'VALUE'}."
+            if key in _OF_ONE and value.startswith("[") and value.endswith("]"):
+                names = value.strip("[]")
+                return f"{argument!r} is a list where one name belongs: for several type -m {key}={names}."
             if value.startswith("[") and not value.endswith("]"):
                 return f"{argument!r} opens a list and does not close it: type '{key}=[NAME,NAME]', quotes included."
         elif argument in _WITH_VALUE:

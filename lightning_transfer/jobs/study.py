@@ -36,7 +36,8 @@ def run(cfg: DictConfig) -> float:
 
     folder = output_dir()
     _take_over(earlier_folder(cfg.resume, FILE), folder)
-    targets = {str(name): _target(str(name), plain_part(cfg, "target_options")) for name in cfg.targets}
+    names = [cfg.targets] if isinstance(cfg.targets, str) else cfg.targets
+    targets = {str(name): _target(str(name), plain_part(cfg, "target_options")) for name in names}
     table = study(
         chosen_backbones(cfg, HydraConfig.get().runtime.choices),
         targets,

@@ -238,9 +238,9 @@ def check_path(value: str | Path, name: str) -> Path:
     """Check that a value names a file or folder, whether there is one or not.
 
     Raises:
-        ValueError: If it is neither text nor a path.
+        ValueError: If it is neither text nor a path, or empty.
     """
-    if not isinstance(value, (str, Path)):
+    if not isinstance(value, (str, Path)) or value == "":
         raise ValueError(f"Expected argument `{name}` to be a path, but got {value!r}.")
     return Path(value)
 

@@ -172,5 +172,6 @@ def test_choices_and_paths(tmp_path):
     with pytest.raises(ValueError, match=r"`mode` to be one of .*'a'.* but got 'c'"):
         check_one_of("c", ("a", "b"), "mode")
     assert check_path(str(tmp_path), "folder") == tmp_path
-    with pytest.raises(ValueError, match="`folder` to be a path, but got 3"):
-        check_path(3, "folder")
+    for bad in (3, ""):
+        with pytest.raises(ValueError, match=f"`folder` to be a path, but got {bad!r}"):
+            check_path(bad, "folder")
