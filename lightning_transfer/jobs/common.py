@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 
+from lightning_transfer._compat import starts_script_again
 from lightning_transfer.utilities.checks import check_path
 from lightning_transfer.utilities.errors import Failure
 from lightning_transfer.utilities.files import is_first_process, read_json, try_to_write, write_atomically
 from lightning_transfer.utilities.instantiate import instantiate
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
     from omegaconf import DictConfig
 
     from lightning_transfer.cache import FeatureCache
@@ -95,11 +97,39 @@ def plain_part(cfg: DictConfig, key: str) -> dict[str, Any]:
 
 
 def trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
-    """The arguments of the Trainer that is made for each pass."""
+    """The arguments of the Trainer that is made for each pass.
+
+    Raises:
+        ValueError: If it would start a sweep again in each of its processes.
+    """
     arguments = plain_part(cfg, "trainer")
     arguments.pop("_target_", None)
     built: dict[str, Any] = instantiate(arguments)
+    if str(built.get("devices", 1)) != "1":
+        from lightning.pytorch import Trainer
+
+        from lightning_transfer.extraction import quiet_lightning
+
+        places = {name: built[name] for name in ("accelerator", "devices", "num_nodes", "strategy") if name in built}
+        with quiet_lightning():
+            refuse_restarts(Trainer(**places, logger=False, enable_checkpointing=False, enable_progress_bar=False))
     return built | gpu_of_job(built)
+
+
+def refuse_restarts(trainer: Trainer) -> None:
+    """Refuse a Trainer whose processes each begin the program anew where that is a sweep.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    sweeping = HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
+    if sweeping and trainer.num_devices > 1 and starts_script_again(trainer):
+        raise ValueError(
+            "Each process of this strategy would start the whole sweep again: use ++trainer.strategy=ddp_spawn with -m."
+        )
 
 
 def gpu_of_job(trainer: Mapping[str, Any]) -> dict[str, Any]:

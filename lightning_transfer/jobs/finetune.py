@@ -15,7 +15,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.table import Table
 
-from lightning_transfer._compat import starts_script_again
 from lightning_transfer.callbacks.checkpoint import keep_checkpoints_whole
 from lightning_transfer.callbacks.monitor import FeatureMonitor
 from lightning_transfer.data.base import TransferDataModule
@@ -29,6 +28,7 @@ from lightning_transfer.jobs.common import (
     gpu_of_job,
     output_dir,
     overrides,
+    refuse_restarts,
     to_json,
 )
 from lightning_transfer.utilities.checks import check_one_of, check_positive_int, check_seed
@@ -95,7 +95,7 @@ def run(cfg: DictConfig) -> float:
             enable_checkpointing=bool(checkpoints),
             **gpu_of_job(cfg.trainer),
         )
-        _refuse_restarts(trainer)
+        refuse_restarts(trainer)
         keep_checkpoints_whole(trainer)
         start = cfg.ckpt_path or _last_checkpoint(earlier)
         trainer.fit(module, datamodule=target, ckpt_path=start, **_safely(trainer.fit))
@@ -164,17 +164,6 @@ def _refuse_equal(callbacks: Mapping[str, pl.Callback]) -> None:
                     f"Expected the callbacks {other} and {name} to publish under different names: type "
                     f"callbacks.{name}.name={name}."
                 )
-
-
-def _refuse_restarts(trainer: pl.Trainer) -> None:
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
-    if sweeping and trainer.num_devices > 1 and starts_script_again(trainer):
-        raise ValueError(
-            "Each process of this strategy would start the whole sweep again: use trainer.strategy=ddp_spawn with -m."
-        )
 
 
 def _objective(name: str, logged: Mapping[str, float], best: ModelCheckpoint | None) -> float:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -125,15 +126,17 @@ def sketch_inputs(module: nn.Module) -> Iterator[InputSketch]:
     sketch = InputSketch()
     stored = module.features if isinstance(module, PrecomputedFeatures) else None
 
-    def add(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-        samples = inputs[0] if inputs else None
-        sketch.add(samples if stored is None else stored[samples])
-
-    handle = module.register_forward_pre_hook(add)
+    handle = module.register_forward_pre_hook(partial(_add_inputs, sketch, stored))
     try:
         yield sketch
     finally:
         handle.remove()
+
+
+def _add_inputs(sketch: InputSketch, stored: Tensor | None, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """A hook that goes along to processes that are spawned, whose sketches are lost."""
+    samples = inputs[0] if inputs else None
+    sketch.add(samples if stored is None else stored[samples])
 
 
 @contextmanager

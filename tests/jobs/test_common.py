@@ -51,6 +51,19 @@ def test_jobs_of_a_sweep_take_gpus_of_their_own_and_single_runs_the_first(monkey
     assert common.trainer_arguments(cfg) == {"accelerator": "auto", "devices": 1}
 
 
+def test_a_sweep_of_screens_on_several_devices_spawns_its_processes(monkeypatch):
+    trainer = {"accelerator": "cpu", "devices": 2}
+    hydra = SimpleNamespace(mode=RunMode.MULTIRUN, job=SimpleNamespace(num=0))
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(HydraConfig, "get", lambda: hydra)
+    with pytest.raises(ValueError, match=r"start the whole sweep again: use \+\+trainer.strategy=ddp_spawn"):
+        common.trainer_arguments(OmegaConf.create({"trainer": trainer}))
+    spawned = {**trainer, "strategy": "ddp_spawn"}
+    assert common.trainer_arguments(OmegaConf.create({"trainer": spawned})) == spawned
+    hydra.mode = RunMode.RUN
+    assert common.trainer_arguments(OmegaConf.create({"trainer": trainer})) == trainer
+
+
 def test_where_a_run_goes_on_from(typed, tmp_path):
     assert common.earlier_folder(None, "a.json") is None
     assert common.earlier_folder("auto", "a.json", "b.ckpt") is None

@@ -15,7 +15,8 @@ from omegaconf import open_dict
 from torch.utils.data import DataLoader
 
 from lightning_transfer import cli
-from lightning_transfer.jobs.finetune import _refuse_restarts, run
+from lightning_transfer.jobs.common import refuse_restarts
+from lightning_transfer.jobs.finetune import run
 
 
 def _job(folder, *overrides):
@@ -124,7 +125,7 @@ def test_a_sweep_refuses_strategies_that_start_the_script_again(strategy, mode, 
     trainer = make_trainer(devices=2, strategy=strategy)
     trainer.strategy._configure_launcher()
     with pytest.raises(ValueError, match="ddp_spawn") if refused else nullcontext():
-        _refuse_restarts(trainer)
+        refuse_restarts(trainer)
 
 
 def test_a_sweep_compares_its_runs(in_process, capsys):

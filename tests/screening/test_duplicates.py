@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from multiprocessing.reduction import ForkingPickler
+
 import numpy as np
 import pytest
 import torch
@@ -123,6 +125,14 @@ def test_the_hook_goes():
         module(torch.ones(4, 3))
     module(torch.ones(4, 3))
     assert sketch.count == 4
+
+
+def test_the_hook_goes_along_to_spawned_processes():
+    module = nn.Linear(3, 2)
+    with sketch_inputs(module) as sketch:
+        there = ForkingPickler.loads(ForkingPickler.dumps(module))
+        there(torch.zeros(4, 3))
+    assert sketch.count == 0
 
 
 def test_the_remark():
