@@ -350,7 +350,10 @@ class TransferDataModule(LightningDataModule, ABC):
         return self._data.splits.get("test")
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Training batches in a seeded random order that changes from epoch to epoch."""
+        """Training batches in a seeded random order that changes from epoch to epoch.
+
+        A last batch of one sample, of which batch normalisation has no variance, is left out: another one each epoch.
+        """
         return self._loader(self.train_dataset, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]] | list[Any]:
@@ -422,10 +425,12 @@ class TransferDataModule(LightningDataModule, ABC):
     def _loader(self, dataset: TransferDataset, *, shuffle: bool = False) -> DataLoader[dict[str, Tensor]]:
         # generators of their own: without them a loader draws from the global state, and workers would change the order
         sampler = RandomSampler(dataset, generator=torch.Generator().manual_seed(self.seed)) if shuffle else None
+        one_is_left = len(dataset) > self.batch_size and len(dataset) % self.batch_size == 1
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,
+            drop_last=shuffle and one_is_left,
             collate_fn=collate_pictures,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

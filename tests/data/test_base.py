@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_transfer.data import Digits, TransferDataModule, TransferDataset
+from lightning_transfer.data import Digits, Samples, TransferDataModule, TransferDataset
 from lightning_transfer.data.base import LoadedData, draw_splits
 
 
@@ -70,6 +70,20 @@ def test_seed_decides_splits_and_training_order():
     assert epoch(first.predict_dataloader()) == numbers(first.train_dataset)
     assert epoch(first.split_dataloader("val")) == epoch(first.val_dataloader()) == numbers(first.val_dataset)
     assert epoch(first.test_dataloader()) == numbers(first.test_dataset)
+
+
+def test_training_leaves_out_a_last_batch_of_one():
+    splits = {"val_fraction": 0, "test_fraction": 0}
+    samples = torch.randn(9, 2), torch.arange(9) % 3
+    sizes = {}
+    for size in (4, 1, 9, 16):
+        data = Samples(samples, batch_size=size, **splits)
+        data.setup()
+        sizes[size] = [[len(batch["labels"]) for batch in loader] for loader in
+                       (data.train_dataloader(), data.predict_dataloader())]  # fmt: skip
+    assert sizes[4] == [[4, 4], [4, 4, 1]]
+    assert sizes[1] == [[1] * 9] * 2
+    assert sizes[9] == sizes[16] == [[9]] * 2
 
 
 def test_global_random_state_is_left_alone():
