@@ -261,7 +261,9 @@ def extract(
             module.read_back()
     if module.num_samples == 0:
         raise ValueError(f"Expected argument `data` to hold samples for split {split!r}, but got none.")
-    return Extraction(metrics=metrics, num_samples=module.num_samples, seconds=module.seconds, kept=module.kept)
+    found = Extraction(metrics=metrics, num_samples=module.num_samples, seconds=module.seconds, kept=module.kept)
+    module.let_go()
+    return found
 
 
 def feed(
@@ -452,6 +454,11 @@ class _FeaturePass(LightningModule):
         self.seconds = time.perf_counter() - self._start
         self._raise_faults()
         self.kept = {name: _gather(parts, processes) for name, parts in self._parts.items()}
+
+    def let_go(self) -> None:
+        """Drop all that is large: a Trainer and its module hold each other until Python looks for such cycles."""
+        del self.backbone, self.recorder
+        self._hidden, self._parts, self.kept, self._behind, self._late = (None,), {}, {}, None, None
 
     def read_back(self) -> None:
         """Take over what the spawned processes found."""

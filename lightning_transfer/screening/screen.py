@@ -416,6 +416,7 @@ def _score(row: Row, backbone: Any, plan: _Plan, passes: Mapping[str, Any]) -> t
         named = replace(row, backbone=f"{row.backbone}:{layer}", layer=layer) if layer else row
         width = len(range(*columns.indices(backbone.feature_dim)))
         rows.append(_add_all(replace(named, feature_dim=width), scores.of(layer), plan, *sides))
+    scores.reset()  # a metric refers to itself: its states would stay until Python looks for such cycles
     return rows if plan.aggregate is None else [_aggregate(row, rows, plan)], info, saved
 
 

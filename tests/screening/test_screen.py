@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import math
 import os
 import signal
+import weakref
 
 import numpy as np
 import pytest
@@ -98,6 +100,35 @@ def test_a_failing_backbone_is_a_row_with_its_reason(digits, tmp_path):
     assert sorted(path.name for path in tmp_path.glob("[!.]*")) == [
         f"leaderboard.{kind}" for kind in ("csv", "html", "json", "png")
     ]
+
+
+def test_nothing_large_waits_for_the_garbage_collector(digits):
+    found = []
+
+    class Total(Metric):
+        requires, higher_is_better = ("features",), True
+
+        def __init__(self):
+            super().__init__()
+            self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+
+        def update(self, features):
+            self.total = self.total + features.sum()
+
+        def compute(self):
+            found.append(weakref.ref(self.total))
+            return self.total.clone()
+
+    zoo = {"net": Linear()}
+    found.append(weakref.ref(zoo["net"]))
+    gc.collect()
+    gc.disable()
+    try:
+        screen(zoo, digits, {"total": Total()})
+        del zoo
+        assert [reference() for reference in found] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_each_row_is_on_disk_before_the_next_backbone(digits, tmp_path):
