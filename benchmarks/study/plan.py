@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from lightning_transfer.data.base import TransferDataModule
 
 SIDE = 32
 LITE_SIDE = 48
+LITE_STAGES = (3, 5)  # of seven, after which an EfficientNet-Lite is cut as well
 ARCHITECTURES = {
     "resnet": "test_resnet",
     "efficientnet": "test_efficientnet",
@@ -105,6 +107,31 @@ def weights_of(zoo: Path, architecture: str, source: str) -> Path:
     return zoo / f"{architecture}-{source}.safetensors"
 
 
+class ShallowLite(EfficientNetLite):
+    """The first stages of an EfficientNet-Lite, averaged over the picture."""
+
+    def __init__(self, variant: int, stages: int, pretrained: bool, name: str) -> None:
+        super().__init__(variant, pretrained=pretrained, input_size=LITE_SIDE, name=name)
+        sizes = [(block._block_args.input_filters, block._block_args.output_filters) for block in self.network._blocks]
+        begins = [index for index, (before, after) in enumerate(sizes) if before != after]  # the first block of a stage
+        self.network._blocks = self.network._blocks[: begins[stages]]
+        self.feature_dim, self.num_source_classes = sizes[begins[stages] - 1][1], None
+        del self.network._conv_head, self.network._bn1, self.network._fc
+
+    @property
+    def head(self) -> None:
+        """None: the classifier is behind the last stage."""
+        return None
+
+    def encode(self, inputs: Tensor) -> BackboneOutput:
+        """What the last block gives; its projection is linear, without an activation."""
+        network = self.network
+        maps = network._swish(network._bn0(network._conv_stem(inputs.contiguous(memory_format=torch.channels_last))))
+        for block in network._blocks:
+            maps = block(maps)
+        return BackboneOutput(maps.mean(dim=(2, 3)), None)
+
+
 def make_zoo(
     zoo: Path, emoji: Path, only: tuple[str, ...] = ("",)
 ) -> tuple[dict[str, nn.Module], dict[str, dict[str, object]]]:
@@ -137,6 +164,12 @@ def make_zoo(
                 continue
             backbones[name] = EfficientNetLite(variant, pretrained=pretrained, input_size=LITE_SIDE)
             about[name] = {"architecture": f"lite{variant}", "source": "imagenet" if pretrained else "none"}
+    for variant, stages, pretrained in product((0, 1, 2), LITE_STAGES, (True, False)):
+        source = "imagenet" if pretrained else "none"
+        name = f"lite{variant}to{stages}_{source}"
+        if name.startswith(only):
+            backbones[name] = ShallowLite(variant, stages, pretrained, name)
+            about[name] = {"architecture": f"lite{variant}to{stages}", "source": source}
     return backbones, about
 
 

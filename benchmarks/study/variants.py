@@ -76,19 +76,23 @@ def variants(features: Tensor, labels: Tensor, seed: int = 0) -> dict[str, float
 
 
 def main() -> None:
-    """Write the rows."""
+    """Write the rows that are not there yet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--emoji", type=Path, required=True)
     parser.add_argument("--zoo", type=Path, required=True)
     parser.add_argument("--backbones", nargs="*", default=[""], help="names, or beginnings of names")
     options = parser.parse_args()
     backbones, _ = make_zoo(options.zoo, options.emoji, tuple(options.backbones))
-    lines = []
+    path = HERE / "rows" / "variants.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    done = {(row["target"], row["backbone"]) for row in map(json.loads, lines)}
     for target, data in make_targets(options.emoji).items():
         data.setup()
         if data.task != "classification":
             continue
         for name, backbone in backbones.items():
+            if (target, name) in done:
+                continue
             kept = extract(
                 backbone, data, keep=("features", "labels"), max_samples=TRAIN, trainer={"accelerator": "cpu"},
                 progress=False,
@@ -96,7 +100,7 @@ def main() -> None:
             values = {key: round(value, 6) for key, value in variants(kept["features"], kept["labels"]).items()}
             lines.append(json.dumps({"backbone": name, "target": target, "values": values}))
         print(f"{target}: {len(backbones)} backbones", flush=True)
-        write_atomically(HERE / "rows" / "variants.jsonl", "\n".join(lines) + "\n")
+        write_atomically(path, "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
