@@ -360,9 +360,9 @@ def options_of(variants: pd.DataFrame, table: StudyTable) -> list[str]:
     scores = list(dict.fromkeys(column.split(", ", 1)[0] for column in mean))
     lines = [
         f"Mean regret over {len(frames)} targets of the first by each score, computed otherwise, among the "
-        f"{variants.index.get_level_values(1).nunique()} backbones that this was run for (without the Lites, unlike "
-        "above): among all of them / within one architecture. Nothing else changes; the defaults of the package are "
-        "the first column, and nearest neighbours with k = 1.",
+        f"{variants.index.get_level_values(1).nunique()} backbones that this was run for: among all of them / within "
+        "one architecture. Nothing else changes; the defaults of the package are the first column, and nearest "
+        "neighbours with k = 1.",
         "",
         f"| Score | {' | '.join(hows)} |",
         "|---" * (len(hows) + 1) + "|",
