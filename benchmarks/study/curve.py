@@ -91,8 +91,9 @@ class Replay(_Halving):
         self.task, self.board, self.samples = task, task.board, task.samples
         self.purse, self.full, self.curves = Budget.of(share), task.epochs, {}
 
-    def _train_to(self, name: str, rung: int, epochs: int) -> None:
+    def _train_to(self, name: str, rung: int, epochs: int) -> bool:
         self.curves[name] = Curve(list(self.task.curves[name][:rung]))
+        return True
 
 
 def by_select(task: Task, share: float) -> float:

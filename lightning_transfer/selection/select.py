@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -486,12 +487,13 @@ class _Halving:
         """
         left = self._limit() - self._screen_cost()
         rungs = sorted({max(1, epochs // 4), max(1, epochs // 2), epochs})
+        costs = [self._epoch_cost(name) for name in order]
         for count in range(len(order), 0, -1):
-            names = sorted(order[:count], key=lambda name: -self._epoch_cost(name))  # the dearest may survive
+            of_first = [0.0, *accumulate(sorted(costs[:count], reverse=True))]  # the dearest may survive
             for share in _GO_ON:
                 cost, before, alive = 0.0, 0, count
                 for rung in rungs:
-                    cost += sum(self._epoch_cost(name) for name in names[:alive]) * (rung - before)
+                    cost += of_first[alive] * (rung - before)
                     before, alive = rung, math.ceil(alive * share)
                 if cost <= left * (1 + 1e-9):
                     return list(order[:count]), rungs, share
