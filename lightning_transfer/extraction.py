@@ -235,6 +235,7 @@ def extract(
     )  # fmt: skip
     module = _FeaturePass(backbone, metrics, keep, keys, recorder)
     with ExitStack() as stack:
+        stack.callback(module.let_go)
         stack.callback(module.defer_checks, False)
         for context in (
             quiet_lightning(),
@@ -259,11 +260,9 @@ def extract(
         runner.predict(module, datamodule=scoring_pass, return_predictions=False)
         if module.results_file is not None:
             module.read_back()
-    if module.num_samples == 0:
-        raise ValueError(f"Expected argument `data` to hold samples for split {split!r}, but got none.")
-    found = Extraction(metrics=metrics, num_samples=module.num_samples, seconds=module.seconds, kept=module.kept)
-    module.let_go()
-    return found
+        if module.num_samples == 0:
+            raise ValueError(f"Expected argument `data` to hold samples for split {split!r}, but got none.")
+        return Extraction(metrics=metrics, num_samples=module.num_samples, seconds=module.seconds, kept=module.kept)
 
 
 def feed(
@@ -459,6 +458,7 @@ class _FeaturePass(LightningModule):
         """Drop all that is large: a Trainer and its module hold each other until Python looks for such cycles."""
         del self.backbone, self.recorder
         self._hidden, self._parts, self.kept, self._behind, self._late = (None,), {}, {}, None, None
+        self.put_back = set  # it holds the weights
 
     def read_back(self) -> None:
         """Take over what the spawned processes found."""

@@ -105,7 +105,7 @@ def trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
     arguments = plain_part(cfg, "trainer")
     arguments.pop("_target_", None)
     built: dict[str, Any] = instantiate(arguments)
-    if str(built.get("devices", 1)) != "1":
+    if _number_in_sweep() is not None and str(built.get("devices", 1)) != "1":
         from lightning.pytorch import Trainer
 
         from lightning_transfer.extraction import quiet_lightning
@@ -116,17 +116,23 @@ def trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
     return built | gpu_of_job(built)
 
 
+def _number_in_sweep() -> int | None:
+    """Number of this job in its sweep, None where there is none."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.MULTIRUN:
+        return None
+    return int(HydraConfig.get().job.num)
+
+
 def refuse_restarts(trainer: Trainer) -> None:
     """Refuse a Trainer whose processes each begin the program anew where that is a sweep.
 
     Raises:
         ValueError: If it is one.
     """
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    sweeping = HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
-    if sweeping and trainer.num_devices > 1 and starts_script_again(trainer):
+    if _number_in_sweep() is not None and trainer.num_devices > 1 and starts_script_again(trainer):
         raise ValueError(
             "Each process of this strategy would start the whole sweep again: use ++trainer.strategy=ddp_spawn with -m."
         )
@@ -138,14 +144,10 @@ def gpu_of_job(trainer: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         trainer: The arguments.
     """
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
     from lightning_transfer.utilities.devices import own_gpu
 
-    if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.MULTIRUN:
-        return {}
-    return own_gpu(trainer, int(HydraConfig.get().job.num))
+    number = _number_in_sweep()
+    return {} if number is None else own_gpu(trainer, number)
 
 
 def feature_cache(cfg: DictConfig) -> FeatureCache | None:

@@ -374,9 +374,24 @@ def _score(row: Row, backbone: Any, plan: _Plan, passes: Mapping[str, Any]) -> t
     Returns:
         Its row, or one for each of its layers; what the data told; and the seconds that the cache saved.
     """
-    same = {"fingerprint": row.fingerprint, **passes}
     slices: dict[str, slice] = {"": slice(None)} if plan.layers is None else backbone.slices
     scores = LayerScores({name: plan.metrics.build(backbone) for name in slices}, slices)
+    try:
+        return _fill(scores, slices, row, backbone, plan, passes)
+    finally:
+        scores.reset()  # a metric refers to itself: its states would stay until Python looks for such cycles
+
+
+def _fill(
+    scores: LayerScores,
+    slices: Mapping[str, slice],
+    row: Row,
+    backbone: Any,
+    plan: _Plan,
+    passes: Mapping[str, Any],
+) -> tuple[list[Row], dict[str, Any], float]:
+    """What :func:`_score` gives, by the scores of each layer."""
+    same = {"fingerprint": row.fingerprint, **passes}
     fed = scores.of("") if plan.layers is None else scores
     kept = needed_of(plan.target, plan.group_key) if plan.reference is not None else ()
     extraction = plan.extract(
@@ -416,7 +431,6 @@ def _score(row: Row, backbone: Any, plan: _Plan, passes: Mapping[str, Any]) -> t
         named = replace(row, backbone=f"{row.backbone}:{layer}", layer=layer) if layer else row
         width = len(range(*columns.indices(backbone.feature_dim)))
         rows.append(_add_all(replace(named, feature_dim=width), scores.of(layer), plan, *sides))
-    scores.reset()  # a metric refers to itself: its states would stay until Python looks for such cycles
     return rows if plan.aggregate is None else [_aggregate(row, rows, plan)], info, saved
 
 

@@ -102,7 +102,8 @@ def test_a_failing_backbone_is_a_row_with_its_reason(digits, tmp_path):
     ]
 
 
-def test_nothing_large_waits_for_the_garbage_collector(digits):
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_large_waits_for_the_garbage_collector(fails, digits):
     found = []
 
     class Total(Metric):
@@ -114,19 +115,23 @@ def test_nothing_large_waits_for_the_garbage_collector(digits):
 
         def update(self, features):
             self.total = self.total + features.sum()
+            found.append(weakref.ref(self.total))
+            if fails:
+                raise ValueError("no total")
 
         def compute(self):
-            found.append(weakref.ref(self.total))
             return self.total.clone()
 
     zoo = {"net": Linear()}
-    found.append(weakref.ref(zoo["net"]))
+    found += [weakref.ref(zoo["net"]), *map(weakref.ref, zoo["net"].parameters())]
     gc.collect()
     gc.disable()
     try:
-        screen(zoo, digits, {"total": Total()})
+        board = screen(zoo, digits, {"total": Total()})
+        assert board["net"].failed is fails
         del zoo
-        assert [reference() for reference in found] == [None, None]
+        assert len(found) > 2
+        assert {reference() for reference in found} == {None}
     finally:
         gc.enable()
 
