@@ -224,7 +224,7 @@ def draw(found: pd.DataFrame, path: Path) -> None:
                       linewidth=2.5 if way == "select" else 1.2)  # fmt: skip
         axes.set(xscale="log", xlabel="cost, % of fine-tuning all", ylabel="accuracy lost (regret)")
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.legend(frameon=False)
+        figure.legend(frameon=False, loc="outside lower center", ncols=3)  # beside the lines, not over them
         figure.savefig(path, dpi=110)
 
 

@@ -580,14 +580,23 @@ def _run_race(candidates: Mapping[str, Any], plan: _Plan, board: _Board, share: 
                 alive.remove(one.backbone)
                 status = say_dropped(one, title(standing.rank_by))
                 rows[one.backbone] = replace(rows[one.backbone], scores={}, standard_errors={}, parts={}, status=status)
+            _forget(kept, alive)
     except KeyboardInterrupt:
         board.rows = [row for name, row in rows.items() if name not in alive]
         board.interrupt(list(candidates))
         return
+    finally:
+        _forget(kept)
     board.rows = list(rows.values())
     notes = [*board.info.get("notes", ()), race.sentence()]
     grouped = {} if ends is None else {"grouped": True}
     board.info |= {"num_samples": race.seen, "race": race.summary(), "notes": notes, **grouped}
+
+
+def _forget(kept: dict[str, _Kept], alive: Sequence[str] = ()) -> None:
+    """Drop the states of all but those that go on, which would stay until Python looks for cycles."""
+    for name in set(kept).difference(alive):
+        kept.pop(name).collection.reset()
 
 
 def _run_on(

@@ -183,9 +183,9 @@ def check_measurable(target: TransferDataModule, split: str) -> None:
     Raises:
         ValueError: If there is no such split, or no sample of it has any of several labels.
     """
-    if target.task == "multilabel" and not bool(target.split_dataset(split).truth.any()):
+    truth = target.split_dataset(split).truth
+    if target.task == "multilabel" and not bool(truth.any()):
         raise ValueError(f"Expected samples with a label in split {split!r} of `{target.name}`, but got none.")
-    target.split_dataset(split)
 
 
 def measure(task: str, outputs: Tensor, truth: Tensor) -> float:

@@ -102,8 +102,9 @@ def test_a_failing_backbone_is_a_row_with_its_reason(digits, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("race", [None, 0.9])
 @pytest.mark.parametrize("fails", [False, True])
-def test_nothing_large_waits_for_the_garbage_collector(fails, digits):
+def test_nothing_large_waits_for_the_garbage_collector(fails, race, digits):
     found = []
 
     class Total(Metric):
@@ -127,7 +128,7 @@ def test_nothing_large_waits_for_the_garbage_collector(fails, digits):
     gc.collect()
     gc.disable()
     try:
-        board = screen(zoo, digits, {"total": Total()})
+        board = screen(zoo, digits, {"total": Total()}, race=race)
         assert board["net"].failed is fails
         del zoo
         assert len(found) > 2
