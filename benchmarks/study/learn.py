@@ -17,6 +17,7 @@ from lightning_transfer.metrics.registry import DEFAULT_METRICS, METRICS
 from lightning_transfer.report.text import listed, title
 from lightning_transfer.screening.consensus import Evidence, consensus, signed_scores
 from lightning_transfer.selection import StudyTable
+from lightning_transfer.selection.study_table import _COVERED as COVERED
 from lightning_transfer.selection.study_table import REFERENCES
 
 HERE = Path(__file__).parent
@@ -37,7 +38,6 @@ COST = (
     "that a small budget shortens counts as whole, for every way alike.",
 )
 FIRST_LOOK = (*DEFAULT_METRICS, "parameters")
-COVERED = 2 / 3  # of the backbones of a group, as `StudyTable.judge` asks
 ENOUGH = curve.ENOUGH
 
 

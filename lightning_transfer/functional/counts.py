@@ -188,10 +188,15 @@ def count_joint(source_labels: Tensor, columns: Tensor, source_classes: int, cla
     return add_joint_(counts, source_labels, columns)
 
 
-def add_joint_(counts: Tensor, source_labels: Tensor, columns: Tensor) -> Tensor:
-    """Add samples to joint counts of :func:`count_joint` in place, at a cost that does not depend on their size."""
-    m, source_classes, classes = counts.shape
+def add_joint_(counts: Tensor, source_labels: Tensor, columns: Tensor, parts: Tensor | None = None) -> Tensor:
+    """Add samples to joint counts of :func:`count_joint` in place, at a cost that does not depend on their size.
+
+    With ``parts`` of shape ``(n,)`` the counts have one more dimension in front, and each sample is added to its part.
+    """
+    m, source_classes, classes = counts.shape[-3:]
     column = torch.arange(m, device=columns.device)
+    if parts is not None:
+        column = column + parts[:, None] * m
     cell = ((column * source_classes + source_labels[:, None]) * classes + columns).flatten()
     counts.view(-1).index_add_(0, cell, torch.ones_like(cell))
     return counts

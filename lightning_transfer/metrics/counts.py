@@ -56,14 +56,11 @@ class CountMetric(JackknifeMetric):
         """Add checked labels of shape ``(n,)`` and ``(n, columns)``, perhaps with groups ``(n,)``, to the counts."""
         self._grow(columns.shape[1], int(source_labels.max()) + 1, int(columns.max()) + 1)
         self._note_grouping(groups)
-        count = self.jackknife_groups
         if groups is None:
-            parts = turns(int(self.seen), len(columns), count, columns.device)
+            parts = turns(int(self.seen), len(columns), self.jackknife_groups, columns.device)
         else:
-            parts = parts_of(groups, count)
-        for group in range(count):
-            chosen = slice(None) if count == 1 else parts == group
-            add_joint_(self.joint_counts[group], source_labels[chosen], columns[chosen])
+            parts = parts_of(groups, self.jackknife_groups)
+        add_joint_(self.joint_counts, source_labels, columns, parts)
         self.seen += len(columns)
 
     def _grow(self, *shape: int) -> None:

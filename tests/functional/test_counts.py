@@ -35,6 +35,10 @@ def test_joint_counts_are_those_of_a_loop(seed, n, m, source_classes, classes):
     joint = count_joint(source, columns, source_classes, classes)
     assert torch.equal(joint, expected)
     assert torch.equal(add_joint_(joint.clone(), source, columns), 2 * expected)
+    parts = torch.arange(len(source)) % 3
+    dealt = add_joint_(joint.new_zeros(3, *joint.shape), source, columns, parts)
+    for part in range(3):
+        assert torch.equal(dealt[part], add_joint_(0 * joint, source[parts == part], columns[parts == part]))
     shares = joint[0].double() / n
     given_source = shares.sum(1, keepdim=True)
     plain = -torch.special.xlogy(shares, torch.where(shares > 0, shares / given_source, 1)).sum()
