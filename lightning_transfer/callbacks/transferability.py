@@ -58,7 +58,7 @@ class TransferabilityMonitor(FeatureMonitor):
             :func:`~lightning_transfer.inputs.split_batch`); by default the attribute ``input_key`` of ``data``.
         label_key: The same for the labels or targets.
         prefix: Group of the names of the values.
-        name: Tells this monitor from others of its kind (another reference, say), which Lightning refuses side by side
+        name: Tells this monitor from others of its kind (another layer, say), which Lightning refuses side by side
             otherwise: the names of the values are ``prefix/name/value`` then.
         stop_below: Stop a hopeless run: the score that ranks must not fall below this number, or below the quantile
             ``stop_quantile`` of its column in the leaderboard stored at this path. The Trainer's ``min_epochs`` and
