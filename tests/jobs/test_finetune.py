@@ -121,7 +121,7 @@ def test_equal_monitors_are_told_to_take_names(tmp_path):
     ("ddp", "MULTIRUN", True), ("ddp_spawn", "MULTIRUN", False), ("ddp", "RUN", False),
 ])  # fmt: skip
 def test_a_sweep_refuses_strategies_that_start_the_script_again(strategy, mode, refused, tmp_path):
-    _job(tmp_path, f"hydra.mode={mode}")
+    _job(tmp_path, f"hydra.mode={mode}", "hydra.job.num=0")
     trainer = make_trainer(devices=2, strategy=strategy)
     trainer.strategy._configure_launcher()
     with pytest.raises(ValueError, match="ddp_spawn") if refused else nullcontext():
