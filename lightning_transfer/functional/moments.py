@@ -40,7 +40,7 @@ class Spectrum(NamedTuple):
 
     Attributes:
         values: Squared singular values, which are the eigenvalues of the scatter, shape ``(r,)``.
-        vectors: ``V``, shape ``(d, r)``; ``(d, 0)`` where only ``U`` was looked for.
+        vectors: ``V``, shape ``(d, r)``; ``(d, 0)`` where only ``U`` was looked for, see :meth:`FeatureMoments.along`.
         left: ``U``, shape ``(n, r)``, where the samples are at hand.
     """
 
@@ -76,6 +76,7 @@ class FeatureMoments:
         rows: The centred samples, shape ``(n, d)``, where they are at hand; ``shift`` is then their mean.
         single: Whether samples came in single precision or less: what their rounding can have made is no variation.
         rough: Whether six digits are enough, as of parts that a standard error is made of.
+        one_span: Whether the features are taken to have the same left vectors when they are divided by their scale.
     """
 
     count: int
@@ -85,6 +86,7 @@ class FeatureMoments:
     rows: Tensor | None = None
     single: bool = False
     rough: bool = False
+    one_span: bool = False
 
     @staticmethod
     def of_features(features: Tensor, *, single: bool = False) -> FeatureMoments:
@@ -125,6 +127,12 @@ class FeatureMoments:
         noise = self.count * (8 * eps * self.mean.abs()) ** 2 + 8 * eps * self.second_moment.diagonal()
         constant = (spread <= noise).nonzero().flatten()
         return scatter.index_fill_(0, constant, 0).index_fill_(1, constant, 0) if len(constant) else scatter
+
+    def part_like(self) -> dict[str, bool]:
+        """How a part of the samples, which are at hand, may be looked at for a standard error."""
+        known = "scatter_spectrum" in vars(self) and "standard_spectrum" in vars(self)
+        alike = known and len(self.scatter_spectrum.values) == len(self.standard_spectrum.values)
+        return {"rough": True, "one_span": alike}
 
     @cached_property
     def scatter_spectrum(self) -> Spectrum:
@@ -183,9 +191,7 @@ class FeatureMoments:
         if bool(((values > noise**2 / 4) & (values < 4 * noise**2)).any()):
             return None
         kept = int((values > noise**2).sum())
-        values, left = values[:kept], left[:, :kept]
-        vectors = rows.T @ (left / values.sqrt()) if scale is None else rows.new_empty(self.num_features, 0)
-        return Spectrum(values, vectors, left)
+        return Spectrum(values[:kept], rows.new_empty(self.num_features, 0), left[:, :kept])
 
     @cached_property
     def products(self) -> Tensor:
@@ -193,19 +199,35 @@ class FeatureMoments:
         assert self.rows is not None
         return gram(self.rows.T)
 
+    def along(self, point: Tensor) -> Tensor:
+        """A point, shape ``(d,)``, along the vectors of :attr:`scatter_spectrum`, shape ``(r,)``."""
+        values, vectors, left = self.scatter_spectrum
+        if vectors.shape[1] or left is None:
+            return vectors.T @ point
+        assert self.rows is not None
+        return left.T @ (self.rows @ point) / values.sqrt()
+
+    def _less_span(self, point: Tensor, along: Tensor) -> Tensor:
+        """A point, shape ``(d,)``, less what of it lies along the vectors of :attr:`scatter_spectrum`."""
+        values, vectors, left = self.scatter_spectrum
+        if vectors.shape[1] or left is None:
+            return point - vectors @ along
+        assert self.rows is not None
+        return point - self.rows.T @ (left @ (along / values.sqrt()))
+
     @cached_property
     def mean_along(self) -> Tensor:
         """The mean along the vectors of :attr:`scatter_spectrum`, shape ``(r,)``."""
-        return self.scatter_spectrum.vectors.T @ self.mean
+        return self.along(self.mean)
 
     @cached_property
     def mean_outside(self) -> Tensor:
         """Squared length of the part of the mean outside the span of the centred features, 0-d; 0 below rounding."""
-        values, vectors, _ = self.scatter_spectrum
+        values = self.scatter_spectrum.values
         if len(values) == self.num_features:
             return self.mean.new_zeros(())
-        outside = self.mean - vectors @ self.mean_along
-        outside = outside - vectors @ (vectors.T @ outside)
+        outside = self._less_span(self.mean, self.mean_along)
+        outside = self._less_span(outside, self.along(outside))
         eps = torch.finfo(outside.dtype).eps
         largest = float(values.max()) ** 0.5 if len(values) else 0.0
         condition = largest / float(values.min()) ** 0.5 if len(values) else 0.0
@@ -302,19 +324,25 @@ class SupervisedMoments(FeatureMoments):
         return coordinates, self._left_over(self.scatter_spectrum, coordinates)
 
     @cached_property
-    def _whitened(self) -> tuple[LeastSquares, int, float]:
-        """Least squares without penalty, the rank, and the condition number of the correlation matrix on its range."""
+    def _whitened_sums(self) -> tuple[Tensor, int, float]:
+        """Explained squares, rank and condition number of the correlation matrix, from sums."""
+        noise = self._input_noise(self.feature_scale) ** 2
+        return whitened_square(self.scatter, self.cross_scatter, self.count, noise)
+
+    @cached_property
+    def _whitened(self) -> tuple[LeastSquares, int]:
+        """Least squares without penalty, and the rank of the correlation matrix."""
         if self.rows is None:
-            noise = self._input_noise(self.feature_scale) ** 2
-            explained, rank, condition = whitened_square(self.scatter, self.cross_scatter, self.count, noise)
+            explained, rank, _ = self._whitened_sums
             left_over = (self.target_scatter - explained).clamp(min=0)
-            return LeastSquares(explained, left_over, torch.zeros_like(explained)), rank, condition
-        spectrum = self.standard_spectrum
-        coordinates = self.coordinates(spectrum)
-        fit = LeastSquares(
-            coordinates.square().sum(1), self._left_over(spectrum, coordinates), coordinates.new_zeros(len(coordinates))
-        )
-        return fit, len(spectrum.values), super().condition_number
+            return LeastSquares(explained, left_over, torch.zeros_like(explained)), rank
+        if self.one_span:
+            spectrum, (coordinates, left_over) = self.scatter_spectrum, self.principal_coordinates
+        else:
+            spectrum = self.standard_spectrum
+            coordinates = self.coordinates(spectrum)
+            left_over = self._left_over(spectrum, coordinates)
+        return LeastSquares(coordinates.square().sum(1), left_over, torch.zeros_like(left_over)), len(spectrum.values)
 
     @property
     def rank(self) -> int:
@@ -324,7 +352,7 @@ class SupervisedMoments(FeatureMoments):
     @property
     def condition_number(self) -> float:
         """Condition number of the correlation matrix on its range, an estimate from below."""
-        return self._whitened[2]
+        return self._whitened_sums[2] if self.rows is None else super().condition_number
 
     def least_squares(self, penalty: float = 0.0) -> LeastSquares:
         """Fit the targets by a linear map of the centred features.

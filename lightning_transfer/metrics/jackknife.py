@@ -75,17 +75,21 @@ class JackknifeMetric(TransferMetric):
             )
         with self.sync_context(should_sync=not self._is_synced, should_unsync=True):
             value = float(self._finish(self._score(self._totals())))
-            if not self._has_groups:
-                return jackknife_interval(value, [self._score(part) for part in self._totals_without_each()], level)
-            sizes = self._sizes().tolist()
-            filled = [size for size in sizes if size]
-            if len(filled) < 2:
+            sizes = self._sizes().tolist() if self._has_groups else None
+            filled = None if sizes is None else [size for size in sizes if size]
+            if filled is not None and len(filled) < 2:
                 raise ValueError(
                     f"Expected argument `groups` to fill at least 2 of {self.jackknife_groups} `jackknife_groups`, "
                     f"but got {len(filled)}."
                 )
-            parts = zip(self._totals_without_each(), sizes, strict=True)
-            return jackknife_interval(value, [self._score(part) for part, size in parts if size], level, filled)
+            return jackknife_interval(value, self._scores_without_each(sizes), level, filled)
+
+    def _scores_without_each(self, sizes: Sequence[int] | None) -> list[Tensor]:
+        """Scores of the samples of all groups but one, for each group that is not empty."""
+        if sizes is None:
+            return [self._score(part) for part in self._totals_without_each()]
+        parts = zip(self._totals_without_each(), sizes, strict=True)
+        return [self._score(part) for part, size in parts if size]
 
 
 def jackknife_interval(

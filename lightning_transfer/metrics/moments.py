@@ -5,9 +5,11 @@ Scores of one kind of task are one compute group in a ``MetricCollection``: thei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -33,6 +35,7 @@ from lightning_transfer.utilities.groups import parts_of, turns
 from lightning_transfer.utilities.linalg import add_gram_, add_grams_
 
 _CHUNK = 1024  # rows that wait for one product
+_LEFT_OUT = "left out"  # what the scores without each part are kept under
 _COLLINEAR = 1e8  # condition number from which a warning is due
 
 
@@ -562,7 +565,9 @@ class MomentMetric(JackknifeMetric):
         groups = range(self.jackknife_groups)
         if self._all_wait:
             parts = (self._moments_of([other for other in groups if other != group]) for group in groups)
-            yield from (replace(part, rough=True) if isinstance(part, FeatureMoments) else part for part in parts)
+            whole = self._totals()
+            how = whole.part_like() if isinstance(whole, FeatureMoments) else {}
+            yield from (replace(part, **how) if how else part for part in parts)
             return
         sums = {name: getattr(self, name) for name in self._sums.names}
         before = {name: torch.zeros_like(state[0]) for name, state in sums.items()}
@@ -574,6 +579,15 @@ class MomentMetric(JackknifeMetric):
                 {name: earlier + later[name] for name, earlier in before.items()}, **self._origin()
             )
             before = {name: earlier + sums[name][group] for name, earlier in before.items()}
+
+    def _scores_without_each(self, sizes: Sequence[int] | None) -> list[Tensor]:
+        state, known = memo(self.seen).pop(_LEFT_OUT, (None, ()))
+        if state == (count_in(self.seen), count_in(self.pending_count)):
+            memo(self.seen)[_LEFT_OUT] = state, known
+            for metric, scores in known:
+                if metric() is self:
+                    return [score for score, size in zip(scores, sizes or scores, strict=True) if sizes is None or size]
+        return super()._scores_without_each(sizes)
 
     @property
     def _unregularised(self) -> bool:
@@ -604,3 +618,35 @@ class MomentMetric(JackknifeMetric):
             messages=tuple(messages),
             **classes,
         )
+
+
+def leave_out_together(metrics: Iterable[object]) -> None:
+    """Let scores that share their sums each look at a part before the next part is made, for ``compute_with_interval``.
+
+    What the scores of a part have in common, such as an eigendecomposition, is then computed once. Nothing is raised
+    here: what cannot be computed is left to the score's own ``compute_with_interval``.
+
+    Args:
+        metrics: Scores, of which those that follow from moments and have ``jackknife_groups`` are looked at.
+    """
+    sharing: dict[int, list[MomentMetric]] = {}
+    for metric in metrics:
+        if isinstance(metric, MomentMetric) and metric.jackknife_groups > 1:
+            sharing.setdefault(id(metric.seen), []).append(metric)
+    for members in sharing.values():
+        with suppress(ValueError, RuntimeError):
+            if len(members) > 1:
+                _leave_out(members)
+
+
+def _leave_out(members: Sequence[MomentMetric]) -> None:
+    first, found = members[0], [(metric, list[Tensor]()) for metric in members]
+    for metric, _ in found:
+        with suppress(ValueError, RuntimeError):
+            metric._score(first._totals())  # what it takes stays with the totals, and says how to look at their parts
+    for part in first._totals_without_each():
+        for metric, scores in found:
+            with suppress(ValueError, RuntimeError):
+                scores.append(metric._score(part))
+    whole = [(ref(metric), scores) for metric, scores in found if len(scores) == first.jackknife_groups]
+    memo(first.seen)[_LEFT_OUT] = (count_in(first.seen), count_in(first.pending_count)), whole

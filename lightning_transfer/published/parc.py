@@ -49,9 +49,11 @@ def parc(
 def _rounded_distances(annotations: Tensor) -> Tensor:
     import numpy as np
 
+    # of the labels that there are: of all samples, the rounding would depend on their order as well
+    kinds, kind = annotations.unique(dim=0, return_inverse=True)
     with np.errstate(invalid="ignore"):
-        correlation = np.nan_to_num(np.corrcoef(annotations.cpu().numpy()))
-    return pairs(1 - torch.from_numpy(correlation).to(annotations))
+        correlation = np.nan_to_num(np.corrcoef(kinds.cpu().numpy()))
+    return pairs((1 - torch.from_numpy(correlation).to(annotations))[kind][:, kind])
 
 
 def _randomised_components(rows: Tensor, num_components: int) -> Tensor:

@@ -646,7 +646,11 @@ def add_scores(row: Row, metrics: MetricCollection, error_bars: bool) -> Row:
         metrics: Fed with all samples.
         error_bars: Whether standard errors are computed too.
     """
-    members: Iterable[tuple[str, Any]] = metrics.items(keep_base=True, copy_state=False)
+    from lightning_transfer.metrics.moments import leave_out_together
+
+    members: list[tuple[str, Any]] = list(metrics.items(keep_base=True, copy_state=False))
+    if error_bars:
+        leave_out_together(metric for _, metric in members)
     scores = {name: _compute(metric, error_bars) for name, metric in members}
     failures = [f"{name}: {score.failure}" for name, score in scores.items() if score.failure is not None]
     return replace(

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
+
 _HALF = 512  # columns from which on a block of a product fills a GPU
 _LEAF = 256  # below this width a plain product or copy is as fast as anything that knows of the symmetry
+_SHARED = 1536  # rows from which on threads gain more of a factorisation than they lose by waiting for each other
 
 
 def add_gram_(out: Tensor, rows: Tensor) -> Tensor:
@@ -33,7 +41,8 @@ def add_gram_(out: Tensor, rows: Tensor) -> Tensor:
     from scipy.linalg.blas import dsyrk  # PyTorch has no product that knows its result is symmetric
 
     # in BLAS's order of memory the transpose of a tensor, whose lower triangle is the upper one here
-    dsyrk(1.0, rows.detach().numpy().T, beta=1.0, c=out.numpy().T, lower=True, overwrite_c=True)
+    with _threads(torch.get_num_threads()):
+        dsyrk(1.0, rows.detach().numpy().T, beta=1.0, c=out.numpy().T, lower=True, overwrite_c=True)
     return out
 
 
@@ -105,7 +114,8 @@ def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
         return values, vectors
     from scipy.linalg import eigh as decompose
 
-    found = decompose(matrix.numpy(), driver="evd")
+    with _threads(_worth(matrix)):
+        found = decompose(matrix.numpy(), driver="evd")
     return torch.from_numpy(found[0]), torch.from_numpy(found[1])
 
 
@@ -120,8 +130,33 @@ def cholesky(matrix: Tensor) -> Tensor | None:
         return None if int(failed) else factor
     from scipy.linalg.lapack import dpotrf
 
-    upper, failed = dpotrf(matrix.numpy().T, lower=False, clean=True)  # in LAPACK's order the transpose of the lower
+    with _threads(_worth(matrix)):
+        # in LAPACK's order of memory the transpose of the lower factor
+        upper, failed = dpotrf(matrix.numpy().T, lower=False, clean=True)
     return None if failed else torch.from_numpy(upper.T)
+
+
+@cache
+def _pools() -> ThreadpoolController:
+    """The threads of SciPy's BLAS, which knows nothing of ``torch.set_num_threads``."""
+    import scipy.linalg  # noqa: F401 - what is loaded by now is found
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _threads(count: int) -> AbstractContextManager[Any]:
+    """Let SciPy's BLAS take so many threads, or as many as it may by its own settings, if these are fewer."""
+    pools = _pools()
+    limit: AbstractContextManager[Any] = pools.limit(
+        limits=min([count, *(p.num_threads for p in pools.lib_controllers)])
+    )
+    return limit
+
+
+def _worth(matrix: Tensor) -> int:
+    """Threads for a factorisation: where others keep the cores busy, those of a small one wait longer than it takes."""
+    return torch.get_num_threads() if len(matrix) >= _SHARED else 1
 
 
 def _suits_blas(matrix: Tensor) -> bool:

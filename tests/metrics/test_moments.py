@@ -14,6 +14,8 @@ from torchmetrics import MetricCollection
 
 from lightning_transfer.functional import h_score, log_maximum_evidence
 from lightning_transfer.metrics import HScore, LabelMSE, LinearMSE, LogME
+from lightning_transfer.metrics.base import collect
+from lightning_transfer.metrics.moments import MomentMetric, leave_out_together
 
 
 def test_collection_updates_one_set_of_states_and_decomposes_once(monkeypatch):
@@ -140,6 +142,66 @@ def test_interval_needs_groups():
     metric = feed(HScore(), inputs_of(make_inputs(6)))
     with pytest.raises(ValueError, match="`jackknife_groups`"):
         metric.compute_with_interval()
+
+
+def few(kind):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(90, 120, generator=generator)
+    if kind == "duplicates":
+        features[1] = features[0]
+    if kind == "nearly_constant":  # divided by its scale, it is rounding alone, and hides all that is smaller
+        features[:, 0] = 1e6 + features[:, 0]
+    return features, torch.arange(90) % 3
+
+
+@pytest.mark.parametrize("kind", ["plain", "duplicates", "nearly_constant", "many", "groups"])
+def test_scores_that_share_sums_look_at_each_part_together(monkeypatch, kind):
+    features, labels = few(kind)
+    if kind == "many":
+        features, labels = torch.cat([features, features * 0.9 + 0.1] * 9), torch.cat([labels, labels] * 9)
+    groups = torch.arange(len(labels)) % 7 if kind == "groups" else None
+
+    def make():
+        made = {"h": HScore, "s": partial(HScore, shrinkage="ledoit_wolf"), "l": LogME}
+        collection = collect({name: metric(jackknife_groups=10) for name, metric in made.items()})
+        collection.update(features, labels, groups=groups)
+        return collection, dict(collection.items(keep_base=True, copy_state=False))
+
+    _, alone = make()
+    expected = {name: metric.compute_with_interval() for name, metric in alone.items()}
+    collection, metrics = make()
+    leave_out_together([*metrics.values(), object()])
+    made = []
+    totals = MomentMetric._totals_without_each
+    monkeypatch.setattr(MomentMetric, "_totals_without_each", lambda self: (made.append(self), totals(self))[1])
+    for name, metric in metrics.items():
+        found = metric.compute_with_interval()
+        assert found.value == expected[name].value
+        assert found.standard_error == pytest.approx(expected[name].standard_error, rel=1e-6, abs=1e-12)
+        assert found.bias == pytest.approx(expected[name].bias, rel=1e-6, abs=1e-9)
+    assert not made
+    collection.update(features, labels, groups=groups)
+    for metric in metrics.values():
+        metric.compute_with_interval()
+    assert len(made) == 3  # what was known is of other samples
+
+
+def test_a_score_that_cannot_do_without_a_part_fails_alone(monkeypatch):
+    features, labels = few("plain")
+    collection = collect({"h": HScore(jackknife_groups=3), "l": LogME(jackknife_groups=3)})
+    collection.update(features, labels)
+    metrics = dict(collection.items(keep_base=True, copy_state=False))
+
+    def score(self, moments):
+        if moments.count < 90:
+            raise RuntimeError("too few")
+        return moments.mean.sum()
+
+    monkeypatch.setattr(LogME, "_score", score)
+    leave_out_together(metrics.values())
+    assert metrics["h"].compute_with_interval().value == pytest.approx(2)
+    with pytest.raises(RuntimeError, match="too few"):
+        metrics["l"].compute_with_interval()
 
 
 def test_health_and_warnings():

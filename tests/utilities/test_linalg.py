@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from threadpoolctl import ThreadpoolController
 
 from lightning_transfer.utilities.linalg import (
+    _pools,
     add_gram_,
     centred,
     cholesky,
@@ -59,6 +62,28 @@ def test_symmetric_matrices_are_taken_apart_as_by_pytorch(d, dtype):
     assert cholesky(found - 2 * values[0] * torch.eye(d, dtype=dtype)) is None
     assert torch.equal(found, kept)
     assert torch.equal(rows, copy)
+
+
+@pytest.mark.parametrize(("d", "threads", "expected"), [(300, 2, 1), (1600, 1, 1), (1600, 2, 2)])
+def test_threads_of_scipy_are_those_of_pytorch_and_one_for_what_is_small(monkeypatch, d, threads, expected):
+    counts = []
+
+    def decompose(matrix, driver):
+        counts.extend(pool.num_threads for pool in _pools().lib_controllers)
+        return np.zeros(len(matrix)), matrix
+
+    monkeypatch.setattr("scipy.linalg.eigh", decompose)
+    before = torch.get_num_threads()
+    with ThreadpoolController().limit(limits=2):
+        torch.set_num_threads(threads)
+        try:
+            allowed = [pool.num_threads for pool in _pools().lib_controllers]  # fewer than two on a machine of one core
+            eigh(torch.zeros(d, d, dtype=torch.float64))
+            assert [pool.num_threads for pool in _pools().lib_controllers] == allowed
+        finally:
+            torch.set_num_threads(before)
+    assert counts == [min(expected, *allowed)] * len(counts)
+    assert counts
 
 
 def test_matrices_that_carry_a_graph_keep_it():
