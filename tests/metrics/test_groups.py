@@ -152,6 +152,27 @@ def test_the_bootstrap_draws_whole_groups(k):
     assert interval.standard_error == pytest.approx(np.std(draws), rel=0.15)
 
 
+SEES_COPIES = (  # scores that a number of samples is part of, nearest neighbours in other places, and samples drawn
+    "nce_miller_madow", "knn_accuracy_5", "knn_accuracy_cosine", "h_score_shrunk", "logme", "parc", "ncti", "pactran",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in ESTIMATORS if not row.name.startswith(SEES_COPIES)], ids=lambda row: row.name
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_copies_in_groups_have_the_interval_of_the_samples(row):
+    inputs = row.make(0)
+    n = len(inputs[row.inputs[0]])
+    one, five = (
+        feed(small(row), {**rows(inputs, chosen), "groups": chosen}, [])
+        for chosen in (torch.arange(n), torch.arange(n).repeat_interleave(5))
+    )
+    one, five = one.compute_with_interval(), five.compute_with_interval()
+    assert five.value == pytest.approx(one.value, rel=1e-6, abs=1e-9)
+    assert five.standard_error == pytest.approx(one.standard_error, rel=1e-5, abs=1e-9)
+
+
 @pytest.mark.parametrize(
     "metric", [KNNAccuracy(), RidgeProbe(regularization=1e-2, num_resamples=2)], ids=["knn_accuracy", "ridge_probe"]
 )  # fmt: skip
