@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import compress
 from typing import Any, cast
 from weakref import ref
 
@@ -581,12 +582,11 @@ class MomentMetric(JackknifeMetric):
             before = {name: earlier + sums[name][group] for name, earlier in before.items()}
 
     def _scores_without_each(self, sizes: Sequence[int] | None) -> list[Tensor]:
-        state, known = memo(self.seen).pop(_LEFT_OUT, (None, ()))
+        state, known = memo(self.seen).get(_LEFT_OUT, (None, ()))
         if state == (count_in(self.seen), count_in(self.pending_count)):
-            memo(self.seen)[_LEFT_OUT] = state, known
             for metric, scores in known:
                 if metric() is self:
-                    return [score for score, size in zip(scores, sizes or scores, strict=True) if sizes is None or size]
+                    return scores if sizes is None else list(compress(scores, sizes))
         return super()._scores_without_each(sizes)
 
     @property
@@ -624,14 +624,15 @@ def leave_out_together(metrics: Iterable[object]) -> None:
     """Let scores that share their sums each look at a part before the next part is made, for ``compute_with_interval``.
 
     What the scores of a part have in common, such as an eigendecomposition, is then computed once. Nothing is raised
-    here: what cannot be computed is left to the score's own ``compute_with_interval``.
+    here: what cannot be computed is left to the score's own ``compute_with_interval``, and so is all of it where
+    processes have parts of the data, which each score adds up by itself.
 
     Args:
         metrics: Scores, of which those that follow from moments and have ``jackknife_groups`` are looked at.
     """
     sharing: dict[int, list[MomentMetric]] = {}
     for metric in metrics:
-        if isinstance(metric, MomentMetric) and metric.jackknife_groups > 1:
+        if isinstance(metric, MomentMetric) and metric.jackknife_groups > 1 and not metric.distributed_available_fn():
             sharing.setdefault(id(metric.seen), []).append(metric)
     for members in sharing.values():
         with suppress(ValueError, RuntimeError):
