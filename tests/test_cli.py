@@ -40,7 +40,11 @@ def test_help_of_a_job_shows_examples_and_choices(capsys, job):
 
 @pytest.mark.parametrize(
     "arguments",
-    [("list",), ("screen", "--help"), ("screen", *TINY, "backbone=efficientnet_lite0_random", "++backbone.input_size=32")],
+    [
+        ("list",),
+        ("screen", "--help"),
+        ("screen", *TINY, "backbone=efficientnet_lite0_random", "backbone.input_size=32"),
+    ],
     ids=["list", "help", "screen"],
 )
 def test_output_that_nobody_reads_ends_without_a_word(tmp_path, arguments):
