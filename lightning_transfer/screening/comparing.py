@@ -235,6 +235,12 @@ def across_targets(boards: Sequence[Standings] | Mapping[str, Standings], column
         >>> across.best, across.easiest
         ('a', 'digits')
     """
+    given = list(boards.values()) if isinstance(boards, Mapping) else boards
+    if not isinstance(given, (list, tuple)) or not all(hasattr(board, "ranked") for board in given):
+        raise ValueError(
+            'Expected argument `boards` to be leaderboards by target, {"TARGET": board, ...}, or a list of them, but '
+            f"got {boards!r:.100}."
+        )
     if not isinstance(boards, Mapping):
         names = [str(board.info.get("target", f"target {i}")) for i, board in enumerate(boards)]
         if len(set(names)) < len(names):

@@ -82,6 +82,8 @@ def test_lower_is_better_and_ties():
     ("boards", "message"),
     [
         ([board({"a": 1.0})], "two leaderboards or more"),
+        (board({"a": 1.0}), "`boards` to be leaderboards by target"),
+        (["a", "b"], "`boards` to be leaderboards by target"),
         ([board({"a": 1.0}), board({"a": 1.0})], "of different targets"),
         ([board({"a": 1.0}), board({"b": 1.0}, "u")], "to share a backbone"),
         ([board({"a": 1.0}), board({"a": 1.0}, "u", column="leep")], "`column` to be one of"),
