@@ -47,6 +47,8 @@ _SAFE_PATH = "PYTHONSAFEPATH"
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _WANTS_TRACEBACK = os.environ.get(_FULL_ERROR) == "1"
 _NO_SUCH_KEY = re.compile(r"Could not override '(?P<key>[^'@]+)")
+_NO_NAME = "Config group override must be a string or a list. Got NoneType"
+_NULL = re.compile(r"[=,\[]\s*null\s*(?:$|[,\]])", re.IGNORECASE)
 _SEVERAL = re.compile(r"[\w.@/+~]+=\S+(\s+[\w.@/+~]+=\S+)+")
 _TWO_BUILDS = "operator torchvision::nms does not exist"
 _OF_PATHS = ("target/", "reference/", "backbone/", "zoo/")
@@ -411,7 +413,12 @@ def _for_shell(word: str) -> str:
 
 
 def _explain_key(error: BaseException, job: str, overrides: Sequence[str]) -> str | None:
-    """What is wrong with an override of something that is not there; None for any other error."""
+    """What is wrong with an override of something that is not there, or that is no name; None for any other error."""
+    if _NO_NAME in str(error) and (entry := next((entry for entry in overrides if _NULL.search(entry)), "")):
+        group = entry.partition("=")[0]
+        return (
+            f"{entry!r} has null in the place of a name: type names alone, or ~{group} in its stead to choose nothing."
+        )
     missing = _NO_SUCH_KEY.search(str(error))
     return None if missing is None else _no_option(missing["key"], job, overrides)
 

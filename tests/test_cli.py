@@ -64,6 +64,9 @@ def test_output_that_nobody_reads_ends_without_a_word(tmp_path, arguments):
 def test_null_chooses_nothing(tmp_path):
     done = run(tmp_path, "screen", "target=null")
     assert (done.returncode, done.stderr) == (2, "lightning-transfer: target has no value: add target=NAME.\n")
+    swept = run(tmp_path, "screen", "-m", "logger=null,csv", *TINY)
+    assert swept.returncode == 2
+    assert "type names alone, or ~logger in its stead to choose nothing" in swept.stderr
 
 
 def test_help_of_a_choice_shows_its_values(capsys):
