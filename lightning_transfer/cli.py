@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import re
+import select
 import shlex
 import signal
 import sys
@@ -41,11 +42,13 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 PROGRAM = "lightning-transfer"
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+BAD_INPUT, FAILED, INTERRUPTED, UNREAD = 2, 1, 130, 141
 _SAFE_PATH = "PYTHONSAFEPATH"
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _WANTS_TRACEBACK = os.environ.get(_FULL_ERROR) == "1"
 _NO_SUCH_KEY = re.compile(r"Could not override '(?P<key>[^'@]+)")
+_NO_NAME = "Config group override must be a string or a list. Got NoneType"
+_NULL = re.compile(r"[=,\[]\s*null\s*(?:$|[,\]])", re.IGNORECASE)
 _SEVERAL = re.compile(r"[\w.@/+~]+=\S+(\s+[\w.@/+~]+=\S+)+")
 _TWO_BUILDS = "operator torchvision::nms does not exist"
 _OF_PATHS = ("target/", "reference/", "backbone/", "zoo/")
@@ -96,6 +99,8 @@ class _Task:
                 value: float = JOBS[self.name].load()(cfg)
                 return value
         except Exception as error:
+            if _is_unread(error):
+                _end_unread()
             expected = isinstance(error, (*_expected_errors(), OSError))
             if self.wants_traceback or not (expected or sweeping):
                 raise
@@ -114,9 +119,37 @@ class _Task:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a job and exit: 0 when it is done, 2 for bad input, 1 when it failed, 130 when it was interrupted.
 
+    Where nobody reads what is printed any more (``| head``), it ends without a word and with 141, as if by SIGPIPE.
+
     Args:
         arguments: What follows the program's name; taken from the command line by default.
     """
+    try:
+        try:
+            _main(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError as error:
+        if not _is_unread(error):
+            raise
+        _end_unread()
+
+
+def _is_unread(error: BaseException) -> bool:
+    """Whether an error says that whoever read standard output is gone; other pipes break for other reasons."""
+    if not isinstance(error, BrokenPipeError):
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _end_unread() -> NoReturn:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes when it ends
+    sys.exit(UNREAD)
+
+
+def _main(arguments: Sequence[str] | None) -> NoReturn:
     tune_allocator()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
@@ -163,7 +196,7 @@ def _run_plain(job: str, words: Sequence[str]) -> int:
         _print_error(explain(error))
         return BAD_INPUT
     except OSError as error:
-        if _WANTS_TRACEBACK:
+        if _WANTS_TRACEBACK or _is_unread(error):
             raise
         _print_error(explain(error))
         return FAILED
@@ -245,7 +278,7 @@ def _run(job: str, overrides: Sequence[str], typed: Sequence[str]) -> int:
         _print_error(_explain_key(error, job, overrides) or explain(error))
         return _exit_code(error)
     except OSError as error:
-        if _WANTS_TRACEBACK:
+        if _WANTS_TRACEBACK or _is_unread(error):
             raise
         _print_error(explain(error) + _remedy(error, job, typed))
         return FAILED
@@ -380,7 +413,12 @@ def _for_shell(word: str) -> str:
 
 
 def _explain_key(error: BaseException, job: str, overrides: Sequence[str]) -> str | None:
-    """What is wrong with an override of something that is not there; None for any other error."""
+    """What is wrong with an override of something that is not there, or that is no name; None for any other error."""
+    if _NO_NAME in str(error) and (entry := next((entry for entry in overrides if _NULL.search(entry)), "")):
+        group = entry.partition("=")[0]
+        return (
+            f"{entry!r} has null in the place of a name: type names alone, or ~{group} in its stead to choose nothing."
+        )
     missing = _NO_SUCH_KEY.search(str(error))
     return None if missing is None else _no_option(missing["key"], job, overrides)
 

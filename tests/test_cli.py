@@ -38,6 +38,37 @@ def test_help_of_a_job_shows_examples_and_choices(capsys, job):
     assert "photo_patches" in text
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("list",),
+        ("screen", "--help"),
+        ("screen", *TINY, "backbone=efficientnet_lite0_random", "backbone.input_size=32"),
+    ],
+    ids=["list", "help", "screen"],
+)
+def test_output_that_nobody_reads_ends_without_a_word(tmp_path, arguments):
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "lightning_transfer", *arguments],
+            cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, text=True, timeout=240, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(write)
+    assert done.returncode == 141
+    assert not any(word in done.stderr for word in ("Broken pipe", "Traceback", "Error"))
+
+
+def test_null_chooses_nothing(tmp_path):
+    done = run(tmp_path, "screen", "target=null")
+    assert (done.returncode, done.stderr) == (2, "lightning-transfer: target has no value: add target=NAME.\n")
+    swept = run(tmp_path, "screen", "-m", "logger=null,csv", *TINY)
+    assert swept.returncode == 2
+    assert "type names alone, or ~logger in its stead to choose nothing" in swept.stderr
+
+
 def test_help_of_a_choice_shows_its_values(capsys):
     assert exit_code("screen", "target=image_folder", "--help") == 0
     assert "root: ???" in capsys.readouterr().out

@@ -230,6 +230,11 @@ class TransferDataModule(LightningDataModule, ABC):
 
     def _read_data(self) -> LoadedData:
         data = self.load()
+        if not isinstance(data, LoadedData):
+            raise ValueError(
+                f"Expected `load` of {type(self).__name__} to return a LoadedData(task, splits, names), but got "
+                f"{type(data).__name__}; for inputs and labels in memory `Samples((inputs, labels))` is a datamodule."
+            )
         for remark in data.remarks:
             warn_user(f"{self.name}: {remark}")
         if self.classes is not None:

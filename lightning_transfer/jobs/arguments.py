@@ -48,6 +48,8 @@ _ABOUT_RESUMING = ("resume=", "ckpt_path=", "hydra.run.dir=", "hydra.sweep.dir="
 def arrange(arguments: Sequence[str]) -> list[str]:
     """Options first, overrides after them; ``~`` is the home folder, and names of files need no quotes.
 
+    Where a name of a config belongs, ``null`` chooses nothing, as Hydra's ``~GROUP`` does.
+
     Args:
         arguments: In any order.
 
@@ -60,6 +62,8 @@ def arrange(arguments: Sequence[str]) -> list[str]:
         ['-m', '--config-dir', 'conf', 'target=mine']
         >>> arrange(["backbone=timm/resnet18", "backbone.pretrained=false"])
         ['backbone=named', '++backbone.backbone=timm/resnet18', '++backbone.pretrained=false']
+        >>> arrange(["target=digits", "logger=null"])
+        ['target=digits', '~logger']
     """
     options: list[str] = []
     overrides: list[str] = []
@@ -67,7 +71,8 @@ def arrange(arguments: Sequence[str]) -> list[str]:
     while pending:
         argument = pending.pop(0)
         if not argument.startswith("-"):
-            overrides.append(_tidy(argument))
+            key, _, value = argument.partition("=")
+            overrides.append(f"~{key}" if value == "null" and known_configs(key) else _tidy(argument))
             continue
         options.append(argument)
         if argument in _WITH_VALUE and pending:

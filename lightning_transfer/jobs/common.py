@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -31,13 +32,19 @@ _WIDTH_OF_FILES = 160  # columns where output goes to a file or pipe
 _NOT_ABOUT_THE_RESULT = ("resume=", "cache=", "hydra.", "hydra/")  # beginnings of overrides
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line how to end, in place of an exit code of Rich's."""
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
 def console() -> Console:
     """Where jobs print: a terminal as wide as it is, or a file or pipe with room for a whole table.
 
     Only the first of the processes that share a run prints.
     """
     width = None if sys.stdout.isatty() else _WIDTH_OF_FILES
-    return Console(width=width, highlight=False, quiet=not is_first_process())
+    return _Console(width=width, highlight=False, quiet=not is_first_process())
 
 
 def output_dir() -> Path:

@@ -45,7 +45,8 @@ def run(words: Sequence[str]) -> None:
         raise ValueError(f"Expected a folder, and `{_OUTPUT}FILE` for another place, but got {strange[0]!r}.")
     if len(folders) != 1:
         raise ValueError(
-            f"Expected one folder, as in `lightning-transfer report outputs/screen/...`, but got {folders}."
+            "Expected one folder, as in `lightning-transfer report outputs/screen/...` (for several results the one "
+            f"that holds them all), but got {folders}."
         )
     folder = Path(folders[0]).expanduser()
     if folder.is_file():

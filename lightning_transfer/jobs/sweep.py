@@ -134,7 +134,8 @@ def _compare_targets(folder: Path, boards: Mapping[str, Leaderboard]) -> None:
     console().print(f"\n{across}", markup=False, soft_wrap=True)
     table = across.to_pandas().rename(columns=csv_cell).map(csv_cell)
     path = folder / "across_targets.csv"
-    try_to_write("The table over targets", folder, lambda: write_atomically(path, table.to_csv(index=False)))
+    if try_to_write("The table over targets", folder, lambda: write_atomically(path, table.to_csv(index=False))):
+        console().print(f"\nWritten to {plain(path)}", markup=False, soft_wrap=True)
 
 
 def join(boards: Sequence[Leaderboard]) -> Leaderboard:

@@ -118,6 +118,10 @@ def alike_tasks(
     extract = CachedPasses(FeatureCache.of(cache), None, watch_duplicates, NOTES)
     arguments = check_relatedness(options)
     refuse_for_several(arguments, "pairs of tasks", set(DATA) - {"label_map"})
+    if not isinstance(tasks, (Mapping, list, tuple)):
+        raise ValueError(
+            f"Expected argument `tasks` to be a list of tasks, or a dict that names them, but got {tasks!r:.100}."
+        )
     given = tasks.items() if isinstance(tasks, Mapping) else ((None, task) for task in tasks)
     loaded = [(name, load_data(task, "target")) for name, task in given]
     named = {str(name or getattr(data, "name", type(data).__name__)): data for name, data in loaded}
@@ -125,6 +129,8 @@ def alike_tasks(
         raise ValueError(
             f"Expected argument `tasks` to hold two tasks or more of different names, but got {list(named)}."
         )
+    if numbers := [name for name, data in named.items() if getattr(data, "task", "classification") != "classification"]:
+        raise ValueError(f"Expected argument `tasks` to hold tasks with class labels, but {numbers[0]!r} has none.")
     built = load_backbone(backbone, shape=lambda: read_input_shape(next(iter(named.values())), split))
     kept = {
         name: extract(

@@ -88,7 +88,9 @@ def name_candidates(backbones: Any) -> dict[str, Any]:
     if is_config or isinstance(backbones, (str, Path, nn.Module, type)):
         backbones = [backbones]
     if not isinstance(backbones, Iterable):
-        raise ValueError(f"Expected argument `backbones` to hold names, modules or configs, but got {backbones!r}.")
+        raise ValueError(
+            f"Expected argument `backbones` to hold names, modules or configs, but got {backbones!r:.100}."
+        )
     if not isinstance(backbones, Mapping):
         named: dict[str, Any] = {}
         for candidate in expand_names(backbones):
@@ -110,24 +112,40 @@ def load_features(backbones: Any, target: Any) -> tuple[Any, Any]:
     """Take features that were computed elsewhere, ``{"a": features, "b": (features, source_probs)}``, for backbones.
 
     Args:
-        backbones: As for a screen; where all are features, they become backbones that look them up.
+        backbones: As for a screen; where all are features, they become backbones that look them up. What
+            ``extract`` kept, and the file that it was saved to, read by numpy, hold them by name.
         target: As for a screen; beside features the labels or targets of their samples.
 
     Raises:
-        ValueError: If only some are features, or features and labels differ in number.
+        ValueError: If only some are features, features and labels differ in number, or there are labels alone.
     """
     from lightning_transfer.backbones import PrecomputedFeatures
     from lightning_transfer.data import Samples
 
-    given = backbones.values() if isinstance(backbones, Mapping) else [backbones]
-    stored = [_is_stored(candidate) for candidate in given]
-    if not any(stored):
+    given = {name: _stored(value) for name, value in backbones.items()} if isinstance(backbones, Mapping) else {}
+    if _are_arrays(backbones) or (isinstance(backbones, (list, tuple)) and any(map(_are_arrays, backbones))):
+        raise ValueError(
+            "Expected argument `backbones` to be a dict from names to features that were computed elsewhere, "
+            f'{{"NAME": features}}, but got {type(backbones).__name__}.'
+        )
+    if not any(map(_are_arrays, given.values())):
+        if isinstance(target, (Tensor, np.ndarray)):
+            raise ValueError(
+                "Expected argument `target` to hold inputs beside labels, (inputs, labels), but got one of shape "
+                f'{tuple(target.shape)}; labels alone go with features: {{"NAME": features}} as `backbones`.'
+            )
         return backbones, target
-    if not isinstance(backbones, Mapping) or not all(stored):
-        raise ValueError("Expected features that were computed elsewhere as a dict from names to all of them.")
-    built = {name: PrecomputedFeatures.of(value, str(name)) for name, value in backbones.items()}
+    if others := [name for name, value in given.items() if not _are_arrays(value)]:
+        raise ValueError(
+            "Expected argument `backbones` to be a dict from names to features that were computed elsewhere, all of "
+            f"them tensors or arrays, but got {type(given[others[0]]).__name__} for {others[0]!r}."
+        )
+    built = {name: PrecomputedFeatures.of(value, str(name)) for name, value in given.items()}
     if not isinstance(target, (Tensor, np.ndarray, list, tuple)):
-        raise ValueError(f"Expected argument `target` to be labels beside features, but got {type(target).__name__}.")
+        raise ValueError(
+            f"Expected argument `target` to be labels beside features, but got {type(target).__name__}: hand in a "
+            "tensor, array or list with the label of each sample."
+        )
     for name, backbone in built.items():
         if len(backbone) != len(target):
             raise ValueError(
@@ -136,7 +154,14 @@ def load_features(backbones: Any, target: Any) -> tuple[Any, Any]:
     return built, Samples((torch.arange(len(target)), target), name="labels")
 
 
-def _is_stored(candidate: Any) -> bool:
+def _stored(candidate: Any) -> Any:
+    """What a dict or file of an extraction holds of a backbone; anything else as it is."""
+    if not isinstance(candidate, Mapping) or "features" not in candidate:
+        return candidate
+    return tuple(candidate[name] for name in ("features", "source_probs") if name in candidate)
+
+
+def _are_arrays(candidate: Any) -> bool:
     parts = candidate if isinstance(candidate, (tuple, list)) and candidate else [candidate]
     return all(isinstance(part, (Tensor, np.ndarray)) for part in parts)
 
@@ -161,7 +186,7 @@ def _check_candidate(candidate: Any) -> None:
     elif not isinstance(candidate, nn.Module):
         built = f"; a module is handed in built, {candidate.__name__}()" if isinstance(candidate, type) else ""
         raise ValueError(
-            f"Expected argument `backbones` to hold names, modules or configs, but got {candidate!r}{built}."
+            f"Expected argument `backbones` to hold names, modules or configs, but got {candidate!r:.100}{built}."
         )
 
 
@@ -240,8 +265,10 @@ class MetricFactory:
         names = tuple(name for name in names if name != BOUND)  # a reference adds its column
         if isinstance(error_bars, (bool, np.bool_)):
             error_bars = JACKKNIFE_GROUPS if error_bars else 0
-        elif error_bars == 1:
-            raise ValueError("Expected argument `error_bars` to be a bool or at least 2 groups, but got 1.")
+        elif error_bars == 1 or isinstance(error_bars, str):
+            raise ValueError(
+                f"Expected argument `error_bars` to be true, false or at least 2 groups, but got {error_bars!r}."
+            )
         return cls(names, options, objects, task, check_positive_int(error_bars, "error_bars", 0))
 
     def build(self, backbone: Backbone) -> MetricCollection:

@@ -52,6 +52,7 @@ class Comparison:
         only_first: Backbones that the second lacks.
         only_second: Backbones that the first lacks.
         kendall: Rank correlation of the two orders; NaN for fewer than three backbones with both scores.
+        names: What the two are called where they are shown: their targets where these differ.
     """
 
     column: str
@@ -59,6 +60,7 @@ class Comparison:
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
     kendall: float
+    names: tuple[str, str] = ("first", "second")
 
     @classmethod
     def of(cls, first: Standings, second: Standings, column: str | None = None) -> Comparison:
@@ -80,6 +82,7 @@ class Comparison:
             raise ValueError(f"Expected argument `other` to hold some of the same backbones, but got {received}.")
         scores = {name: (ours[name].score(column), theirs[name].score(column)) for name in names}
         places = [first.ranks_among({name: pair[side] for name, pair in scores.items()}, column) for side in (0, 1)]
+        targets = [board.info.get("target") for board in (first, second)]
         rows = []
         for name in names:
             one, other = ours[name], theirs[name]
@@ -101,6 +104,7 @@ class Comparison:
             tuple(name for name in ours if name not in theirs),
             tuple(name for name in theirs if name not in ours),
             _kendall([row.scores[0] for row in rows], [row.scores[1] for row in rows]),
+            cls.names if None in targets or targets[0] == targets[1] else (str(targets[0]), str(targets[1])),
         )
 
     def to_pandas(self) -> pd.DataFrame:
@@ -121,17 +125,20 @@ class Comparison:
     def __str__(self) -> str:
         firsts, seconds = (score_texts([row.scores[side] for row in self.rows]) for side in (0, 1))
         wide = max(len("Backbone"), *(len(plain(row.backbone)) for row in self.rows))
-        lines = [f"{'Backbone':<{wide}}  {'first':>10}  {'second':>10}  rank"]
+        first, second = map(plain, self.names)
+        left, right = (max(10, len(name)) for name in (first, second))
+        lines = [f"{'Backbone':<{wide}}  {first:>{left}}  {second:>{right}}  rank"]
         for row, one, other in zip(self.rows, firsts, seconds, strict=True):
             ranks = " -> ".join(MISSING if rank is None else str(rank) for rank in row.ranks)
             remarks = [" other weights"] if row.same_weights is False else []
             remarks += [" beyond its errors"] if row.changed else []
-            lines.append(f"{plain(row.backbone):<{wide}}  {one:>10}  {other:>10}  {ranks}{''.join(remarks)}")
+            lines.append(f"{plain(row.backbone):<{wide}}  {one:>{left}}  {other:>{right}}  {ranks}{''.join(remarks)}")
         agreement = "" if math.isnan(self.kendall) else f"; the orders agree by {self.kendall:.2f} (Kendall)"
         lines.append(f"{title(self.column)}, {len(self.rows)} backbone{'s' * (len(self.rows) != 1)}{agreement}.")
-        for names, where in ((self.only_first, "first"), (self.only_second, "second")):
+        article = "the " if self.names == Comparison.names else ""
+        for names, where in zip((self.only_first, self.only_second), self.names, strict=True):
             if names:
-                lines.append(f"Only on the {where}: {plain(listed(names))}.")
+                lines.append(f"Only on {article}{plain(where)}: {plain(listed(names))}.")
         return "\n".join(lines)
 
 
@@ -235,6 +242,12 @@ def across_targets(boards: Sequence[Standings] | Mapping[str, Standings], column
         >>> across.best, across.easiest
         ('a', 'digits')
     """
+    given = list(boards.values()) if isinstance(boards, Mapping) else boards
+    if not isinstance(given, (list, tuple)) or not all(hasattr(board, "ranked") for board in given):
+        raise ValueError(
+            'Expected argument `boards` to be leaderboards by target, {"TARGET": board, ...}, or a list of them, but '
+            f"got {boards!r:.100}."
+        )
     if not isinstance(boards, Mapping):
         names = [str(board.info.get("target", f"target {i}")) for i, board in enumerate(boards)]
         if len(set(names)) < len(names):

@@ -81,12 +81,18 @@ def merge_boards(*boards: Leaderboard) -> Leaderboard:
     if not boards:
         raise ValueError("Expected argument `boards` to hold a leaderboard, but got none.")
     if strange := [board for board in boards if not isinstance(board, Leaderboard)]:
-        raise ValueError(f"Expected argument `boards` to hold leaderboards, but got {strange[0]!r}.")
+        raise ValueError(
+            f"Expected argument `boards` to hold leaderboards, but got {strange[0]!r:.100}: type "
+            "merge_boards(one, other), with Leaderboard.load(PATH) for a file and * before a list."
+        )
     merged = boards[0]
     for board in boards[1:]:
         mine, other = merged.settings, board.settings
         if differing := [name for name in {**mine, **other} if mine.get(name) != other.get(name)]:
-            raise ValueError(f"Expected argument `boards` to be of the same screen, but got different {differing}.")
+            elsewhere = "; `across_targets` sets targets beside each other" if "target" in differing else ""
+            raise ValueError(
+                f"Expected argument `boards` to be of the same screen, but got different {differing}{elsewhere}."
+            )
         merged = _join(merged, board)
     return merged
 

@@ -101,7 +101,7 @@ def screen(
         backbones: A name, :class:`~lightning_transfer.backbones.Backbone`, module or config; a list of these; or a dict
             from the name in the table to one of these. A module that does not say what it takes gets the shape of the
             target's inputs. Or features that were computed elsewhere, as in
-            ``{"a": features, "b": (features, source_probs)}``.
+            ``{"a": features, "b": (features, source_probs), "c": np.load("features.npz")}``.
         target: A datamodule, a config of one, a name such as ``"photo_patches"``, or anything that
             :func:`~lightning_transfer.data.as_datamodule` takes: a loader, a data set, a pair ``(inputs, labels)``, a
             path. Beside features their labels or targets.

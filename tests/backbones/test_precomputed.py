@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from lightning_transfer import screen
-from lightning_transfer.backbones import PrecomputedFeatures
+from lightning_transfer import extract, screen
+from lightning_transfer.backbones import ModuleBackbone, PrecomputedFeatures
 from lightning_transfer.functional import leep, log_maximum_evidence
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -47,8 +48,18 @@ def test_zero_probabilities():
 @pytest.mark.parametrize(
     ("backbones", "target", "message"),
     [
-        ({"a": FEATURES, "b": "efficientnet_lite0_random"}, LABELS, "as a dict from names to all of them"),
-        (FEATURES, LABELS, "as a dict from names to all of them"),
+        (
+            {"a": FEATURES, "b": "efficientnet_lite0_random"},
+            LABELS,
+            "all of them tensors or arrays, but got str for 'b'",
+        ),
+        (FEATURES, LABELS, "`backbones` to be a dict from names to features .* but got Tensor"),
+        ([FEATURES, FEATURES], LABELS, "`backbones` to be a dict from names to features .* but got list"),
+        (
+            {"a": "features.npz"},
+            LABELS,
+            r"`target` to hold inputs beside labels, .* shape \(40,\); labels alone go with",
+        ),
         ({"a": FEATURES}, "digits", "`target` to be labels beside features, but got str"),
         ({"a": FEATURES}, LABELS[:9], "a: expected features of 9 samples like the labels, but got 40"),
         ({"a": FEATURES[:, 0]}, LABELS, "a: Expected argument `features` to be a 2D"),
@@ -60,3 +71,20 @@ def test_zero_probabilities():
 def test_bad_features(backbones, target, message):
     with pytest.raises(ValueError, match=message):
         screen(backbones, target)
+
+
+def test_what_extract_kept_and_saved_is_read_back(tmp_path):
+    batches = [(FEATURES, LABELS)]
+    same = ModuleBackbone(nn.Identity(), (FEATURES.shape[1],), head=None)
+    extraction = extract(same, batches, keep=("features", "labels"))
+    stored = np.load(extraction.save(tmp_path / "features.npz"))
+    with_probs = {"features": FEATURES, "source_probs": PROBS}
+    board = screen({"kept": extraction.kept, "saved": stored, "probs": with_probs}, stored["labels"], ["logme", "leep"])
+    assert len({row.scores["logme"] for row in board.rows}) == 1
+    assert [row.backbone for row in board.rows if np.isfinite(row.score("leep"))] == ["probs"]
+
+
+def test_lists_in_the_place_of_features_are_not_printed_whole():
+    with pytest.raises(ValueError, match="`backbones` to hold names, modules or configs") as error:
+        screen({"a": FEATURES.tolist()}, LABELS.tolist())
+    assert len(str(error.value)) < 300

@@ -279,6 +279,15 @@ def test_with_groups_of_one_split_the_others_can_still_be_read():
     assert again.split_dataset("val").groups.unique().numel() == 2
 
 
+def test_what_load_has_to_return():
+    class Pair(TransferDataModule):
+        def load(self):
+            return torch.zeros(4, 2), torch.arange(4) % 2
+
+    with pytest.raises(ValueError, match=r"`load` of Pair to return a LoadedData\(.*\), but got tuple"):
+        Pair().setup()
+
+
 def test_a_large_group_keeps_no_small_ones_out_of_the_splits():
     groups = torch.tensor([0] * 50 + list(range(1, 31)))
     for seed in range(8):

@@ -26,6 +26,7 @@ from lightning_transfer.jobs.arguments import (
         (["a=1", "-cd=conf"], ["-cd=conf", "a=1"]),
         (["--cfg", "job", "a=1"], ["--cfg", "job", "a=1"]),
         (["~reference", "-m"], ["-m", "~reference"]),
+        (["logger=null", "max_samples=null"], ["~logger", "max_samples=null"]),
         ([], []),
     ],
 )

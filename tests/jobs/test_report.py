@@ -70,7 +70,7 @@ def test_the_newest_run_below_a_folder(tmp_path):
     ("words", "message"),
     [
         ([], "Expected one folder"),
-        (["a", "b"], "Expected one folder"),
+        (["a", "b"], "for several results the one that holds them all"),
         (["a", "outptu=x.html"], "`output=FILE` for another place, but got 'outptu=x.html'"),
         (["--open"], "`output=FILE` for another place, but got '--open'"),
         ([str(OLD / "screen"), "output="], r"`output` to be a file, but `\.` is a folder: output=report\.html"),

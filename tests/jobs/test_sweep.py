@@ -92,7 +92,9 @@ def test_backbones_are_compared_over_targets(tmp_path, capsys):
         job.info |= {"target": target}
         job.save(tmp_path / str(number), figure=False)
     end(tmp_path)
-    assert "mean rank" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "mean rank" in printed
+    assert printed.endswith(f"Written to {tmp_path / 'across_targets.csv'}\n")
     table = (tmp_path / "across_targets.csv").read_text().splitlines()
     assert table[0] == "backbone,digits,emoji,mean_rank"
     assert Leaderboard.load(tmp_path / "digits").info["command"].startswith("lightning-transfer screen -m")

@@ -39,3 +39,15 @@ def test_groups_are_kept_together():
 def test_too_few_names(tasks):
     with pytest.raises(ValueError, match="two tasks or more of different names"):
         alike_tasks(Linear(8), tasks, **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ("digits", "`tasks` to be a list of tasks, or a dict that names them, but got 'digits'"),
+        (["digits", "diabetes"], "`tasks` to hold tasks with class labels, but 'diabetes' has none"),
+    ],
+)
+def test_what_are_no_tasks(tasks, message):
+    with pytest.raises(ValueError, match=message):
+        alike_tasks(Linear(8), tasks, **OPTIONS)

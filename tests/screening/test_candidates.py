@@ -45,7 +45,11 @@ from lightning_transfer.screening import alike_tasks, screen
         ({"metrics": {"logme": {"nope": 3}}}, r"metrics\.logme: .*nope"),
         ({"error_bars": -1}, "Expected argument `error_bars`"),
         ({"error_bars": 2.5}, "Expected argument `error_bars` to be an integer of at least 0, but got 2.5"),
-        ({"error_bars": 1}, "Expected argument `error_bars` to be a bool or at least 2 groups, but got 1"),
+        ({"error_bars": 1}, "Expected argument `error_bars` to be true, false or at least 2 groups, but got 1"),
+        (
+            {"error_bars": "maybe"},
+            "Expected argument `error_bars` to be true, false or at least 2 groups, but got 'maybe'",
+        ),
         ({"error_bars": None}, "Expected argument `error_bars` .* got None"),
         ({"relatedness": {"nope": 1}}, "Expected options of `task_relatedness`, but got 'nope'"),
         ({"relatedness": {"tau": -1}}, "`tau` to be a number"),

@@ -42,6 +42,14 @@ def test_differences_against_their_errors_and_other_weights():
     assert str(one).endswith(", 1 backbone.")
 
 
+def test_leaderboards_of_two_targets_are_called_by_them():
+    compared = board({"a": 1.0, "b": 2.0}, "digits").compare(board({"a": 2.0}, "a_longer_name"))
+    lines = str(compared).splitlines()
+    assert lines[0].split() == ["Backbone", "digits", "a_longer_name", "rank"]
+    assert lines[0].index("rank") == lines[1].index("1 -> 1")
+    assert lines[-1] == "Only on digits: b."
+
+
 def test_wrong_boards_to_compare():
     with pytest.raises(ValueError, match="some of the same backbones, but got b, not a"):
         board({"a": 1.0}).compare(board({"b": 1.0}))
@@ -82,6 +90,8 @@ def test_lower_is_better_and_ties():
     ("boards", "message"),
     [
         ([board({"a": 1.0})], "two leaderboards or more"),
+        (board({"a": 1.0}), "`boards` to be leaderboards by target"),
+        (["a", "b"], "`boards` to be leaderboards by target"),
         ([board({"a": 1.0}), board({"a": 1.0})], "of different targets"),
         ([board({"a": 1.0}), board({"b": 1.0}, "u")], "to share a backbone"),
         ([board({"a": 1.0}), board({"a": 1.0}, "u", column="leep")], "`column` to be one of"),

@@ -178,6 +178,11 @@ def test_boards_of_one_screen_are_merged():
         merge_boards()
     with pytest.raises(ValueError, match="to hold leaderboards, but got 'a'"):
         merge_boards(board(row("a")), "a")
+    with pytest.raises(ValueError, match=r"type merge_boards\(one, other\)"):
+        merge_boards([board(row("a"))])
+    other = Leaderboard([row("b")], info={"target": "letters"})
+    with pytest.raises(ValueError, match=r"different \['target'.*\]; `across_targets` sets targets beside each other"):
+        merge_boards(board(row("a")), other)
 
 
 def test_a_run_that_goes_on_keeps_what_it_was_asked(tmp_path):
