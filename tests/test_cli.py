@@ -179,7 +179,7 @@ def test_completion(capsys):
         (("screen", "metrics=[]"), "metrics has no value: add metrics=NAME"),
         (("screen", "~target"), "target has no value"),
         (("screen", "+metrics.logme=5", "target=digits"), "`metrics` to hold a dict of options for 'logme', but got 5"),
-        (("screen", "error_bars=abc", *TINY), "`error_bars` to be an integer of at least 0, but got 'abc'"),
+        (("screen", "error_bars=abc", *TINY), "`error_bars` to be true, false or at least 2 groups, but got 'abc'"),
         (("screen", "error_bars=[1]", *TINY), "`error_bars` to be an integer"),
         (("screen", "max_samples=abc", "target=digits"), "`max_samples` to be an integer of at least 1, but got 'abc'"),
         (("screen", "target=image_folder", "target.root=5"), "`root` to be a path, but got 5"),
