@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _is_unread(error: BaseException) -> bool:
     """Whether an error says that whoever read standard output is gone; other pipes break for other reasons."""
-    if not isinstance(error, BrokenPipeError):
+    if not isinstance(error, BrokenPipeError) or not hasattr(select, "poll"):  # Windows has none
         return False
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
