@@ -114,6 +114,7 @@ def test_completion(capsys):
         (("screen", "target=nope"), "unknown target 'nope'; known are .*digits.*photo_patches"),
         (("screen", "backbone=nope"), "unknown backbone 'nope'; known are .*efficientnet_lite0"),
         (("screen", "metrics=nope"), "unknown metrics 'nope'; known are all, .*default, .*logme"),
+        (("screen", "zoo=[]"), r"`zoo` to name a backbone or more, such as 'zoo=\[timm/resnet\*\]', but got none"),
         (("screen", "zoo=nope"), "unknown zoo 'nope'; known are .*efficientnet_lite"),
         (("screen", "reference=nope"), "unknown reference 'nope'"),
         (("screen", "experiment=ray", "-m"), r"unknown hydra/launcher 'ray'; .*pip install lightning-transfer\[ray\]"),

@@ -142,6 +142,8 @@ def _expand(zoo: Mapping[str, Any]) -> dict[str, Any] | list[Any]:
     from lightning_transfer.backbones import expand_names
 
     names = expand_names(zoo["names"], zoo["max_parameters"])
+    if not names:
+        raise ValueError("Expected `zoo` to name a backbone or more, such as 'zoo=[timm/resnet*]', but got none.")
     if zoo["pretrained"]:
         return names
     builder = "lightning_transfer.backbones.load_backbone"
