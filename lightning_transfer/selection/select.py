@@ -33,7 +33,7 @@ from lightning_transfer.screening.row import Row
 from lightning_transfer.screening.screen import screen
 from lightning_transfer.selection.outcome import ONCE_AN_EPOCH, RecordCurve, check_measurable, fresh_backbone, measure
 from lightning_transfer.utilities.checks import check_path, check_positive_int
-from lightning_transfer.utilities.errors import Failure
+from lightning_transfer.utilities.errors import Failure, is_of_disk
 from lightning_transfer.utilities.files import read_json, safe_name, try_to_write, write_atomically
 from lightning_transfer.utilities.groups import rows_of_groups
 from lightning_transfer.utilities.isolation import preserve_rng
@@ -545,6 +545,8 @@ class _Halving:
         try:
             self._fit(name, curve, rung, epochs)
         except Exception as error:  # any failure of one backbone is its row; the others go on
+            if is_of_disk(error):  # which fails for all of them
+                raise
             failure = Failure.of(error)
         curve.seconds += time.perf_counter() - start
         if failure is not None:

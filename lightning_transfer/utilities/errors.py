@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 
 _BAD_INPUT = ("FileNotFoundError", "ImportError", "ModuleNotFoundError", "TypeError", "ValueError")
+_OF_DISK = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO") if hasattr(errno, name)}
 
 
 class JobFailedError(RuntimeError):
@@ -41,3 +43,15 @@ class Failure:
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}" if self.message else self.kind
+
+
+def is_of_disk(error: BaseException) -> bool:
+    """Whether an exception is about a disk that takes no more, whatever was to be written.
+
+    Example:
+        >>> import errno
+        >>> from lightning_transfer.utilities.errors import is_of_disk
+        >>> is_of_disk(OSError(errno.ENOSPC, "No space left on device")), is_of_disk(FileNotFoundError("no such file"))
+        (True, False)
+    """
+    return isinstance(error, OSError) and error.errno in _OF_DISK

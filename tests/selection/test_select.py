@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import math
 
@@ -14,7 +15,7 @@ from lightning_transfer.finetuning import FineTuningModule
 from lightning_transfer.screening import Leaderboard, Row
 from lightning_transfer.selection import Selection, select
 from lightning_transfer.selection.outcome import RecordCurve
-from lightning_transfer.selection.select import Budget, Curve, RunnerUp, _interval, tell
+from lightning_transfer.selection.select import Budget, Curve, RunnerUp, _Halving, _interval, tell
 from tests._screens import Linear
 
 
@@ -110,6 +111,18 @@ def test_one_whose_training_fails_is_left_out_and_the_next_takes_its_place(tmp_p
     assert again.value == found.value
     with pytest.raises(ValueError, match=r"No backbone could be trained \(bad: RuntimeError: no room\)"):
         select({"bad": zoo["bad"]}, make_target(), budget="6 epochs", output_dir=tmp_path / "b", **options)
+
+
+def test_a_full_disk_is_no_failure_of_a_backbone(tmp_path, monkeypatch):
+    def full(self, *arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    options = {"budget": "6 epochs", "epochs": 2, "output_dir": tmp_path, **OPTIONS}
+    with monkeypatch.context() as patch:
+        patch.setattr(_Halving, "_fit", full)
+        with pytest.raises(OSError, match="No space left"):
+            select(make_zoo(2, 3), make_target(), **options)
+    assert set(select(make_zoo(2, 3), make_target(), **options).curves) == {"net2", "net3"}
 
 
 def test_one_backbone_is_trained_to_the_end(tmp_path):
