@@ -28,6 +28,9 @@ import time
 import warnings
 from pathlib import Path
 
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # before NumPy and SciPy are imported
+    os.environ.setdefault(_name, "1")
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "all.json"
 PAGE = ROOT / "docs" / "performance.md"
@@ -148,6 +151,7 @@ def busy():
     """An eigendecomposition while other processes keep the cores busy, by the clock on the wall."""
     import scipy.linalg
     import torch
+    from threadpoolctl import threadpool_limits
 
     from lightning_transfer.utilities.linalg import eigh
 
@@ -157,7 +161,8 @@ def busy():
     torch.set_num_threads(os.cpu_count() or 1)
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
     try:
-        best = turn_about(sides, 3, time.perf_counter)
+        with threadpool_limits(os.cpu_count()):
+            best = turn_about(sides, 3, time.perf_counter)
     finally:
         for other in others:
             other.kill()
