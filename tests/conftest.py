@@ -1,6 +1,7 @@
 """Settings of every test process, made before torch is imported."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -43,6 +44,14 @@ def close_figures():
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture
+def interrupts_arrive():
+    """Processes that a shell starts in the background ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import signal
 
 import pytest
 
@@ -12,14 +11,6 @@ from lightning_transfer.screening import Leaderboard, Row
 @pytest.fixture(scope="module")
 def digits() -> Digits:
     return Digits(max_samples=160, batch_size=32)
-
-
-@pytest.fixture
-def interrupts_arrive():
-    """Processes that a shell starts in the background ignore SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield signal.default_int_handler
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

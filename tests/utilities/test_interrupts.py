@@ -73,7 +73,7 @@ def drop(error):
     assert reference() is None
 
 
-def test_an_interrupt_that_python_drops_arrives_all_the_same():
+def test_an_interrupt_that_python_drops_arrives_all_the_same(interrupts_arrive):
     before = sys.unraisablehook
 
     def work():
